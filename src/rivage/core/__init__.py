@@ -1,0 +1,1 @@
+"""Values and rules shared by every package: errors, seeds, settings, messages, records, certificates."""

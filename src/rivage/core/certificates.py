@@ -1,0 +1,76 @@
+"""Certificates: every answer carries the bound or reference it was held against, and the measured gap.
+
+A certificate names the registered *check* that computes it (entry-point group ``rivage.checks``) and the record
+fields that the check reads. Checks are pure functions of a record: ``rivage verify`` runs them again on the files
+of a run, without retraining.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+from rivage.core.registry import Registry
+
+__all__ = ["CHECKS", "Certificate", "Check", "Kind", "Verdict"]
+
+Kind = Literal["bound", "gap", "test"]
+Verdict = Literal["holds", "fails", "no_power"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A claim, what was measured, and what it was held against.
+
+    Args:
+        kind: ``bound`` (measured must not pass the reference), ``gap`` (distance to a reference optimum) or ``test``
+            (a statistical statement).
+        claim: one sentence a reader without the code understands.
+        measured: the number found in the record.
+        reference: the number it is held against.
+        method: how both were computed.
+        confidence: probability that a true claim passes, in [0, 1]; None for deterministic claims.
+        verdict: ``holds``, ``fails``, or ``no_power`` when the data cannot tell.
+        check: registered name of the function that computed it.
+        fields: arguments of that function: which parts of the record it reads.
+    """
+
+    kind: Kind
+    claim: str
+    measured: float
+    reference: float
+    method: str
+    confidence: float | None
+    verdict: Verdict
+    check: str
+    fields: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form: the seven keys of the contract, then ``check`` and ``fields``."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Certificate:
+        """The inverse of `as_dict`."""
+        return cls(**values)
+
+
+class Check(Protocol):
+    """A pure function from a record and the certificate's fields to the certificate."""
+
+    def __call__(self, record: Any, **fields: Any) -> Certificate:
+        """Compute the certificate again."""
+        ...
+
+
+CHECKS = Registry(
+    "rivage.checks",
+    "check",
+    {
+        "paired_difference": "rivage.federated.checks:paired_difference",
+        "guard": "rivage.federated.checks:guard",
+        "choice_gap": "rivage.federated.checks:choice_gap",
+        "wire_bytes": "rivage.federated.checks:wire_bytes",
+    },
+)

@@ -1,0 +1,195 @@
+"""What a run says in a few numbers: means, bottom deciles, clients worse off than with Local, bytes and time.
+
+The same functions feed the report, the command line and ``summary.json``, so that they cannot disagree. A client
+whose metric is undefined (``null`` in the record: AUROC of one class, no test records) is left out of every number
+and counted; a number over no client is None. All numbers are of the *last* evaluation, never of the best one.
+
+Example:
+    >>> bottom_decile([0.9, 0.5, 0.7], higher_is_better=True)
+    0.5
+    >>> weighted_mean([1.0, 0.0, None], [30, 10, 99])
+    0.75
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float64
+from numpy import ndarray
+
+if TYPE_CHECKING:
+    from rivage.core.records import RunRecord, TrialRecord
+
+__all__ = [
+    "Value",
+    "bottom_decile",
+    "local_method",
+    "mean_and_std",
+    "paired_with_local",
+    "share_worse",
+    "summarize",
+    "weighted_mean",
+    "worst_decile_mean",
+    "worst_first",
+]
+
+Value = float | None
+Values = Sequence[Value] | Float64[ndarray, "clients"]
+
+
+def _array(values: Values) -> Float64[ndarray, "clients"]:
+    return np.asarray(values, dtype=np.float64)  # None becomes NaN
+
+
+def weighted_mean(values: Values, weights: Sequence[float] | Float64[ndarray, "clients"]) -> Value:
+    """Σ w v / Σ w over the clients whose value is defined; None if their weights sum to 0.
+
+    Args:
+        values: one number per client, None where undefined.
+        weights: one non-negative number per client, usually its number of test records.
+    """
+    v, w = _array(values), np.asarray(weights, dtype=np.float64)
+    v, w = v[~np.isnan(v)], w[~np.isnan(v)]
+    return float(v @ w / w.sum()) if w.sum() > 0 else None
+
+
+def worst_first(values: Values, *, higher_is_better: bool) -> Float64[ndarray, "defined"]:
+    """The defined values from the worst client to the best: ascending when higher is better."""
+    v = _array(values)
+    v = np.sort(v[~np.isnan(v)])
+    return v if higher_is_better else v[::-1]
+
+
+def bottom_decile(values: Values, *, higher_is_better: bool) -> Value:
+    """The value at position ⌊T/10⌋, counting from 0, of T defined values sorted from the worst; None if T = 0."""
+    v = worst_first(values, higher_is_better=higher_is_better)
+    return float(v[len(v) // 10]) if len(v) else None
+
+
+def worst_decile_mean(values: Values, *, higher_is_better: bool) -> Value:
+    """The unweighted mean of the ⌈T/10⌉ worst of T defined values; None if T = 0."""
+    v = worst_first(values, higher_is_better=higher_is_better)
+    return float(v[: -(-len(v) // 10)].mean()) if len(v) else None
+
+
+def share_worse(values: Values, reference: Values, *, higher_is_better: bool) -> Value:
+    """The share, in [0, 1], of clients strictly worse off than with a reference; a tie is not worse.
+
+    Args:
+        values: one number per client.
+        reference: what the same clients get otherwise, in the same order. Pairs with an undefined side are left out.
+        higher_is_better: direction of the metric.
+    """
+    gain = _array(values) - _array(reference)
+    gain = gain[~np.isnan(gain)] * (1 if higher_is_better else -1)
+    return float(np.mean(gain < 0)) if len(gain) else None
+
+
+def mean_and_std(values: Sequence[Value]) -> tuple[Value, Value]:
+    """Mean and sample standard deviation (divisor n − 1) of the defined values; None where there are too few."""
+    v = [value for value in values if value is not None]
+    return (
+        float(np.mean(v)) if v else None,
+        float(np.std(v, ddof=1)) if len(v) > 1 else None,
+    )
+
+
+def local_method(record: RunRecord) -> str | None:
+    """Name of the first method of kind ``local``: what every other method has to beat; None if there is none."""
+    return next((trial.method for trial in record.trials if trial.kind == "local"), None)
+
+
+def paired_with_local(
+    record: RunRecord, trial: TrialRecord
+) -> tuple[Float64[ndarray, "clients"], Float64[ndarray, "clients"], Float64[ndarray, "clients"]]:
+    """Last test values of a trial, those of Local with the same seed, and test sizes, over the clients of both.
+
+    Clients whose value is undefined on either side are left out; empty arrays if there is no Local to compare with.
+    """
+    local, event = local_method(record), trial.final("seen")
+    other = next((t.final("seen") for t in record.trials if (t.method, t.seed) == (local, trial.seed)), None)
+    if event is None or other is None:
+        return np.empty(0), np.empty(0), np.empty(0)
+    reference = dict(zip(other["clients"], other["test"], strict=True))
+    rows = [
+        (value, reference[client], size)
+        for client, value, size in zip(event["clients"], event["test"], event["test_size"], strict=True)
+        if value is not None and reference.get(client) is not None
+    ]
+    values, references, sizes = np.asarray(rows, dtype=np.float64).reshape(-1, 3).T
+    return values, references, sizes
+
+
+def _over_clients(event: Mapping[str, Any], higher_is_better: bool) -> dict[str, Value]:
+    """The numbers of one evaluation."""
+    test = event["test"]
+    defined = worst_first(test, higher_is_better=higher_is_better)
+    return {
+        "mean": weighted_mean(test, event["test_size"]),
+        "unweighted_mean": float(defined.mean()) if len(defined) else None,
+        "bottom_decile": bottom_decile(test, higher_is_better=higher_is_better),
+        "worst_decile_mean": worst_decile_mean(test, higher_is_better=higher_is_better),
+        "worst": float(defined[0]) if len(defined) else None,
+        "client_std": float(defined.std()) if len(defined) else None,
+    }
+
+
+def _over_seeds(seen: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
+    """Averages of `_over_clients`, and how far the two headline numbers vary between seeds."""
+    keys = ("mean", "unweighted_mean", "bottom_decile", "worst_decile_mean", "worst", "client_std")
+    both = {key: mean_and_std([numbers[key] for numbers in seen]) for key in keys}
+    return {key: mean for key, (mean, _) in both.items()} | {
+        "std": both["mean"][1],
+        "bottom_decile_std": both["bottom_decile"][1],
+    }
+
+
+def _summarize_method(record: RunRecord, trials: Sequence[TrialRecord]) -> dict[str, Any]:
+    start = trials[0].events("start")[0]
+    higher = bool(start["higher_is_better"])
+    seen = {t.seed: event for t in trials if (event := t.final("seen")) is not None}
+    unseen = [event for t in trials if (event := t.final("unseen")) is not None]
+    numbers = {seed: _over_clients(event, higher) for seed, event in seen.items()}
+    pairs = [paired_with_local(record, trial) for trial in trials]
+    worse, worse_std = mean_and_std([share_worse(v, r, higher_is_better=higher) for v, r, _ in pairs])
+    unseen_mean, unseen_std = mean_and_std([weighted_mean(e["test"], e["test_size"]) for e in unseen])
+    return {
+        "kind": start["kind"],
+        "metric": start["metric"],
+        "higher_is_better": higher,
+        **_over_seeds(list(numbers.values())),
+        "share_worse_than_local": worse,
+        "share_worse_than_local_std": worse_std,
+        "unseen_mean": unseen_mean,
+        "unseen_std": unseen_std,
+        "bytes_up": round(np.mean([t.bytes_up for t in trials])),
+        "bytes_down": round(np.mean([t.bytes_down for t in trials])),
+        "seconds": float(np.mean([t.seconds for t in trials])),
+        "rounds": max(len(t.events("round")) for t in trials),
+        "clients": max((len(e["clients"]) for e in seen.values()), default=0),
+        "skipped": max((int(e.get("skipped", 0)) for e in seen.values()), default=0),
+        "undefined": max((sum(v is None for v in e["test"]) for e in seen.values()), default=0),
+        "finished": all(t.finished for t in trials),
+        "by_seed": {str(seed): values["mean"] for seed, values in numbers.items()},
+    }
+
+
+def summarize(record: RunRecord) -> dict[str, dict[str, Any]]:
+    """The ``methods`` object of ``summary.json`` and of ``rivage run --json``: method name -> its numbers.
+
+    Per method: ``metric``, ``mean`` (weighted by test size), ``bottom_decile``, ``share_worse_than_local`` (None
+    without Local), ``bytes_up``, ``bytes_down`` (set-up messages included) and ``seconds``, each averaged over
+    seeds; ``…std`` is the sample standard deviation over seeds (None for one seed), except ``client_std``, the
+    population standard deviation over clients; ``by_seed`` holds the mean of each seed. ``skipped`` clients have no
+    test records, ``undefined`` ones no defined metric. A method that has not begun is left out.
+
+    Cost: O(trials x clients log clients) plus reading the records.
+    """
+    started = [trial for trial in record.trials if trial.events("start")]
+    methods = dict.fromkeys(trial.method for trial in started)
+    return {
+        method: _summarize_method(record, [t for t in started if t.method == method]) for method in methods
+    }

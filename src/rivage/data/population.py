@@ -1,0 +1,137 @@
+"""Who holds which data: the `Population` protocol and the values it hands out.
+
+A folder of tables, a generator of (seed, id) with 10^9 ids, and a stream that changes with the round all implement
+`Population`. Nothing here scans the population: everything is asked by id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64, Shaped
+from numpy import ndarray
+
+from rivage.core.messages import Message
+
+__all__ = ["ClientData", "ClientIds", "Population", "Samples", "Schema"]
+
+ClientIds = Int64[ndarray, "clients"]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Records of one client.
+
+    Args:
+        x: inputs, one per row; float32 features and images, int64 tokens.
+        y: targets; int64 classes ``[n]``, float32 reals ``[n]`` or ``[n, outputs]``, int64 tokens ``[n, length]``.
+        index: identity of each record within the client, stable over rounds.
+    """
+
+    x: Shaped[ndarray, "n *input"]
+    y: Shaped[ndarray, "n *target"]
+    index: Int64[ndarray, "n"]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, rows: Int64[ndarray, "m"]) -> Samples:
+        """The records at these row positions, in this order."""
+        return Samples(self.x[rows], self.y[rows], self.index[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class ClientData:
+    """What one client holds at one round.
+
+    Args:
+        id: number of the client, 0 <= id < population size.
+        train: records to learn from.
+        validation: records to choose with (step sizes, models); may be empty.
+        test: records to report on, never used for a choice; may be empty.
+        weight: raw importance of the client, usually the number of its training records.
+    """
+
+    id: int
+    train: Samples
+    validation: Samples
+    test: Samples
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """What a record looks like, the same for all clients: enough to build a model.
+
+    Args:
+        input_shape: shape of one input, ``(64,)``, ``(1, 28, 28)``, ``(80,)``.
+        target: ``class`` (one of ``num_classes``), ``real`` (``num_outputs`` numbers) or ``tokens`` (one of
+            ``num_classes`` symbols after every position).
+        num_classes: classes or symbols; 0 for reals.
+        num_outputs: width of a real target; 0 otherwise.
+        features: names of the input columns, where they have names.
+        classes: names of the classes, where they have names.
+    """
+
+    input_shape: tuple[int, ...]
+    target: Literal["class", "real", "tokens"]
+    num_classes: int = 0
+    num_outputs: int = 0
+    features: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+
+
+class Population(Protocol):
+    """All clients that could take part."""
+
+    @property
+    def size(self) -> int:
+        """Number of registered clients; ids are 0 .. size - 1."""
+        ...
+
+    @property
+    def schema(self) -> Schema:
+        """What a record looks like."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that determines the data; a resumed run compares it."""
+        ...
+
+    @property
+    def setup(self) -> tuple[Message, ...]:
+        """Messages exchanged to prepare the data (federated scaling, vocabularies); logged before round 0."""
+        ...
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Facts the user should see (column types, skipped clients); JSON values only."""
+        ...
+
+    def name(self, id: int) -> str:
+        """What people call this client."""
+        ...
+
+    def client(self, id: int, round: int = 0) -> ClientData:
+        """The client's data at a round."""
+        ...
+
+    def sizes(self, ids: ClientIds) -> Float64[ndarray, "clients"]:
+        """Raw weight of each client (`ClientData.weight`), without building its data."""
+        ...
+
+    def available(self, ids: ClientIds, round: int) -> Bool[ndarray, "clients"]:
+        """Who could start this round."""
+        ...
+
+    def completes(self, ids: ClientIds, round: int) -> Bool[ndarray, "clients"]:
+        """Of those who start this round, whose update would arrive."""
+        ...
+
+
+def as_ids(ids: Any) -> ClientIds:
+    """Any sequence of client numbers as the array the protocol speaks."""
+    return np.asarray(ids, np.int64)

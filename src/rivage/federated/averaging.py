@@ -1,0 +1,65 @@
+"""What methods with one shared, averaged model have in common.
+
+The server keeps one vector ``w``; every client of a uniform cohort starts from it, trains with plain SGD and returns
+its model; the server takes the mean weighted by training records,
+
+    w_{t+1} = Σ_{k in S} n_k w_k / Σ_{k in S} n_k .
+
+Final classes add the local objective (`start`) and the personal model (`predictor`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from torch import Tensor
+
+from rivage.core.seeding import Streams
+from rivage.federated.algorithm import Cohort, Local, LocalWork, Mean, Phase, Predictor, State, Update
+from rivage.federated.cohorts import Candidates
+
+if TYPE_CHECKING:
+    from rivage.learning.task import Task
+
+__all__ = ["Averaging", "global_predictor"]
+
+
+def global_predictor(params: Tensor) -> Predictor:
+    """The same single model for everyone."""
+    return Predictor(params[None], params.new_ones(1))
+
+
+class Averaging(ABC):
+    """Server side of federated averaging; see the module's equation.
+
+    Cost per round and client: D numbers down, D numbers and one weight up.
+    """
+
+    needs: ClassVar[Literal["sum", "each"]] = "sum"
+    needs_losses: ClassVar[bool] = False
+    federates: ClassVar[bool] = True
+    learning_rate: float
+    work: Phase
+
+    def init(self, task: Task, streams: Streams) -> State:
+        """One model, from the seed that all methods share."""
+        return {"params": task.initial(streams.seed("model"))}
+
+    def select(self, state: State, candidates: Candidates, streams: Streams, task: Task) -> Cohort:
+        """Uniformly without replacement among the available, weighted by training records."""
+        ids = candidates.uniform(streams)
+        return Cohort(ids, candidates.sizes(ids), LocalWork((self.work,), self.learning_rate))
+
+    def broadcast(self, state: State, client: int, task: Task) -> State:
+        """The model, one object for all."""
+        return state
+
+    def finish(self, local: Local, task: Task) -> Update:
+        """The trained model, weighted by the client's importance."""
+        return Update({"params": (local.params[0], local.weight)})
+
+    def aggregate(self, state: State, received: Mapping[str, Mean], task: Task) -> State:
+        """The weighted mean of what arrived."""
+        return {"params": received["params"].mean}

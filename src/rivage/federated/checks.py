@@ -1,0 +1,172 @@
+"""Certificates of a federated run, computed from its record alone.
+
+Checks import no training code and touch no data: `rivage verify` runs them on a folder.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from numpy import ndarray
+
+from rivage.core.certificates import Certificate, Verdict
+from rivage.core.errors import StoreError
+from rivage.core.messages import MessageLog
+from rivage.core.records import RunRecord
+from rivage.federated.selection import choose
+
+__all__ = ["choice_gap", "guard", "paired_difference", "wire_bytes"]
+
+
+def paired_difference(
+    record: RunRecord, *, method: str, reference: str, group: str = "seen", confidence: float = 0.95
+) -> Certificate:
+    """Is ``method`` better than ``reference`` on the clients' test records?
+
+    One-sided paired t test at level (1 − confidence) in each direction, one pair per client and seed, each client
+    counting the same. It is conditional on the trained models: pairs of one seed share them.
+    """
+    from scipy.stats import t
+
+    better, pairs = _paired(record, method, reference, group)
+    count = len(pairs)
+    mean = float(pairs.mean()) if count else 0.0
+    error = float(pairs.std(ddof=1) / count**0.5) if count > 1 else float("inf")
+    margin = float(t.ppf(confidence, count - 1)) * error if count > 1 else float("inf")
+    verdict: Verdict = "holds" if mean - margin > 0 else "fails" if mean + margin < 0 else "no_power"
+    interval = f"[{mean - margin:+.4f}, {mean + margin:+.4f}]" if count > 1 else "unbounded"
+    return Certificate(
+        kind="test",
+        claim=f"{method} serves the average client better than {reference} ({better}, {group} clients).",
+        measured=mean,
+        reference=0.0,
+        method=f"mean difference over {count} client-seed pairs, oriented so that more is better; one-sided paired "
+        f"t tests, interval {interval}; given the trained models, not adjusted for other comparisons",
+        confidence=confidence,
+        verdict=verdict,
+        check="paired_difference",
+        fields={"method": method, "reference": reference, "group": group, "confidence": confidence},
+    )
+
+
+def guard(record: RunRecord, *, method: str, group: str = "seen") -> Certificate:
+    """Was every client's guarded model chosen as the rule says?
+
+    Measured is the largest excess of the chosen model's validation loss over the smallest, in standard errors of the
+    smallest, over all clients and seeds whose validation records could tell.
+    """
+    excess, honest, told = 0.0, True, 0
+    for trial in record.trials:
+        for choice in trial.events("choice") if trial.method == method else ():
+            if choice["group"] != group:
+                continue
+            among = choice["among"]
+            losses, errors = (
+                _columns(record, among, trial.seed, group, key)
+                for key in ("validation_loss", "validation_se")
+            )
+            columns = np.array([among.index(name) for name in choice["chosen"]], np.int64)
+            honest &= bool((columns == choose(losses, errors)).all())
+            rows = np.flatnonzero(np.isfinite(losses).all(axis=1) & np.isfinite(errors).all(axis=1))
+            best = losses[rows].argmin(axis=1)
+            gap = losses[rows, columns[rows]] - losses[rows, best]
+            scale = errors[rows, best]
+            ratio = np.divide(gap, scale, out=np.where(gap > 0, np.inf, 0.0), where=scale > 0)
+            excess, told = max(excess, float(ratio.max(initial=0.0))), told + len(rows)
+    return Certificate(
+        kind="bound",
+        claim="On its validation records no client's guarded model is worse than its best candidate by more than one "
+        "standard error.",
+        measured=excess,
+        reference=1.0,
+        method=f"largest excess loss in standard errors over {told} client-seed pairs, all choices recomputed",
+        confidence=None,
+        verdict="holds" if honest and excess <= 1.0 else "fails",
+        check="guard",
+        fields={"method": method, "group": group},
+    )
+
+
+def choice_gap(record: RunRecord, *, method: str, group: str = "seen") -> Certificate:
+    """What choosing on validation records costs against the best choice in hindsight, an upper bound for any rule."""
+    guarded, oracle = [], []
+    higher = True
+    for trial in record.trials:
+        for choice in trial.events("choice") if trial.method == method else ():
+            if choice["group"] != group:
+                continue
+            higher = bool(trial.events("start")[0]["higher_is_better"])
+            scores = _columns(record, choice["among"], trial.seed, group, "test")
+            chosen = [choice["among"].index(name) for name in choice["chosen"]]
+            rows = np.isfinite(scores).all(axis=1)
+            best = scores.max(axis=1) if higher else scores.min(axis=1)
+            guarded.append(scores[np.arange(len(scores)), chosen][rows])
+            oracle.append(best[rows])
+    taken, bound = (float(np.concatenate(v).mean()) if v else 0.0 for v in (guarded, oracle))
+    return Certificate(
+        kind="gap",
+        claim=f"The guarded models are within {abs(bound - taken):.4f} of the best choice per client in hindsight.",
+        measured=taken,
+        reference=bound,
+        method="mean test metric per client, each client counting the same; the reference picks each client's best "
+        "candidate on the test records, which no rule can beat",
+        confidence=None,
+        verdict="holds" if (taken <= bound if higher else taken >= bound) else "fails",
+        check="choice_gap",
+        fields={"method": method, "group": group},
+    )
+
+
+def wire_bytes(record: RunRecord, *, method: str, seed: int) -> Certificate:
+    """Do the bytes in the record equal those of the serialised messages in the log?"""
+    trial = record.trial(method, seed)
+    path = trial.folder / "messages.rvg"
+    if not path.exists():
+        raise StoreError("the message log is missing", where=str(path), mend="Run with log = \"all\" or \"meta\".")
+    counted = sum(message.nbytes for message in MessageLog.read(path))
+    recorded = trial.bytes_up + trial.bytes_down
+    return Certificate(
+        kind="bound",
+        claim=f"{method}, seed {seed}: no byte was sent beyond those recorded.",
+        measured=float(counted),
+        reference=float(recorded),
+        method="sum of the serialised messages in the log against the sum in the record",
+        confidence=None,
+        verdict="holds" if counted == recorded else "fails",
+        check="wire_bytes",
+        fields={"method": method, "seed": seed},
+    )
+
+
+def _columns(
+    record: RunRecord, methods: list[str], seed: int, group: str, key: str
+) -> Float64[ndarray, "clients methods"]:
+    """One column of the last evaluation of several methods; NaN where it is undefined."""
+    return np.array([_last(record, name, seed, group)[key] for name in methods], np.float64).T
+
+
+def _last(record: RunRecord, method: str, seed: int, group: str) -> dict[str, Any]:
+    event = record.trial(method, seed).final(group)
+    if event is None:
+        raise StoreError(
+            f'no evaluation of "{method}", seed {seed}, {group} clients',
+            where=str(record.folder),
+            mend="Finish the run first: start it again, it resumes.",
+        )
+    return dict(event)
+
+
+def _paired(
+    record: RunRecord, method: str, reference: str, group: str
+) -> tuple[str, Float64[ndarray, "pairs"]]:
+    """Differences per client and seed, positive where ``method`` is better."""
+    differences = [np.empty(0)]
+    start = record.trial(method, record.seeds[0]).events("start")[0]
+    sign = 1.0 if start["higher_is_better"] else -1.0
+    for seed in record.seeds:
+        a, b = (_columns(record, [name], seed, group, "test")[:, 0] for name in (method, reference))
+        both = np.isfinite(a) & np.isfinite(b)
+        differences.append(sign * (a - b)[both])
+    return str(start["metric"]), np.concatenate(differences)

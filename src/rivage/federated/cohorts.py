@@ -1,0 +1,122 @@
+"""Choosing a cohort without touching the rest of the population.
+
+A keyed bijection of [0, N) (balanced Feistel network with Philox as round function, cycle-walking) visits the
+population in a pseudo-random order; a cohort is the first m ids on that walk that are available. Memory is O(m) and
+ids never repeat, for N = 10 as for N = 10^9.
+
+References:
+    Black, Rogaway. Ciphers with arbitrary finite domains. CT-RSA 2002 (cycle-walking).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from numpy import ndarray
+
+from rivage.core.errors import ConfigError
+from rivage.core.philox import philox4x32
+from rivage.core.seeding import Streams
+from rivage.data.population import ClientIds, Population
+
+__all__ = ["Candidates", "Permutation"]
+
+_FEISTEL_ROUNDS = 6
+_MAX_WALK = 10_000  # candidates looked at per client wanted, before a shortfall is reported
+_MAX_DENSE = 10_000_000  # populations up to this size may be asked for everyone
+
+
+@dataclass(frozen=True, slots=True)
+class Permutation:
+    """A pseudo-random bijection of [0, size), evaluated where asked.
+
+    Args:
+        size: N, 1 <= N <= 2**62.
+        key: 64-bit key; another key, another permutation.
+
+    Example:
+        >>> sorted(Permutation(5, key=1)(np.arange(5)).tolist())
+        [0, 1, 2, 3, 4]
+    """
+
+    size: int
+    key: int
+
+    def __call__(self, positions: Int64[ndarray, "m"]) -> Int64[ndarray, "m"]:
+        """Images of ``positions``; O(m) time and memory, at most 4 expected passes of cycle-walking."""
+        values = self._encrypt(np.asarray(positions, np.int64))
+        while (outside := np.flatnonzero(values >= self.size)).size:
+            values[outside] = self._encrypt(values[outside])
+        return values
+
+    def _encrypt(self, values: Int64[ndarray, "m"]) -> Int64[ndarray, "m"]:
+        half_bits = max(1, ((self.size - 1).bit_length() + 1) // 2)
+        mask = (1 << half_bits) - 1
+        left, right = values >> half_bits, values & mask
+        key = (self.key & 0xFFFFFFFF, self.key >> 32)
+        counter = np.zeros((len(values), 4), np.uint32)
+        for feistel_round in range(_FEISTEL_ROUNDS):
+            counter[:, 0], counter[:, 1] = right, feistel_round
+            left, right = right, left ^ (philox4x32(counter, key)[:, 0].astype(np.int64) & mask)
+        result: Int64[ndarray, "m"] = (left << half_bits) | right
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Whom an algorithm may choose this round.
+
+    Args:
+        population: all registered clients.
+        round: the current round.
+        count: cohort size asked for; None asks for everyone available.
+        excluded: clients that never train (unseen clients of the evaluation), sorted.
+    """
+
+    population: Population
+    round: int
+    count: int | None
+    excluded: ClientIds
+
+    def sizes(self, ids: ClientIds) -> Float64[ndarray, "clients"]:
+        """Raw weight of each client."""
+        return self.population.sizes(ids)
+
+    def eligible(self, ids: ClientIds) -> ClientIds:
+        """Those of ``ids`` that are available and may train, in the same order."""
+        ids = ids[~np.isin(ids, self.excluded)]
+        return ids[self.population.available(ids, self.round)]
+
+    def everyone(self) -> ClientIds:
+        """All who could start this round, ascending. O(population).
+
+        Raises:
+            ConfigError: for populations too large to be scanned.
+        """
+        if self.population.size > _MAX_DENSE:
+            raise ConfigError(
+                f"the whole population of {self.population.size} clients was asked to take part",
+                where="[run] cohort",
+                mend="Set run.cohort to the number of clients per round.",
+            )
+        return self.eligible(np.arange(self.population.size, dtype=np.int64))
+
+    def uniform(self, streams: Streams) -> ClientIds:
+        """``count`` distinct available clients, uniformly without replacement; everyone when count is None.
+
+        Fewer come back when fewer are available, or when the walk has looked at 10^4 clients for each one wanted.
+        Expected cost O(count / mean availability), independent of the population's size.
+        """
+        if self.count is None:
+            return self.everyone()
+        order = Permutation(self.population.size, streams.seed("cohort"))
+        limit = min(self.population.size, _MAX_WALK * self.count)
+        chosen = np.empty(0, np.int64)
+        position, step = 0, max(64, 2 * self.count)
+        while len(chosen) < self.count and position < limit:
+            walked = np.arange(position, min(position + step, limit), dtype=np.int64)
+            chosen = np.concatenate([chosen, self.eligible(order(walked))])
+            position += step
+        return chosen[: self.count]

@@ -1,0 +1,86 @@
+"""The guarded personal model: collaborate where it helps, never blindly.
+
+For every client, choose among the personal models that other methods made for it (Local, global, fine-tuned …) on the
+client's own validation records, with the one-standard-error rule: of the candidates, given from the safest to the
+boldest, take the first whose mean validation loss is within one standard error of the smallest,
+
+    choose  min { j : L_j <= L_b + SE_b },   b = argmin_j L_j,   SE_b = standard error of L_b over validation records.
+
+Clients whose validation records cannot tell (fewer than two) follow the population: the same rule on the clients'
+mean losses. Nothing is trained and nothing is sent beyond what the candidates cost.
+
+References:
+    Breiman, Friedman, Olshen, Stone. Classification and regression trees. 1984, section 3.4.3 (one-standard-error
+    rule).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rivage.core.errors import ConfigError
+from rivage.federated.algorithm import Reference
+from rivage.federated.selection import choose
+
+__all__ = ["Guarded", "compose"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guarded:
+    """Chooses one personal model per client among those of other methods of the study.
+
+    Args:
+        among: names of methods, from the safest to the boldest; the first is what a client keeps unless another is
+            better by more than one standard error. Empty means all methods, Local first.
+    """
+
+    reference: ClassVar[Reference] = Reference(
+        key="breiman84",
+        authors="Leo Breiman and Jerome Friedman and Richard Olshen and Charles Stone",
+        title="Classification and Regression Trees",
+        venue="Wadsworth",
+        year=1984,
+        part="Section 3.4.3, one-standard-error rule",
+    )
+
+    among: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(set(self.among)) != len(self.among):
+            raise ConfigError("among names a method twice", mend="Name each method once.")
+
+
+def compose(
+    evaluations: Mapping[str, Mapping[str, Any]], among: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Evaluation and choice events of the guarded models, out of the candidates' evaluation events.
+
+    Args:
+        evaluations: the last evaluation event of each method, one group, the same clients in the same order.
+        among: candidates from the safest to the boldest.
+
+    Returns:
+        The ``evaluation`` event (each client's columns copied from its chosen candidate) and the ``choice`` event.
+    """
+    losses, errors = (
+        np.array([evaluations[name][key] for name in among], np.float64).T
+        for key in ("validation_loss", "validation_se")
+    )
+    chosen = [among[index] for index in choose(losses, errors)]
+    template = evaluations[among[0]]
+    head = {key: template[key] for key in ("event", "group", "clients", "skipped")}
+    head["round"] = max(evaluations[name]["round"] for name in among)
+    columns = {
+        key: [evaluations[name][key][row] for row, name in enumerate(chosen)]
+        for key, value in template.items()
+        if isinstance(value, list) and key != "clients"
+    }
+    choice = {"event": "choice", "chosen": chosen, "among": list(among)}
+    return {**head, **columns, "pooled": None}, {
+        **choice,
+        **{key: head[key] for key in ("round", "group", "clients")},
+    }

@@ -1,0 +1,195 @@
+"""What the figures show, as arrays: curves over rounds, points against Local, sorted clients, choices, participation.
+
+Nothing here draws. Every function reads the events of a record, tolerates a run that has not finished, and returns
+empty arrays where there is nothing to show.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from numpy import ndarray
+
+from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.summaries import paired_with_local, weighted_mean, worst_first
+
+__all__ = [
+    "Curve",
+    "Participation",
+    "Points",
+    "choice_counts",
+    "learning_curve",
+    "participation",
+    "points_against_local",
+    "sorted_clients",
+    "trials_of",
+]
+
+Array = Float64[ndarray, "points"]
+MAX_STEPS = 400  # a sorted curve of more clients is drawn at this many positions: finer than a screen shows
+
+
+def trials_of(record: RunRecord, method: str) -> tuple[TrialRecord, ...]:
+    """The trials of a method that have begun, by seed."""
+    return tuple(t for t in record.trials if t.method == method and t.events("start"))
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The weighted mean of the clients' metric after each evaluated round, over seeds.
+
+    Args:
+        rounds: rounds done, ascending.
+        bytes_up: bytes sent by all clients until then, set-up included, averaged over seeds.
+        mean: average over the seeds that got so far.
+        low: smallest of these seeds.
+        high: largest.
+    """
+
+    rounds: Array
+    bytes_up: Array
+    mean: Array
+    low: Array
+    high: Array
+
+
+def _trial_curve(trial: TrialRecord) -> dict[int, tuple[float, float]]:
+    """Rounds done -> (bytes uploaded until then, weighted mean), where the mean is defined."""
+    sent = sum(int(event["bytes_up"]) for event in trial.events("setup"))
+    per_round = {int(event["round"]): int(event["bytes_up"]) for event in trial.events("round")}
+    total = np.cumsum([sent, *(per_round.get(r, 0) for r in range(max(per_round, default=-1) + 1))])
+    points = {}
+    for event in trial.events("evaluation"):
+        value = weighted_mean(event["test"], event["test_size"])
+        if event["group"] == "seen" and value is not None:
+            done = int(event["round"])
+            points[done] = (float(total[min(done, len(total) - 1)]), value)
+    return points
+
+
+def learning_curve(trials: Sequence[TrialRecord]) -> Curve:
+    """The curve of one method over its seeds. O(evaluations x clients)."""
+    seeds = [_trial_curve(trial) for trial in trials]
+    rounds = sorted({done for points in seeds for done in points})
+    rows = []
+    for done in rounds:
+        sent, values = zip(*(points[done] for points in seeds if done in points), strict=True)
+        rows.append((done, np.mean(sent), np.mean(values), min(values), max(values)))
+    return Curve(*np.asarray(rows, dtype=np.float64).reshape(-1, 5).T)
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """One point per client and seed: the method against Local.
+
+    Args:
+        local: value with Local.
+        value: value with the method.
+        size: test records of the client.
+        better: share of the points strictly better than Local, in [0, 1]; 0 without points.
+        worse: share strictly worse.
+    """
+
+    local: Array
+    value: Array
+    size: Array
+    better: float
+    worse: float
+
+
+def points_against_local(record: RunRecord, method: str, *, higher_is_better: bool) -> Points:
+    """The pairs of all seeds of a method, joined."""
+    pairs = [paired_with_local(record, trial) for trial in trials_of(record, method)]
+    value, local, size = (np.concatenate([np.empty(0), *(pair[k] for pair in pairs)]) for k in range(3))
+    gain = (value - local) * (1 if higher_is_better else -1)
+    count = max(len(gain), 1)
+    return Points(local, value, size, float((gain > 0).sum() / count), float((gain < 0).sum() / count))
+
+
+def sorted_clients(trials: Sequence[TrialRecord], *, higher_is_better: bool) -> tuple[Array, Array]:
+    """Share of clients passed, in [0, 1), and the value there, from the worst client to the best, averaged over seeds.
+
+    With T clients the value at share s is that of position ⌊s T⌋, so that the curve at 0.1 is the bottom decile.
+    """
+    seeds = [
+        worst_first(event["test"], higher_is_better=higher_is_better)
+        for trial in trials
+        if (event := trial.final("seen")) is not None
+    ]
+    seeds = [values for values in seeds if len(values)]
+    if not seeds:
+        return np.empty(0), np.empty(0)
+    steps = min(max(len(values) for values in seeds), MAX_STEPS)
+    position = np.arange(steps)
+    # Integer arithmetic: ⌊s T⌋ with s = k/steps must not fall below k when T = steps.
+    picked = [values[position * len(values) // steps] for values in seeds]
+    return position / steps, np.mean(picked, axis=0)
+
+
+def choice_counts(trials: Sequence[TrialRecord], group: str) -> dict[str, float]:
+    """Chosen model -> number of clients that chose it in the last choice, averaged over the seeds that chose."""
+    last = []
+    for trial in trials:
+        events = [event for event in trial.events("choice") if event["group"] == group]
+        if events:
+            last.append(Counter(events[-1]["chosen"]))
+    names = sorted({name for counts in last for name in counts})
+    return {name: sum(counts[name] for counts in last) / len(last) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Participation:
+    """Who took part, over all rounds and seeds of a method.
+
+    Args:
+        rounds: rounds done, summed over seeds.
+        cohort: mean number of clients per round.
+        lost: updates that never arrived.
+        rejected: reason -> number of updates refused.
+        chosen: rounds in which each client was in the cohort; empty when the record holds only counts.
+        failed: of these, the rounds whose update was lost or rejected.
+    """
+
+    rounds: int
+    cohort: float
+    lost: int
+    rejected: Mapping[str, int]
+    chosen: Array
+    failed: Array
+
+
+def _cohort_size(cohort: Sequence[int] | Mapping[str, Any]) -> int:
+    return int(cohort["count"]) if isinstance(cohort, Mapping) else len(cohort)
+
+
+def _per_client(ids: Sequence[int], size: int) -> Array:
+    return np.bincount(np.asarray(ids, dtype=np.int64), minlength=size).astype(np.float64)
+
+
+def participation(trials: Sequence[TrialRecord]) -> Participation:
+    """Counts over the trials of one method. O(rounds x cohort + clients)."""
+    rounds = [event for trial in trials for event in trial.events("round")]
+    population = trials[0].events("start")[0]["population"]
+    size = int(population["size"])
+    lost = [client for event in rounds for client in event.get("lost", ())]
+    rejected = [entry for event in rounds for entry in event.get("rejected", ())]
+    named = [event["cohort"] for event in rounds if not isinstance(event["cohort"], Mapping)]
+    unseen = np.asarray(population.get("unseen", ()), dtype=np.int64)
+    chosen = failed = np.empty(0)
+    if rounds and len(named) == len(rounds) and size <= 100_000:
+        training = np.setdiff1d(np.arange(size), unseen)
+        chosen = _per_client([client for cohort in named for client in cohort], size)[training]
+        failed = _per_client([*lost, *(entry["client"] for entry in rejected)], size)[training]
+    return Participation(
+        rounds=len(rounds),
+        cohort=float(np.mean([_cohort_size(event["cohort"]) for event in rounds])) if rounds else 0.0,
+        lost=len(lost),
+        rejected=dict(sorted(Counter(str(entry["reason"]) for entry in rejected).items())),
+        chosen=chosen,
+        failed=failed,
+    )
