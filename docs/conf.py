@@ -14,11 +14,19 @@ author = "The rivage authors"
 project_copyright = "the rivage authors"
 version = release = rivage.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "api_pages", "mathml"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "api_pages",
+    "mathml",
+    "settings_tables",
+]
 exclude_patterns = ["_build", "_ext", "_figures"]
 html_theme = "furo"
 html_title = f"rivage {release}"
 html_math_renderer = "mathml"
+smartquotes_action = "D"  # dashes; quotation marks stay, "all" is a value to be typed
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

@@ -1,12 +1,14 @@
 """Writes one reference page per public package into docs/reference/api, from the files of src/rivage.
 
-Pages follow the tree: a new module appears in the reference without anyone listing it. Only files are read here;
-autodoc imports the modules later.
+Pages follow the tree: a new module appears in the reference without anyone listing it. Only files are read
+here; autodoc imports the modules later.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -31,7 +33,9 @@ def write_pages(app: Sphinx) -> None:
     folder = Path(app.srcdir) / "reference" / "api"
     folder.mkdir(parents=True, exist_ok=True)
     packages = [path.parent for path in sorted(SOURCE.glob("*/__init__.py")) if path.parent.name not in NOT_PUBLIC]
-    pages = {f"{package.name}.md": page(package.name, modules_of(package)) for package in packages if modules_of(package)}
+    pages = {
+        f"{package.name}.md": page(package.name, modules_of(package)) for package in packages if modules_of(package)
+    }
     for stale in {path.name for path in folder.glob("*.md")} - pages.keys():
         (folder / stale).unlink()
     for file, text in pages.items():
@@ -40,7 +44,15 @@ def write_pages(app: Sphinx) -> None:
             path.write_text(text, encoding="utf-8")
 
 
+def mend_markup(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Read ``|batch|`` as a formula and a plural after a name as text, as docstrings mean them."""
+    for number, line in enumerate(lines):
+        line = re.sub(r"(?<!`)(`[\w.]+`)(?=\w)", r"\1\\ ", line)
+        lines[number] = re.sub(r"(?<!\\)\|(?=\w[^|]*\|)", r"\\|", line) if "``" not in line else line
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("builder-inited", write_pages)
+    app.connect("autodoc-process-docstring", mend_markup)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import ClassVar
@@ -55,6 +56,10 @@ class RivageError(Exception):
         if self.mend:
             text = f"{text if text.endswith(('.', '?', '!')) else text + '.'} {self.mend}"
         return text
+
+    def __reduce__(self) -> tuple[partial[RivageError], tuple[()]]:
+        # Exceptions are rebuilt from their positional arguments, ours take keywords; workers send them back.
+        return partial(type(self), self.what, where=self.where, mend=self.mend), ()
 
     def at(self, where: str) -> RivageError:
         """The same error with its place put in front: a caller knows better where the value came from."""

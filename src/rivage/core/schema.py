@@ -26,7 +26,7 @@ _WORDS = {int: "a whole number", float: "a number", str: "text", Path: "a path",
 _DEFAULT_NONE = "none"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity: a registry holds a mapping and has no hash
 class OneOf:
     """Marks a table whose ``kind`` chooses among registered dataclasses."""
 
@@ -103,9 +103,7 @@ def options(hint: Any) -> tuple[Any, ...]:
     """The members of a union, None left out; the hint itself if it is none."""
     if get_origin(hint) not in (Union, types.UnionType):
         return (hint,)
-    return tuple(
-        option for member in get_args(hint) for option in options(member) if member is not type(None)
-    )
+    return tuple(option for member in get_args(hint) for option in options(member) if member is not type(None))
 
 
 def mark_of(hint: Any, mark: type[M]) -> M | None:
@@ -151,7 +149,7 @@ def kind_of(registry: Registry, value: Any) -> str:
 
 
 def describe(hint: Any, field: Field | None = None) -> str:
-    """An annotation in plain words, for ``epochs is "ten", but must be …``."""
+    """An annotation in plain words, for ``epochs is "ten". It must be …``."""
     words = [_describe_option(option) for option in options(hint)]
     if field is not None and field.spells_none:
         words.append(f'"{field.none}"')

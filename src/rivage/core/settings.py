@@ -16,7 +16,7 @@ a dataclass                         table; unknown keys are refused
 ``X | None``                        left out when None is the default; otherwise a word for None
 ==================================  ==========================================================================
 
-The word for None is ``"none"``, or what the field's metadata say: ``field(metadata={"none": "all"}, default=8)``.
+The word for None is ``"none"``, or given by the field: ``field(default=8, metadata={"none": "all"})``.
 A field with metadata ``{"flat": True}`` gets the keys of its table that the class around it does not know.
 """
 
@@ -177,7 +177,7 @@ class _Reader:
         }
         rest = {key: value for key, value in mapping.items() if key not in fields}
         if flat is None:
-            self.refuse_unknown(rest, fields, path, _place(path) or cls.__name__)
+            self.refuse_unknown(rest, fields, path, _place(path).rpartition(", ")[2] or cls.__name__)
         else:
             values[flat.name] = self.chosen(flat.hint, rest, path, also=tuple(fields))
         for name, field in fields.items():
@@ -274,24 +274,18 @@ class _Reader:
             return Path(value)
         try:
             return (
-                _adapter(leaves).validate_python(value, strict=True)
-                if leaves
-                else self.wrong(hint, value, spot, field)
+                _adapter(leaves).validate_python(value, strict=True) if leaves else self.wrong(hint, value, spot, field)
             )
         except ValidationError:
             return self.wrong(hint, value, spot, field)
 
     def wrong(self, hint: Any, value: Any, spot: _Spot, field: Field | None) -> Any:
         """Note a value of the wrong type: its key, what was received, what is expected."""
-        words = [
-            word for option in options(hint) if get_origin(option) is Literal for word in get_args(option)
-        ]
-        mend = nearest(value, map(str, words)) if isinstance(value, str) else ""
-        if not mend and spot.item is None:
-            mend = _example(field)
-        return self.fault(
-            f"{spot.label} is {_show(value)}, but must be {describe(hint, field)}", spot.table, mend
-        )
+        words = [word for option in options(hint) if get_origin(option) is Literal for word in get_args(option)]
+        close = nearest(value, map(str, words)) if isinstance(value, str) else ""
+        example = "" if close or spot.item is not None else _example(field)
+        mend = f"It must be {describe(hint, field)}{example}. {close}"
+        return self.fault(f"{spot.label} is {_show(value)}", spot.table, mend)
 
 
 @cache
@@ -310,7 +304,7 @@ def _show(value: Any) -> str:
 
 
 def _example(field: Field | None) -> str:
-    """``For example: key = default.`` when the default is a simple value."""
+    """``, for example key = default`` when the default is a simple value."""
     if field is None or not isinstance(field.default, (bool, int, float, str)):
         return ""
-    return f"For example: {format_toml({field.name: field.default}).strip()}."
+    return f", for example {format_toml({field.name: field.default}).strip()}"

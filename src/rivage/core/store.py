@@ -1,13 +1,13 @@
 """Files that survive: deterministic JSON, safetensors, JSON Lines and Parquet; atomic, and never pickled.
 
 Whole files are written beside their place, synced and renamed, so that a reader sees the old file or the new
-one. Line files grow by one write per line: a process killed at any instant leaves at most a torn last line, which
-readers drop. Headers that come from a file are checked before anything is allocated for them. A file has one
-writer at a time.
+one. Line files grow by one write per line: a process killed at any instant leaves at most a torn last line,
+which readers drop. Headers that come from a file are checked before anything is allocated for them. A file
+has one writer at a time.
 
 The safetensors coding is written out here, not taken from the library: bytes must be equal on every machine
-(message logs share payloads by content), their number must be known without producing them, and arrays must go
-out and come in without a copy. The library and this module read each other's files.
+(message logs share payloads by content), their number must be known without producing them, and arrays must
+go out and come in without a copy. The library and this module read each other's files.
 
 References:
     Safetensors format: u64 header length, JSON header, tensors. https://github.com/huggingface/safetensors
@@ -22,9 +22,10 @@ import math
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy import ndarray
@@ -39,11 +40,13 @@ __all__ = [
     "encode_tensors",
     "encoded_size",
     "load_tensors",
+    "parse_json",
     "read_json",
     "read_jsonl",
     "read_table",
     "read_text",
     "save_tensors",
+    "sync",
     "tensor_chunks",
     "truncate_jsonl",
     "write_bytes",
@@ -112,7 +115,12 @@ def _finite(value: Any) -> Any:
     return _finite(value.tolist()) if isinstance(value, ndarray | np.generic) else value
 
 
-def _parse(text: bytes | bytearray, where: str) -> Any:
+def parse_json(text: bytes | bytearray, where: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        StoreError: if it is not JSON; ``where`` says which text.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -180,9 +188,7 @@ def encode_tensors(tensors: Tensors, metadata: Mapping[str, str] | None = None) 
     return b"".join(tensor_chunks(tensors, metadata))
 
 
-def decode_tensors(
-    buffer: bytes | bytearray, *, where: str = ""
-) -> tuple[dict[str, ndarray], dict[str, str]]:
+def decode_tensors(buffer: bytes | bytearray, *, where: str = "") -> Loaded:
     """The inverse of `encode_tensors`, and of the safetensors library.
 
     Args:
@@ -195,19 +201,31 @@ def decode_tensors(
     Raises:
         StoreError: for anything that is not exactly one well-formed safetensors buffer.
     """
+    data = bytearray(buffer) if isinstance(buffer, bytes) else buffer
+    with _well_formed(where):
+        length = _header_length(data[:8], len(data))
+        spans, metadata = _layout(data[8 : 8 + length], len(data) - 8 - length)
+        return _views(data, 8 + length, spans), metadata
+
+
+@contextmanager
+def _well_formed(where: str) -> Iterator[None]:
     try:
-        return _decode(bytearray(buffer) if isinstance(buffer, bytes) else buffer)
+        yield
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise StoreError(f"is not a safetensors buffer ({error})", where=where, mend=_RESTORE) from error
 
 
-def _decode(buffer: bytearray) -> Loaded:
-    if len(buffer) < 8:
-        raise ValueError(f"{len(buffer)} bytes are less than a header")
-    length = int.from_bytes(buffer[:8], "little")
-    if length > min(MAX_HEADER_BYTES, len(buffer) - 8):
-        raise ValueError(f"header length {length} is beyond the end or above {MAX_HEADER_BYTES}")
-    head = json.loads(buffer[8 : 8 + length])
+def _header_length(opening: bytes | bytearray, size: int) -> int:
+    length = int.from_bytes(opening, "little")
+    if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
+        raise ValueError(f"header length {length} is beyond the {size} bytes or above {MAX_HEADER_BYTES}")
+    return length
+
+
+def _layout(header: bytes | bytearray, size: int) -> tuple[dict[str, _Span], dict[str, str]]:
+    """Where each tensor lies in ``size`` bytes of data, which they must fill; and the metadata."""
+    head = json.loads(header)
     metadata = head.pop("__metadata__", {}) if isinstance(head, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise TypeError("the header is not a table of tensors and texts")
@@ -217,10 +235,9 @@ def _decode(buffer: bytearray) -> Loaded:
         if start != position:
             raise ValueError(f"a tensor starts at {start}, not at {position}")
         position = end
-    if position != len(buffer) - 8 - length:
-        raise ValueError(f"the tensors take {position} bytes of {len(buffer) - 8 - length}")
-    origin = 8 + length
-    return {name: _view(buffer, origin + start, *rest) for name, (start, _, *rest) in spans.items()}, metadata
+    if position != size:
+        raise ValueError(f"the tensors take {position} bytes of {size}")
+    return spans, metadata
 
 
 def _span(name: str, entry: Any) -> _Span:
@@ -234,10 +251,13 @@ def _span(name: str, entry: Any) -> _Span:
     return start, end, dtype, tuple(shape)
 
 
-def _view(buffer: bytearray, start: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> ndarray:
-    flat = np.frombuffer(buffer, dtype, count=math.prod(shape), offset=start)
-    # Files of others need not be aligned; what computes on the array may assume that it is.
-    return np.require(flat, requirements="A").reshape(shape)
+def _views(data: bytearray, origin: int, spans: Mapping[str, _Span]) -> dict[str, ndarray]:
+    arrays = {}
+    for name, (start, _, dtype, shape) in spans.items():
+        flat = np.frombuffer(data, dtype, count=math.prod(shape), offset=origin + start)
+        # Files of others need not be aligned; what computes on the array may assume that it is.
+        arrays[name] = np.require(flat, requirements="A").reshape(shape)
+    return arrays
 
 
 # --- whole files --------------------------------------------------------------------------------------------
@@ -281,21 +301,22 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, dumps(value).encode(), b"\n")
 
 
-def _read(path: Path, limit: int | None = None) -> bytearray:
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """An open file and its size."""
     try:
         with Path(path).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if limit is not None and size > limit:
-                raise StoreError(
-                    f"has {size} bytes, more than {limit}",
-                    where=str(path),
-                    mend="Check that it is the right file.",
-                )
-            buffer = bytearray(size)
-            del buffer[file.readinto(buffer) :]
-            return buffer
+            yield file, os.fstat(file.fileno()).st_size
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def _read(path: Path) -> bytes:
+    with _opened(path) as (file, size):
+        if size > MAX_TEXT_BYTES:
+            what = f"has {size} bytes, more than {MAX_TEXT_BYTES}"
+            raise StoreError(what, where=str(path), mend="Check that it is the right file.")
+        return file.read()
 
 
 def _unreadable(path: Path, error: OSError) -> StoreError:
@@ -313,7 +334,7 @@ def read_text(path: Path) -> str:
         StoreError: if the file is missing, too large or not UTF-8.
     """
     try:
-        return _read(path, MAX_TEXT_BYTES).decode()
+        return _read(path).decode()
     except UnicodeDecodeError as error:
         raise StoreError(f"is not UTF-8 text ({error})", where=str(path), mend=_RESTORE) from error
 
@@ -324,7 +345,7 @@ def read_json(path: Path) -> Any:
     Raises:
         StoreError: if the file is missing, too large or not JSON.
     """
-    return _parse(_read(path, MAX_TEXT_BYTES), str(path))
+    return parse_json(_read(path), str(path))
 
 
 def _checksum(tensors: Tensors, metadata: Mapping[str, str]) -> str:
@@ -347,11 +368,14 @@ def load_tensors(path: Path) -> Loaded:
     Raises:
         StoreError: if the file is missing, truncated or changed since it was written.
     """
-    tensors, metadata = decode_tensors(_read(path), where=str(path))
+    with _opened(path) as (file, size), _well_formed(str(path)):
+        length = _header_length(file.read(8), size)
+        spans, metadata = _layout(file.read(length), size - 8 - length)
+        data = bytearray(size - 8 - length)  # only now: the header says the same
+        del data[file.readinto(data) :]  # type: ignore[attr-defined]
+        tensors = _views(data, 0, spans)
     if metadata.pop("checksum", None) != _checksum(tensors, metadata):
-        raise StoreError(
-            "has changed since it was written: its checksum differs", where=str(path), mend=_RESTORE
-        )
+        raise StoreError("has changed since it was written: its checksum differs", where=str(path), mend=_RESTORE)
     return tensors, metadata
 
 
@@ -375,11 +399,14 @@ def read_table(path: Path) -> dict[str, list[Any]]:
     import pyarrow
     import pyarrow.parquet
 
-    content = io.BytesIO(_read(path))
     try:
-        table = pyarrow.parquet.ParquetFile(content, page_checksum_verification=True).read()
+        with (
+            _opened(path) as (file, _),
+            pyarrow.parquet.ParquetFile(file, page_checksum_verification=True) as source,
+        ):
+            table = source.read()
         return {name: table[name].to_pylist() for name in table.column_names}
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+    except (pyarrow.ArrowException, ValueError) as error:
         raise StoreError(f"is not a Parquet table ({error})", where=str(path), mend=_RESTORE) from error
 
 
@@ -412,6 +439,12 @@ def _whole_lines(file: io.FileIO | io.BufferedReader) -> int:
     return 0
 
 
+def sync(path: Path) -> None:
+    """Bring a file that grows to the disk."""
+    with Path(path).open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def truncate_jsonl(path: Path, size: int) -> None:
     """Drop all lines after the first ``size`` bytes.
 
@@ -435,16 +468,14 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         StoreError: if the file is missing, or a whole line is not a JSON object.
     """
-    try:
-        with Path(path).open("rb") as file:
-            for number, line in enumerate(iter(lambda: file.readline(MAX_TEXT_BYTES), b""), 1):
-                if not line.endswith(b"\n"):
-                    if len(line) == MAX_TEXT_BYTES:
-                        raise StoreError("is too long", where=f"{path}, line {number}", mend=_RESTORE)
-                    return
-                value = _parse(line, f"{path}, line {number}")
-                if not isinstance(value, dict):
-                    raise StoreError("is not a JSON object", where=f"{path}, line {number}", mend=_RESTORE)
-                yield value
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    with _opened(path) as (file, _):
+        for number, line in enumerate(iter(lambda: file.readline(MAX_TEXT_BYTES), b""), 1):
+            where = f"{path}, line {number}"
+            if not line.endswith(b"\n"):
+                if len(line) == MAX_TEXT_BYTES:
+                    raise StoreError("is too long", where=where, mend=_RESTORE)
+                return
+            value = parse_json(line, where)
+            if not isinstance(value, dict):
+                raise StoreError("is not a JSON object", where=where, mend=_RESTORE)
+            yield value

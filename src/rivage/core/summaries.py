@@ -148,7 +148,7 @@ def _over_seeds(seen: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
 
 
 def _summarize_method(record: RunRecord, trials: Sequence[TrialRecord]) -> dict[str, Any]:
-    start = trials[0].events("start")[0]
+    start = trials[0].start
     higher = bool(start["higher_is_better"])
     seen = {t.seed: event for t in trials if (event := t.final("seen")) is not None}
     unseen = [event for t in trials if (event := t.final("unseen")) is not None]
@@ -188,8 +188,8 @@ def summarize(record: RunRecord) -> dict[str, dict[str, Any]]:
 
     Cost: O(trials x clients log clients) plus reading the records.
     """
-    started = [trial for trial in record.trials if trial.events("start")]
-    methods = dict.fromkeys(trial.method for trial in started)
+    trials = record.trials
     return {
-        method: _summarize_method(record, [t for t in started if t.method == method]) for method in methods
+        method: _summarize_method(record, [trial for trial in trials if trial.method == method])
+        for method in record.methods
     }

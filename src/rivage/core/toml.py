@@ -74,9 +74,7 @@ def _missing(path: Path) -> ConfigError:
     if not beside:
         return ConfigError(what, where=str(path), mend=f'There is no TOML file in "{folder}".')
     close = nearest(path.name, beside)
-    return ConfigError(
-        what, where=str(path), mend=f'TOML files in "{folder}": {", ".join(beside)}. {close}'.strip()
-    )
+    return ConfigError(what, where=str(path), mend=f'TOML files in "{folder}": {", ".join(beside)}. {close}'.strip())
 
 
 def format_toml(mapping: Mapping[str, Any]) -> str:
@@ -91,7 +89,7 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dic
 
     A path is made of keys joined by dots; a key that holds a dot is quoted as in TOML. An entry of a list of
     tables is addressed by its ``name``, by its ``kind`` when only one has it, or by its position from 1, as in
-    error messages: ``methods.mixture.components=4``, ``methods.2.components=4``. Values are TOML; what is not
+    error messages: ``methods.mixture.components=4`` or ``methods.2.components=4``. Values are TOML; what is not
     TOML is text, so that ``run.dtype=float64`` needs no quotes.
 
     Raises:
@@ -142,9 +140,7 @@ def _assign(tree: dict[str, Any], keys: Sequence[str], value: Any, where: str) -
             at = _entry(branch, key, keys[:depth], where)
         elif not isinstance(branch, dict):
             walked = ".".join(keys[:depth])
-            raise ConfigError(
-                f'"{walked}" holds a value and has no "{key}"', where=where, mend=f"Set {walked} itself."
-            )
+            raise ConfigError(f'"{walked}" holds a value and has no "{key}"', where=where, mend=f"Set {walked} itself.")
         if depth == len(keys) - 1:
             branch[at] = value
         else:
@@ -161,9 +157,5 @@ def _entry(entries: Sequence[Any], key: str, walked: Sequence[str], where: str) 
         return int(key) - 1
     noun = ".".join(walked)
     names = [str(entry.get("name", entry.get("kind"))) for entry in entries if isinstance(entry, dict)]
-    known = (
-        f"It knows: {', '.join(names)}; or 1 to {len(entries)}." if names else f"It has 1 to {len(entries)}."
-    )
-    raise ConfigError(
-        f'{noun} has no entry "{key}"', where=where, mend=f"{known} {nearest(key, names)}".strip()
-    )
+    known = f"It knows: {', '.join(names)}; or 1 to {len(entries)}." if names else f"It has 1 to {len(entries)}."
+    raise ConfigError(f'{noun} has no entry "{key}"', where=where, mend=f"{known} {nearest(key, names)}".strip())

@@ -1,0 +1,65 @@
+"""Who holds which data: sources, partitions, shifts, and the populations they make."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rivage.data.arrays import ArrayPopulation as ArrayPopulation
+    from rivage.data.build import DATASETS as DATASETS
+    from rivage.data.build import build_population as build_population
+    from rivage.data.dataset import Arrays as Arrays
+    from rivage.data.dataset import Columns as Columns
+    from rivage.data.dataset import Dataset as Dataset
+    from rivage.data.dataset import dataset_of as dataset_of
+    from rivage.data.generative import GenerativePopulation as GenerativePopulation
+    from rivage.data.partition import PARTITIONS as PARTITIONS
+    from rivage.data.population import ClientData as ClientData
+    from rivage.data.population import ClientIds as ClientIds
+    from rivage.data.population import Population as Population
+    from rivage.data.population import Samples as Samples
+    from rivage.data.population import Schema as Schema
+    from rivage.data.shifts import SHIFTS as SHIFTS
+
+_HOMES = {
+    "ArrayPopulation": "arrays",
+    "Arrays": "dataset",
+    "ClientData": "population",
+    "ClientIds": "population",
+    "Columns": "dataset",
+    "DATASETS": "build",
+    "Dataset": "dataset",
+    "GenerativePopulation": "generative",
+    "PARTITIONS": "partition",
+    "Population": "population",
+    "SHIFTS": "shifts",
+    "Samples": "population",
+    "Schema": "population",
+    "build_population": "build",
+    "dataset_of": "dataset",
+}
+
+__all__ = [
+    "DATASETS",
+    "PARTITIONS",
+    "SHIFTS",
+    "ArrayPopulation",
+    "Arrays",
+    "ClientData",
+    "ClientIds",
+    "Columns",
+    "Dataset",
+    "GenerativePopulation",
+    "Population",
+    "Samples",
+    "Schema",
+    "build_population",
+    "dataset_of",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"rivage.data.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

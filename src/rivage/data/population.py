@@ -1,7 +1,7 @@
 """Who holds which data: the `Population` protocol and the values it hands out.
 
-A folder of tables, a generator of (seed, id) with 10^9 ids, and a stream that changes with the round all implement
-`Population`. Nothing here scans the population: everything is asked by id.
+A folder of tables, a generator of (seed, id) with 10^9 ids, and a stream that changes with the round all
+implement `Population`. Nothing here scans the population: everything is asked by id.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from rivage.core.messages import Message
 
-__all__ = ["ClientData", "ClientIds", "Population", "Samples", "Schema"]
+__all__ = ["ClientData", "ClientIds", "Population", "Samples", "Schema", "as_ids"]
 
 ClientIds = Int64[ndarray, "clients"]
 
@@ -26,7 +26,8 @@ class Samples:
 
     Args:
         x: inputs, one per row; float32 features and images, int64 tokens.
-        y: targets; int64 classes ``[n]``, float32 reals ``[n]`` or ``[n, outputs]``, int64 tokens ``[n, length]``.
+        y: targets; int64 classes ``[n]``, float32 reals ``[n]`` or ``[n, outputs]``, int64 tokens
+            ``[n, length]``.
         index: identity of each record within the client, stable over rounds.
     """
 

@@ -95,7 +95,7 @@ class Phase:
 
     epochs: int = 1
     updates: int | None = None
-    batch_size: int | None = 32
+    batch_size: int | None = field(default=32, metadata={"none": "all"})
     batches: Literal["shuffle", "poisson", "endless"] = "shuffle"
     train: tuple[str, ...] = ()
     denominator: Literal["rows", "expected"] = "rows"

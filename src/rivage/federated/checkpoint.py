@@ -166,11 +166,11 @@ class Files:
         return _snapshot(head, tensors)
 
     def _open_log(self, offset: int | None) -> None:
-        if self.policy.keeps_nothing:
+        if self.policy.keeps == "none":
             return
         path = self.folder / MESSAGES
         if offset is None:
-            self._log = MessageLog.create(path, dict(self._header))
+            self._log = MessageLog.create(path, self._header, self.policy)
         else:
             self._log = MessageLog.open(path)
             self._log.truncate(offset)
@@ -184,12 +184,13 @@ class Files:
         self.record.append_timing(values)
 
     def message(self, message: Message) -> None:
-        """One record of ``messages.rvg``, with or without its payload."""
+        """One frame of ``messages.rvg``."""
         if self._log is not None:
-            self._log.append(message, payload=self.policy.keeps_payload(message))
+            self._log.append(message)
 
     def commit(self, snapshot: Snapshot) -> None:
         """Replace ``checkpoint.safetensors``."""
+        self.record.flush()
         if self._log is not None:
             self._log.flush()
         tensors = {f"state/{name}": to_numpy(value) for name, value in snapshot.state.items()}
@@ -230,8 +231,8 @@ def _snapshot(head: Mapping[str, Any], tensors: Mapping[str, np.ndarray[Any, Any
         if kind == "state":
             state[rest] = from_numpy(array)
         else:
-            client, _, entry = rest.partition("/")
-            values[int(client)][entry] = from_numpy(array)
+            owner, _, entry = rest.partition("/")
+            values[int(owner)][entry] = from_numpy(array)
     for client, memory in memories.items():
         memory.values = values[client]
     return Snapshot(head["rounds"], state, memories)

@@ -86,8 +86,9 @@ class Candidates:
 
     def eligible(self, ids: ClientIds) -> ClientIds:
         """Those of ``ids`` that are available and may train, in the same order."""
-        ids = ids[~np.isin(ids, self.excluded)]
-        return ids[self.population.available(ids, self.round)]
+        allowed: ClientIds = ids[~np.isin(ids, self.excluded)]
+        there: ClientIds = allowed[self.population.available(allowed, self.round)]
+        return there
 
     def everyone(self) -> ClientIds:
         """All who could start this round, ascending. O(population).

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from rivage.core.errors import ProtocolError
-from rivage.core.messages import Message
+from rivage.core.messages import Message, Payload
 from rivage.core.seeding import Streams
 from rivage.data.population import ClientIds, Population
 from rivage.federated.algorithm import Algorithm, Cohort, State, Update
@@ -186,11 +186,14 @@ class _Session:
         collector = Plain(each=trial.algorithm.needs == "each")
         rejected: list[dict[str, Any]] = []
         traffic = {"bytes_up": 0, "bytes_down": 0}
+        shared, payload = None, _arrays(None)
         for client, weight, arrived in zip(
             cohort.ids.tolist(), cohort.weights.tolist(), arrives, strict=True
         ):
             down = trial.algorithm.broadcast(self.state, client, trial.task)
-            traffic["bytes_down"] += self._send(_down(number, client, down))
+            if down is not shared:  # one object for all clients is turned into one payload
+                shared, payload = down, _arrays(down)
+            traffic["bytes_down"] += self._send(_down(number, client, payload))
             if not arrived:
                 continue
             update, memory = self._client(cohort, client, weight, down, number, streams)
@@ -231,8 +234,10 @@ class _Session:
         memory = self.memories.get(client, Memory())
         losses = None
         if algorithm.needs_losses and down is not None:
-            losses = self.executor.losses(torch.atleast_2d(down["params"]), data.train)
-        local = algorithm.start(down or {}, memory.values, data, losses, streams.child("client", client), task)
+            losses = self.executor.losses(down["params"].reshape(-1, task.dimension), data.train)
+        local = algorithm.start(
+            down or {}, memory.values, data, losses, streams.child("client", client), task
+        )
         local.weight = weight
         job = Job(client, local, data.train, memory.position)
         if cohort.work is not None:
@@ -273,10 +278,13 @@ class _Session:
         return results["seen"], results.get("unseen")
 
 
-def _down(number: int, client: int, state: State | None) -> Message | None:
-    if state is None:
+def _arrays(state: State | None) -> Payload:
+    return {name: to_numpy(value) for name, value in (state or {}).items()}
+
+
+def _down(number: int, client: int, payload: Payload) -> Message | None:
+    if not payload:
         return None
-    payload = {name: to_numpy(value) for name, value in state.items()}
     return Message(
         round=number, sender=SERVER, receiver=f"client:{client}", kind="broadcast", payload=payload
     )
@@ -285,13 +293,11 @@ def _down(number: int, client: int, state: State | None) -> Message | None:
 def _up(number: int, client: int, update: Update) -> Message | None:
     """Vectors, their weights and the metrics: all that leaves the device."""
     payload = {name: to_numpy(vector) for name, (vector, _) in update.payload.items()}
-    payload |= {f"{name}.weight": np.float64(weight)[None] for name, (_, weight) in update.payload.items()}
-    payload |= {f"metric.{name}": np.float64(value)[None] for name, value in update.metrics.items()}
+    payload |= {f"{name}.weight": np.array([weight]) for name, (_, weight) in update.payload.items()}
+    payload |= {f"metric.{name}": np.array([float(value)]) for name, value in update.metrics.items()}
     if not payload:
         return None
-    return Message(
-        round=number, sender=f"client:{client}", receiver=SERVER, kind="update", payload=payload
-    )
+    return Message(round=number, sender=f"client:{client}", receiver=SERVER, kind="update", payload=payload)
 
 
 def _fault(update: Update, dimension: int) -> str | None:

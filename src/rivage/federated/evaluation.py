@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -96,7 +95,7 @@ class Evaluator:
         if isinstance(algorithm, Adapts):
             losses = None
             if algorithm.needs_losses and (down := algorithm.broadcast(state, data.id, task)) is not None:
-                losses = self.executor.losses(torch.atleast_2d(down["params"]), data.train)
+                losses = self.executor.losses(down["params"].reshape(-1, task.dimension), data.train)
             streams = self.streams.child("adapt")
             local = algorithm.adapt(
                 state, memory, data, losses, streams.child("client", data.id, round), task
@@ -142,11 +141,12 @@ class Evaluator:
     def _predict(self, predictor: Predictor, samples: Samples) -> Float[Tensor, "records *output"]:
         """Σ_m mix_m · prediction_m: probabilities or real outputs are mixed, never logits."""
         x, _ = self.executor.task.tensors(samples)
-        bound, total = self.executor.bound, None
+        bound = self.executor.bound
+        total: Tensor | None = None
         for params, share in zip(predictor.params, predictor.mix, strict=True):
             if share == 0:
                 continue
-            bound.vector.copy_(params)
+            bound.load(params)
             part = bound.predictions(x) * share
             total = part if total is None else total + part
         assert total is not None, "a mix sums to one"

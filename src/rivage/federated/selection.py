@@ -32,9 +32,7 @@ def choose(
     fallback = _population_choice(losses, known.all(axis=1))
     chosen = np.full(len(losses), fallback, np.int64)
     for client in np.flatnonzero(known.any(axis=1)):
-        chosen[client] = _one_error_rule(
-            np.where(known[client], losses[client], np.inf), errors[client]
-        )
+        chosen[client] = _one_error_rule(np.where(known[client], losses[client], np.inf), errors[client])
     return chosen
 
 
@@ -43,7 +41,9 @@ def _one_error_rule(losses: Float64[ndarray, "candidates"], errors: Float64[ndar
     return int(np.flatnonzero(losses <= losses[best] + errors[best])[0])
 
 
-def _population_choice(losses: Float64[ndarray, "clients candidates"], whole: Bool[ndarray, "clients"]) -> int:
+def _population_choice(
+    losses: Float64[ndarray, "clients candidates"], whole: Bool[ndarray, "clients"]
+) -> int:
     if whole.sum() < 2:
         return 0
     means = losses[whole].mean(axis=0)

@@ -35,8 +35,8 @@ MAX_STEPS = 400  # a sorted curve of more clients is drawn at this many position
 
 
 def trials_of(record: RunRecord, method: str) -> tuple[TrialRecord, ...]:
-    """The trials of a method that have begun, by seed."""
-    return tuple(t for t in record.trials if t.method == method and t.events("start"))
+    """The trials of a method, by seed."""
+    return tuple(trial for trial in record.trials if trial.method == method)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def sorted_clients(trials: Sequence[TrialRecord], *, higher_is_better: bool) -> 
 
 def choice_counts(trials: Sequence[TrialRecord], group: str) -> dict[str, float]:
     """Chosen model -> number of clients that chose it in the last choice, averaged over the seeds that chose."""
-    last = []
+    last: list[Counter[str]] = []
     for trial in trials:
         events = [event for event in trial.events("choice") if event["group"] == group]
         if events:
@@ -174,7 +174,7 @@ def _per_client(ids: Sequence[int], size: int) -> Array:
 def participation(trials: Sequence[TrialRecord]) -> Participation:
     """Counts over the trials of one method. O(rounds x cohort + clients)."""
     rounds = [event for trial in trials for event in trial.events("round")]
-    population = trials[0].events("start")[0]["population"]
+    population = trials[0].start["population"]
     size = int(population["size"])
     lost = [client for event in rounds for client in event.get("lost", ())]
     rejected = [entry for event in rounds for entry in event.get("rejected", ())]

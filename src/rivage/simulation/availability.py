@@ -3,16 +3,18 @@
 Nothing is stored and nothing is stepped: any client at any round may be asked alone, in any order, and the
 answer is the same. The Markov chains are followed *backwards* to their last regeneration.
 
-A two-state chain with stationary availability π and second eigenvalue λ has P01 = π(1 − λ), P11 = π + λ(1 −
-π). With a = min(P01, P11) and ρ = 1 − abs(λ), one step is: with probability ρ the state is drawn afresh, 1
-with probability a/ρ; otherwise it is the previous state (its negation if λ < 0). A fresh draw forgets the
-past, so the state at round t depends only on the steps since the latest fresh draw: expected 1/ρ steps, an
-exact sample of the stationary chain.
+A two-state chain with stationary availability π and second eigenvalue λ has P01 = π(1 − λ) and P11 = π +
+λ(1 − π). With a = min(P01, P11) and ρ = 1 − abs(λ), one step is: with probability ρ the state is drawn
+afresh, 1 with probability a/ρ; otherwise it is the previous state (its negation if λ < 0). A fresh draw
+forgets the past, so the state at round t depends only on the steps since the latest fresh draw: expected
+1/ρ steps, an exact sample of the stationary chain.
 
 References:
-    Propp, Wilson. Exact sampling with coupled Markov chains. Random Structures & Algorithms, 1996 (looking
-    backwards). Rodio, Faticanti, Marfoq, Neglia, Leonardi. Federated learning under heterogeneous and
-    correlated client availability. INFOCOM 2023, arXiv 2301.04632 (the availability model).
+    Propp, Wilson. Exact sampling with coupled Markov chains and applications to statistical mechanics. Random
+    Structures & Algorithms, 1996 (looking backwards).
+
+    Rodio, Faticanti, Marfoq, Neglia, Leonardi. Federated learning under heterogeneous and correlated client
+    availability. INFOCOM 2023, arXiv 2301.04632 (the availability model).
 """
 
 from __future__ import annotations
@@ -242,7 +244,7 @@ def require_chain(mean: float, correlation: float) -> None:
 def _require_rates(mean: float, lost: float, *, name: str = "mean") -> None:
     if not 0 < mean <= 1:
         raise ConfigError(f"{name} is {mean}", mend="Give a probability above 0 and at most 1.")
-    require(lost, "lost", least=0)
+    require(lost, "lost", least=0.0)
     if lost >= 1:
         raise ConfigError(f"lost is {lost}: no update would ever arrive", mend="Give a probability below 1.")
 

@@ -1,0 +1,1 @@
+"""Who runs local training: interchangeable, and equal to rounding."""

@@ -69,7 +69,7 @@ class Functional:
         columns = []
         with torch.no_grad():
             for row in params:
-                self.bound.vector.copy_(row)
+                self.bound.load(row)
                 columns.append(self.bound.losses(x, y))
         return torch.stack(columns, dim=1)
 
@@ -82,7 +82,7 @@ class Functional:
         """
         keys = [streams.seed("batches", number) for number in range(len(work.phases))]
         noise = streams.child("noise", round)
-        with _private_generator(), _one_thread():
+        with _private_generator(), _one_thread(), torch.no_grad():
             self.bound.module.train()
             for job in jobs:
                 if self.bound.stochastic:
@@ -110,7 +110,7 @@ class Functional:
     def _separate(self, phase: Phase, local: Local, x: Tensor, y: Tensor, steps: Sequence[Tensor]) -> None:
         trained, spans = self._trained(phase), self._spans(phase)
         for group, params in enumerate(local.params):
-            self.bound.vector.copy_(params)
+            self.bound.load(params)
             for rows in steps:
                 gradients = self._gradients(trained, phase, local, group, x, y, rows)
                 for span in spans:
@@ -156,7 +156,7 @@ class Functional:
         trained, size = self._trained(phase), self.task.layout.trainable
         result = torch.zeros_like(params)
         for group, vector in enumerate(params):
-            self.bound.vector.copy_(vector)
+            self.bound.load(vector)
             gradients = self._gradients(trained, phase, local, group, x, y, rows)
             for view, value in zip(self._views(result[group], phase), gradients, strict=True):
                 view.copy_(value)
@@ -175,30 +175,33 @@ class Functional:
     ) -> tuple[Tensor, ...]:
         if len(rows) == 0:  # an empty Poisson batch has no gradient, but the step counts
             return tuple(torch.zeros_like(parameter) for parameter in trained)
-        losses = self.bound.losses(x.index_select(0, rows), y.index_select(0, rows))
-        if local.weights is not None:
-            losses = losses * local.weights.index_select(0, rows)[:, group]
-        expected = phase.batch_size or len(x)
-        loss = losses.sum() / (len(rows) if phase.denominator == "rows" else min(expected, len(x)))
-        return torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True)
+        divisor = len(rows) if phase.denominator == "rows" else min(phase.batch_size or len(x), len(x))
+        with torch.enable_grad():
+            losses = self.bound.losses(x.index_select(0, rows), y.index_select(0, rows))
+            if local.weights is not None:
+                losses = losses * local.weights.index_select(0, rows)[:, group]
+            return torch.autograd.grad(
+                losses.sum() / divisor, trained, allow_unused=True, materialize_grads=True
+            )
 
     def _trained(self, phase: Phase) -> list[Tensor]:
         return [self.bound.parameters[i] for i in self._chosen(phase)]
 
     def _views(self, flat: Tensor, phase: Phase) -> list[Tensor]:
         chosen = [self.task.layout.entries[i] for i in self._chosen(phase)]
-        return [flat[entry.offset : entry.offset + entry.size].view(entry.shape) for entry in chosen]
+        return [flat[entry.span].view(entry.shape) for entry in chosen]
 
     def _spans(self, phase: Phase) -> list[slice]:
         """The stretches of the vector that learn in this phase."""
         if not phase.train:
             return [slice(0, self.task.layout.trainable)]
-        chosen = [self.task.layout.entries[i] for i in self._chosen(phase)]
-        return [slice(entry.offset, entry.offset + entry.size) for entry in chosen]
+        return [self.task.layout.entries[i].span for i in self._chosen(phase)]
 
     def _chosen(self, phase: Phase) -> list[int]:
         """Positions of the parameters that learn in this phase."""
-        names = [entry.name for entry in self.task.layout.entries if entry.offset < self.task.layout.trainable]
+        names = [
+            entry.name for entry in self.task.layout.entries if entry.offset < self.task.layout.trainable
+        ]
         if not phase.train:
             return list(range(len(names)))
         chosen = [i for i, name in enumerate(names) if name.startswith(phase.train)]

@@ -1,0 +1,312 @@
+"""The verbs. Each gathers its arguments, lets a study or a record do the work, and shows the answer.
+
+Whatever is heavy is imported inside the verb that needs it, so that help needs none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from rivage.cli.output import DEFAULTS, Options, certificate_rows, logs, number, show, stderr, table
+from rivage.core.errors import ConfigError, StoreError, nearest, require_extra
+
+if TYPE_CHECKING:
+    from rivage.core.certificates import Certificate
+    from rivage.core.records import RunRecord
+    from rivage.studies.settings import Study
+
+__all__ = ["cite", "doctor", "report", "reproduce", "run", "train", "verify"]
+
+VIOLATION = 3
+_ENGINES = {"local": True, "ray": False, "flower": False, "torchdist": False}
+"""Engines of the contract, and whether this version has them."""
+
+Settings = Annotated[tuple[str, ...], Parameter(name="--set")]
+
+
+def run(
+    study: Path | None = None,
+    /,
+    *,
+    settings: Settings = (),
+    out: Path | None = None,
+    fresh: bool = False,
+    engine: str = "local",
+    strict: bool = False,
+    options: Options = DEFAULTS,
+) -> int:
+    """Train, compare and report.
+
+    Args:
+        study: TOML file of the study; without it, the built-in one.
+        settings: KEY=VALUE replaces a setting, e.g. run.rounds=5 or methods.2.learning_rate=0.1, where 2 is a
+            position counted from 1 or the name of the method. May be repeated.
+        out: Folder that gets the folder of the run.
+        fresh: Start again instead of resuming.
+        engine: What trains: local, ray, flower or torchdist.
+        strict: Exit with 3 when a certificate does not hold.
+        options: of every verb.
+    """
+    for module in ("matplotlib", "jinja2"):
+        require_extra(module, extra="report", purpose="Drawing the report")
+    record = _train(study, settings, out, fresh, engine, options)
+    page = record.folder / "report.html"
+    _draw([record], page)
+    record.write_summary({**record.summary, "report": str(page)})
+    return _show_run(record, options, strict)
+
+
+def train(
+    study: Path,
+    /,
+    *,
+    settings: Settings = (),
+    out: Path | None = None,
+    fresh: bool = False,
+    engine: str = "local",
+    strict: bool = False,
+    options: Options = DEFAULTS,
+) -> int:
+    """Train the methods of a study.
+
+    Args:
+        study: TOML file of the study; the settings.toml of a run repeats that run.
+        settings: KEY=VALUE replaces a setting, e.g. run.rounds=5 or methods.2.learning_rate=0.1, where 2 is a
+            position counted from 1 or the name of the method. May be repeated.
+        out: Folder that gets the folder of the run.
+        fresh: Start again instead of resuming.
+        engine: What trains: local, ray, flower or torchdist.
+        strict: Exit with 3 when a certificate does not hold.
+        options: of every verb.
+    """
+    return _show_run(_train(study, settings, out, fresh, engine, options), options, strict)
+
+
+def _train(
+    path: Path | None,
+    settings: Sequence[str],
+    out: Path | None,
+    fresh: bool,
+    engine: str,
+    options: Options,
+) -> RunRecord:
+    from rivage.cli.progress import Interruptible, progress
+
+    _require_engine(engine)
+    require_extra("torch", extra="train", purpose="Training")
+    overrides = [*settings, *([] if options.seed is None else [f"run.seeds=[{options.seed}]"])]
+    study = _study(path, overrides)
+    from rivage.studies.pipeline import run_study
+
+    console = stderr()
+    with (
+        logs(options, console),
+        progress(console, quiet=options.quiet) as watcher,
+        Interruptible(watcher, lambda text: console.print(text, highlight=False)) as observer,
+    ):
+        return run_study(study, out=out, fresh=fresh, observer=observer)
+
+
+def _require_engine(engine: str) -> None:
+    built = [name for name, exists in _ENGINES.items() if exists]
+    works = f"What works: --engine {', '.join(built)}."
+    if engine not in _ENGINES:
+        close = nearest(engine, _ENGINES)
+        raise ConfigError(f'unknown engine "{engine}"', where="--engine", mend=f"{works} {close}".strip())
+    if not _ENGINES[engine]:
+        raise ConfigError(f'engine "{engine}" is not built yet', where="--engine", mend=works)
+
+
+def _study(path: Path | None, overrides: Sequence[str]) -> Study:
+    from rivage.studies.settings import load_study, override_study
+
+    if path is not None:
+        return load_study(path, overrides)
+    from rivage.studies.pipeline import built_in
+
+    return override_study(built_in(), overrides)
+
+
+def _show_run(record: RunRecord, options: Options, strict: bool) -> int:
+    summary = record.summary
+    methods, certificates = summary["methods"], summary["certificates"]
+    holding = sum(certificate["verdict"] == "holds" for certificate in certificates)
+    page = summary.get("report")
+    show(
+        options,
+        summary,
+        f"{record.folder}: {len(methods)} methods, {holding} of {len(certificates)} certificates hold",
+        table(
+            ("method", "metric", "mean", "bottom decile", "worse than Local", "MB up", "MB down", "seconds"),
+            [(name, *_method_cells(methods[name])) for name in record.methods if name in methods],
+        ),
+        certificate_rows(certificates),
+        then=f"report: {page}" if page else "",
+    )
+    return VIOLATION if strict and any(c["verdict"] == "fails" for c in certificates) else 0
+
+
+def _method_cells(values: dict[str, Any]) -> tuple[str, ...]:
+    share = values["share_worse_than_local"]
+    return (
+        values["metric"],
+        number(values["mean"]),
+        number(values["bottom_decile"]),
+        "–" if share is None else f"{share:.0%}",
+        number(values["bytes_up"] / 1e6, 3),
+        number(values["bytes_down"] / 1e6, 3),
+        number(values["seconds"], 3),
+    )
+
+
+def report(*runs: Path, out: Path | None = None, options: Options = DEFAULTS) -> int:
+    """Draw one self-contained HTML page.
+
+    Args:
+        runs: folders of runs, one or several on one page.
+        out: HTML file to write; by default report.html in the folder of a single run, or here.
+        options: of every verb.
+    """
+    if not runs:
+        raise ConfigError("no run to report on", mend="Give the folder of a run, such as runs/hospitals-3f9c2a17.")
+    records = [_open(folder) for folder in runs]
+    page = out or (runs[0] if len(runs) == 1 else Path()) / "report.html"
+    _draw(records, page)
+    show(options, {"report": str(page), "runs": [str(folder) for folder in runs]}, f"report: {page}")
+    return 0
+
+
+def _open(folder: Path) -> RunRecord:
+    from rivage.core.records import RunRecord
+
+    return RunRecord.open(folder)
+
+
+def _draw(records: Sequence[RunRecord], page: Path) -> None:
+    from rivage.report import write_report
+
+    write_report(records, page)
+
+
+def verify(run: Path, /, *, options: Options = DEFAULTS) -> int:
+    """Compute every certificate of a run again.
+
+    Args:
+        run: folder of a run.
+        options: of every verb.
+    """
+    record = _open(run)
+    stored = record.certificates
+    if not stored:
+        raise StoreError(
+            "holds no certificates",
+            where=str(run),
+            mend=f"Finish the run with: rivage train {run / 'settings.toml'}",
+        )
+    again = [_recompute(certificate, record) for certificate in stored]
+    agree = [_agree(one, two) for one, two in zip(stored, again, strict=True)]
+    sound = [same and new.verdict != "fails" for same, new in zip(agree, again, strict=True)]
+    show(
+        options,
+        {
+            "run": str(run),
+            "certificates": [
+                {**new.as_dict(), "stored": old.as_dict(), "agrees": same}
+                for old, new, same in zip(stored, again, agree, strict=True)
+            ],
+        },
+        f"{run}: {sum(sound)} of {len(stored)} certificates verified",
+        table(
+            ("", "verdict", "claim", "stored", "recomputed", "reference"),
+            [
+                (
+                    "ok" if good else "differs" if not same else "fails",
+                    new.verdict.replace("_", " "),
+                    new.claim,
+                    number(old.measured),
+                    number(new.measured),
+                    number(new.reference),
+                )
+                for old, new, same, good in zip(stored, again, agree, sound, strict=True)
+            ],
+        ),
+    )
+    return 0 if all(sound) else VIOLATION
+
+
+def _recompute(certificate: Certificate, record: RunRecord) -> Certificate:
+    from rivage.core.certificates import CHECKS
+
+    check = CHECKS.get(certificate.check, where=str(record.folder / "certificates.json"))
+    result: Certificate = check(record, **certificate.fields)
+    return result
+
+
+def _agree(one: Certificate, two: Certificate) -> bool:
+    """Equal in what they say; numbers up to rounding, since another machine may add in another order."""
+    from math import isclose, isnan
+
+    def same(a: Any, b: Any) -> bool:
+        if isinstance(a, float) and isinstance(b, (int, float)):
+            return isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) or (isnan(a) and isnan(b))
+        return bool(a == b)
+
+    mine, other = one.as_dict(), two.as_dict()
+    return all(same(mine[key], other[key]) for key in mine if key not in ("method", "fields"))
+
+
+def reproduce(
+    *claims: str,
+    slow: bool = False,
+    listed: Annotated[bool, Parameter(name="--list")] = False,
+    options: Options = DEFAULTS,
+) -> int:
+    """Run published claims again.
+
+    Args:
+        claims: names; without any, all quick ones.
+        slow: Also the slow ones.
+        listed: Only list what could be run.
+        options: of every verb.
+    """
+    from rivage.cli.claims import list_claims, run_claims
+
+    if listed:
+        show(options, *list_claims(claims))
+        return 0
+    with logs(options, stderr()):
+        result, line, rows = run_claims(claims, slow=slow, quiet=options.quiet)
+    show(options, result, line, rows)
+    return VIOLATION if any(claim["verdict"] == "fails" for claim in result["claims"].values()) else 0
+
+
+def cite(run: Path, /, *, options: Options = DEFAULTS) -> int:
+    """Print BibTeX of the methods that a run used.
+
+    Args:
+        run: folder of a run.
+        options: of every verb.
+    """
+    from rivage.report import bibtex, references
+
+    found = references([_open(run)])
+    result = {"references": [{**reference, "used_by": uses} for reference, uses in found]}
+    show(options, result, "\n\n".join(bibtex(reference) for reference, _ in found))
+    return 0
+
+
+def doctor(*, options: Options = DEFAULTS) -> int:
+    """Show what this installation can do.
+
+    Args:
+        options: of every verb.
+    """
+    from rivage.cli.doctor import examine, rows
+
+    found = examine()
+    show(options, found, f"rivage {found['rivage']}, Python {found['python']}", rows(found))
+    return 0

@@ -1,0 +1,144 @@
+"""What a command prints: one JSON object, or one line and a few short tables."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["DEFAULTS", "Options", "certificate_rows", "logs", "number", "show", "stderr", "table"]
+
+_PIPE_WIDTH = 120  # columns of a table that goes to a file or another program
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every verb understands.
+
+    Args:
+        seed: Train with this one seed, instead of the seeds of the study. Verbs that draw nothing ignore it.
+        quiet: No progress and no tables.
+        verbose: Also show what is going on, and where an error came from.
+        json: Print one JSON object instead of text.
+    """
+
+    seed: int | None = None
+    quiet: bool = False
+    verbose: bool = False
+    json: bool = False
+
+
+DEFAULTS = Options()
+
+
+def stderr() -> Console:
+    """Where progress and logs go."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[Sequence[str]]:
+    """A header and its rows."""
+    return [columns, *rows]
+
+
+def show(
+    options: Options, result: Mapping[str, Any], line: str, *tables: Sequence[Sequence[str]], then: str = ""
+) -> None:
+    """Print a result the way the user asked for.
+
+    Args:
+        options: ``json`` prints ``result`` and nothing else; ``quiet`` leaves out the tables.
+        result: the whole answer; NaN and infinity become null.
+        line: the answer in one line.
+        tables: a header and rows each; columns of numbers are set flush right.
+        then: a last line.
+    """
+    if options.json:
+        from rivage.core.store import dumps
+
+        print(json.dumps(json.loads(dumps(result)), indent=2, ensure_ascii=False))
+        return
+    print(line)
+    if not options.quiet:
+        for rows in tables:
+            _draw(rows)
+        if then:
+            print(then)
+
+
+def _draw(rows: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    header, *body = rows
+    if not body:
+        return
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+    drawing = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column, cells in enumerate(zip(*body, strict=True)):
+        numeric = all(cell[:1].isdigit() or cell[:1] in "-–" for cell in cells)
+        drawing.add_column(header[column], justify="right" if numeric else "left", overflow="fold")
+    for row in body:
+        drawing.add_row(*map(Text, row))
+    console.print(drawing)
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number for a table, large counts in full; a dash when there is none."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 10**digits and value == round(value) else f"{value:.{digits}g}"
+
+
+def certificate_rows(certificates: Iterable[Mapping[str, Any]]) -> list[Sequence[str]]:
+    """One row per certificate: verdict, claim, measured, reference."""
+    return table(
+        ("verdict", "claim", "measured", "reference"),
+        [
+            (c["verdict"].replace("_", " "), c["claim"], number(c["measured"]), number(c["reference"]))
+            for c in certificates
+        ],
+    )
+
+
+class _Lines(logging.Handler):
+    """Log records as plain lines above the progress bar."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"{record.levelname.lower()}: {record.getMessage()}"
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def logs(options: Options, console: Console) -> Iterator[None]:
+    """Show the library's log on standard error: warnings; everything with ``--verbose``; errors with ``--quiet``."""
+    level = logging.DEBUG if options.verbose else logging.ERROR if options.quiet else logging.WARNING
+    logger, handler = logging.getLogger("rivage"), _Lines(console)
+    before = logger.level, logger.propagate
+    logger.setLevel(level)
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]

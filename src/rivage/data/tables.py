@@ -1,0 +1,269 @@
+"""A folder of tables, one CSV or Parquet file per client: a user's own data.
+
+Types are those of the union of the tables: a column is a number where all tables hold numbers, and a
+category where any holds text. Missing values may stand anywhere but in the target. What becomes of the
+columns is decided by the federated treatment of `rivage.data.treatment` and shown in the notes of the
+population.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+from numpy import ndarray
+
+from rivage.core.errors import ConfigError, DataError, RivageError, nearest, require
+from rivage.core.settings import combine
+from rivage.data.dataset import Columns, Dataset, as_text
+
+__all__ = ["Tables"]
+
+Column = Shaped[ndarray, "n"]
+Table = dict[str, Column]
+
+_SUFFIXES = (".csv", ".parquet")
+_MAX_CLASSES = 20  # whole numbers with at most this many values are classes, others are reals
+_MAX_BLOCK = 2**31 - 1  # bytes
+_SECONDS_PER_DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """One table per client, all with the same columns.
+
+    Args:
+        folder: where the ``.csv`` and ``.parquet`` files are; the file name without its ending names the
+            client. CSV files have a header and are UTF-8, separated by commas, semicolons or tabs; an empty
+            cell, ``NA``, ``NaN``, ``null`` and ``?`` are missing values; dates count as days.
+        target: the column to predict.
+        target_type: ``class`` or ``real``; left out, text and whole numbers of at most 20 values are classes.
+        ignore: columns to leave out: identifiers, free text, what is known only after the target.
+        max_categories: more different texts than this in a column are refused.
+    """
+
+    folder: Path
+    target: str
+    target_type: Literal["class", "real"] | None = None
+    ignore: tuple[str, ...] = ()
+    max_categories: int = 100
+
+    def __post_init__(self) -> None:
+        require(self.max_categories, "max_categories", least=1)
+        if self.target in self.ignore:
+            raise ConfigError(f'"{self.target}" is the target and in ignore', mend="Take it out of ignore.")
+
+    def load(self, seed: int) -> Dataset:
+        """Read all tables.
+
+        Raises:
+            DataError: for a missing folder, no table, an empty one, a column that is missing in one of
+                them, an unreadable file, a missing target or an infinite number: with file, row and column.
+        """
+        files = self._files()
+        tables = self._without_ignored({file.name: _read(file) for file in files})
+        _require_columns(tables, self.target, str(self.folder))
+        for name, table in tables.items():
+            _require_values(name, table, self.target)
+        merged = {column: _merge([table[column] for table in tables.values()]) for column in _union(tables)}
+        target = merged.pop(self.target)
+        self._require_categories(merged)
+        sizes = [len(table[self.target]) for table in tables.values()]
+        kind = self.target_type or _infer(target)
+        if kind == "real" and target.dtype == object:
+            raise DataError(
+                f'target "{self.target}" holds text ("{_first_text(target)}") but target_type is "real"',
+                where=str(self.folder),
+                mend='Correct the tables, or set target_type = "class".',
+            )
+        return Dataset(
+            source=f'tables "{self.folder}"',
+            records=Columns(columns=merged, target=target, target_name=self.target, target_type=kind),
+            clients=np.repeat(np.arange(len(sizes)), sizes),
+            names=_names(files),
+        )
+
+    def _files(self) -> list[Path]:
+        if not self.folder.is_dir():
+            raise DataError(
+                f'there is no folder "{self.folder}"',
+                where="[data] folder",
+                mend="Give the folder that holds one table per client.",
+            )
+        files = sorted(
+            file for file in self.folder.iterdir() if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
+        )
+        if not files:
+            raise DataError(
+                f'there is no table in "{self.folder}"',
+                where="[data] folder",
+                mend="Put one .csv or .parquet file per client there.",
+            )
+        return files
+
+    def _without_ignored(self, tables: Mapping[str, Table]) -> dict[str, Table]:
+        for name in self.ignore:
+            if not any(name in table for table in tables.values()):
+                raise DataError(
+                    f'no table has the column "{name}" named in ignore',
+                    where=str(self.folder),
+                    mend=nearest(name, _union(tables)) or "Take it out of ignore.",
+                )
+        return {
+            file: {name: column for name, column in table.items() if name not in self.ignore}
+            for file, table in tables.items()
+        }
+
+    def _require_categories(self, columns: Mapping[str, Column]) -> None:
+        for name, column in columns.items():
+            count = len({*as_text(column).tolist()} - {None}) if column.dtype == object else 0
+            if count > self.max_categories:
+                raise DataError(
+                    f'column "{name}" holds {count} different texts, for example "{_first_text(column)}"',
+                    where=str(self.folder),
+                    mend=f'Add "{name}" to ignore, or raise max_categories ({self.max_categories}).',
+                )
+
+
+def _names(files: Sequence[Path]) -> tuple[str, ...]:
+    """File names without their ending, unless two files differ by nothing else."""
+    stems = tuple(file.stem for file in files)
+    return stems if len({*stems}) == len(stems) else tuple(file.name for file in files)
+
+
+def _read(file: Path) -> Table:
+    import pyarrow
+
+    try:
+        table = _read_csv(file) if file.suffix.lower() == ".csv" else _read_parquet(file)
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(
+            f"cannot be read ({str(error).splitlines()[0]})",
+            where=file.name,
+            mend="Give a UTF-8 CSV file with a header and the same number of cells in every line, or Parquet.",
+        ) from error
+    twice = [name for name in table.column_names if table.column_names.count(name) > 1]
+    if twice:
+        raise DataError(f'column "{twice[0]}" stands there twice', where=file.name, mend="Rename one of them.")
+    if not table.num_rows:
+        raise DataError("the table has no rows", where=file.name, mend="Add records, or remove the file.")
+    return {name: _column(table.column(name), f'{file.name}, column "{name}"') for name in table.column_names}
+
+
+def _read_csv(file: Path) -> Any:
+    from pyarrow import csv
+
+    with file.open("rb") as stream:
+        header = stream.readline()
+    delimiter = max(",;\t", key=lambda mark: header.count(mark.encode()))
+    missing = [*csv.ConvertOptions().null_values, "?"]
+    return csv.read_csv(
+        file,
+        # One block for the whole file: a type inferred from the first rows only would fail on later ones.
+        read_options=csv.ReadOptions(block_size=min(file.stat().st_size + 1, _MAX_BLOCK)),
+        parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        convert_options=csv.ConvertOptions(null_values=missing, strings_can_be_null=True),
+    )
+
+
+def _read_parquet(file: Path) -> Any:
+    from pyarrow import parquet
+
+    return parquet.read_table(file)
+
+
+def _column(column: Any, where: str) -> Column:
+    """Float64 with NaN for missing, or objects with None for missing."""
+    from pyarrow import types
+
+    kind = column.type
+    if types.is_date(kind) or types.is_timestamp(kind):
+        seconds = column.cast("timestamp[s]", safe=False).cast("int64")
+        return _numbers(seconds) / _SECONDS_PER_DAY
+    if types.is_boolean(kind):
+        return _numbers(column.cast("int8"))
+    if types.is_null(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        return _numbers(column)
+    if types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind):
+        raise DataError(f"values of type {kind} cannot be used", where=where, mend="Name the column in ignore.")
+    texts = np.empty(len(column), object)
+    texts[:] = column.cast("string").to_pylist()
+    return texts
+
+
+def _numbers(column: Any) -> Column:
+    return np.asarray(column.cast("float64", safe=False).to_numpy(), np.float64)
+
+
+def _union(tables: Mapping[str, Table]) -> list[str]:
+    """Names of all columns, in the order in which they first appear."""
+    return list(dict.fromkeys(name for table in tables.values() for name in table))
+
+
+def _require_columns(tables: Mapping[str, Table], target: str, folder: str) -> None:
+    problems: list[RivageError] = [
+        DataError(
+            f'no target column "{target}"',
+            where=file,
+            mend=f"{nearest(target, table)} Its columns are: {', '.join(table)}.".strip(),
+        )
+        for file, table in tables.items()
+        if target not in table
+    ]
+    for column in _union(tables):
+        holder = next(file for file, table in tables.items() if column in table)
+        problems += [
+            DataError(
+                f'no column "{column}", which {holder} has',
+                where=file,
+                mend=f"{nearest(column, {*table} - {*tables[holder]})} Add it (its cells may be empty), or name it "
+                "in ignore.".strip(),
+            )
+            for file, table in tables.items()
+            if column not in table and column != target
+        ]
+    if problems:
+        raise combine(problems, folder)
+
+
+def _require_values(file: str, table: Table, target: str) -> None:
+    for row in _rows(_missing(table[target])):
+        raise DataError(f'target "{target}" is missing in row {row}', where=file, mend="Fill it in, or remove the row.")
+    for name, column in table.items():
+        for row in _rows(np.isinf(column) if column.dtype != object else np.zeros(0, bool)):
+            raise DataError(
+                f'column "{name}" is {column[row - 1]} in row {row}',
+                where=file,
+                mend="Give a finite number, or leave the cell empty.",
+            )
+
+
+def _rows(found: Bool[ndarray, "n"]) -> Iterator[int]:
+    """Numbers of the marked rows as people count them: from 1, without the header."""
+    return (int(row) + 1 for row in np.flatnonzero(found))
+
+
+def _missing(column: Column) -> Bool[ndarray, "n"]:
+    return np.array([value is None or value != value for value in column.tolist()], bool)
+
+
+def _merge(columns: Sequence[Column]) -> Column:
+    """One column of all tables: objects as soon as one table holds text."""
+    if all(column.dtype != object for column in columns):
+        return np.concatenate(columns)
+    return np.concatenate([column.astype(object) for column in columns])
+
+
+def _infer(target: Column) -> Literal["class", "real"]:
+    if target.dtype == object:
+        return "class"
+    whole = (target == np.floor(target)).all()
+    return "class" if whole and len(np.unique(target)) <= _MAX_CLASSES else "real"
+
+
+def _first_text(column: Column) -> str:
+    return next(value for value in column.tolist() if isinstance(value, str))

@@ -1,0 +1,49 @@
+"""The publications behind the methods of a run: as text for readers, as BibTeX for their papers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rivage.core.records import RunRecord
+
+__all__ = ["bibtex", "citation", "references"]
+
+Reference = Mapping[str, Any]
+
+
+def references(records: Sequence[RunRecord]) -> list[tuple[Reference, list[str]]]:
+    """Each publication once, with what implements it (``"fedavg: Algorithm 1"``), in order of first use."""
+    found: dict[str, tuple[Reference, list[str]]] = {}
+    for trial in (trial for record in records for trial in record.trials):
+        reference = trial.start.get("reference")
+        if reference:
+            _, uses = found.setdefault(str(reference["key"]), (reference, []))
+            part = reference.get("part")
+            use = f"{trial.method}: {part}" if part else trial.method
+            if use not in uses:
+                uses.append(use)
+    return list(found.values())
+
+
+def citation(reference: Reference) -> str:
+    """Authors, title, venue, year and arXiv identifier, as a sentence."""
+    *most, last = str(reference["authors"]).split(" and ")
+    authors = f"{', '.join(most)} and {last}" if most else last
+    arxiv = f" arXiv:{reference['arxiv']}." if reference.get("arxiv") else ""
+    return f"{authors}. {reference['title']}. {reference['venue']}, {reference['year']}.{arxiv}"
+
+
+def bibtex(reference: Reference) -> str:
+    """The BibTeX entry of a reference as the records hold it; the title keeps its capitals."""
+    printed = reference["venue"] != "arXiv"
+    fields = {
+        "author": reference["authors"],
+        "title": f"{{{reference['title']}}}",
+        "booktitle": reference["venue"] if printed else None,
+        "year": reference["year"],
+        "eprint": reference.get("arxiv"),
+        "archiveprefix": "arXiv" if reference.get("arxiv") else None,
+    }
+    lines = [f"  {key} = {{{value}}}," for key, value in fields.items() if value]
+    return "\n".join([f"@{'inproceedings' if printed else 'misc'}{{{reference['key']},", *lines, "}"])

@@ -1,0 +1,254 @@
+"""Numbers as people read them, and the rows of the report's tables.
+
+Values stay values until here; everything returned is text or a plain mapping that the template lays out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rivage.core.certificates import Certificate
+from rivage.core.records import RunRecord
+from rivage.core.summaries import local_method
+from rivage.report import series
+
+__all__ = [
+    "Lead",
+    "certificate_rows",
+    "client_rows",
+    "human_bytes",
+    "human_seconds",
+    "leader",
+    "number",
+    "participation_rows",
+    "percent",
+    "result_rows",
+    "settings_differences",
+    "with_spread",
+]
+
+Summary = Mapping[str, Mapping[str, Any]]
+MISSING = "–"
+MAX_CLIENT_ROWS = 200
+_VERDICTS = {"fails": ("✗", "fails"), "no_power": ("?", "no power"), "holds": ("✓", "holds")}
+
+
+def number(value: float | None) -> str:
+    """Three decimals below 10, fewer above, powers of ten at the extremes; a dash for what is undefined.
+
+    Example:
+        >>> number(0.91234), number(12.345), number(1234.5), number(None), number(4e-7)
+        ('0.912', '12.35', '1234', '–', '4e−07')
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    size = abs(value)
+    digits = 3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0
+    text = f"{value:.3g}" if size and not 5e-4 <= size < 1e6 else f"{value:.{digits}f}"
+    return text.replace("-", "−")
+
+
+def with_spread(mean: float | None, std: float | None) -> str:
+    """``mean ± sd``, or the mean alone when one seed tells nothing about its spread."""
+    return number(mean) if mean is None or std is None else f"{number(mean)} ± {number(std)}"
+
+
+def percent(share: float | None) -> str:
+    """A share in [0, 1] as a whole percentage; never "0 %" or "100 %" for a share that is not.
+
+    Example:
+        >>> percent(0.05).split(), percent(0.001).split(), percent(0.999).split(), percent(None)
+        (['5', '%'], ['<', '1', '%'], ['>', '99', '%'], '–')
+    """
+    if share is None:
+        return MISSING
+    inexact = 0 < share < 0.01 or 0.99 < share < 1
+    text = f"{100 * share:.0f} %" if not inexact else "< 1 %" if share < 0.5 else "> 99 %"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def human_bytes(count: float) -> str:
+    """Decimal units, three significant digits: ``'1.23 MB'``.
+
+    Example:
+        >>> human_bytes(0), human_bytes(999), human_bytes(1_234_567), human_bytes(999_999)
+        ('0 B', '999 B', '1.23 MB', '1.00 MB')
+    """
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB", "PB"]
+    while value >= 999.5 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    digits = 0 if units[0] == "B" else 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{digits}f} {units[0]}"
+
+
+def human_seconds(seconds: float) -> str:
+    """Seconds, minutes or hours.
+
+    Example:
+        >>> human_seconds(1.234), human_seconds(75), human_seconds(7260)
+        ('1.2 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """Who is best by one number.
+
+    Args:
+        first: the best method; None if the number is defined for none.
+        second: the next one; None if there is no other.
+        clear: whether the lead is larger than both standard deviations over seeds. With one seed nothing is known
+            about the spread, and no lead is clear.
+    """
+
+    first: str | None
+    second: str | None = None
+    clear: bool = False
+
+
+def leader(summary: Summary, key: str, std: str) -> Lead:
+    """Who is best by ``key``, a number with standard deviation ``std`` over seeds; ties go to the first method."""
+    known = {method: numbers for method, numbers in summary.items() if numbers[key] is not None}
+    if not known:
+        return Lead(None)
+    sign = 1 if next(iter(known.values()))["higher_is_better"] else -1
+    first, *others = sorted(known, key=lambda method: -sign * known[method][key])
+    if not others:
+        return Lead(first)
+    spreads = [known[method][std] for method in (first, others[0])]
+    ahead = sign * (known[first][key] - known[others[0]][key])
+    return Lead(first, others[0], None not in spreads and ahead > max(spreads))
+
+
+def result_rows(record: RunRecord, summary: Summary) -> list[dict[str, Any]]:
+    """One row per method: texts, and which are the best beyond the spread of the seeds."""
+    best = {
+        key: leader(summary, key, std)
+        for key, std in (("mean", "std"), ("bottom_decile", "bottom_decile_std"), ("unseen_mean", "unseen_std"))
+    }
+    local = local_method(record)
+    return [
+        {
+            "method": method,
+            "mean": with_spread(row["mean"], row["std"]),
+            "bottom_decile": with_spread(row["bottom_decile"], row["bottom_decile_std"]),
+            "unseen_mean": with_spread(row["unseen_mean"], row["unseen_std"]),
+            "best": [key for key, lead in best.items() if lead.clear and lead.first == method],
+            "worse": "reference" if method == local else percent(row["share_worse_than_local"]),
+            "up": human_bytes(row["bytes_up"]),
+            "down": human_bytes(row["bytes_down"]),
+            "seconds": human_seconds(row["seconds"]),
+            "finished": row["finished"],
+        }
+        for method, row in summary.items()
+    ]
+
+
+def certificate_rows(certificates: Sequence[Certificate]) -> list[dict[str, str]]:
+    """One row per certificate; what fails comes first, then what could not be decided."""
+    ordered = sorted(certificates, key=lambda c: list(_VERDICTS).index(c.verdict))
+    return [
+        {
+            "verdict": c.verdict,
+            "sign": _VERDICTS[c.verdict][0],
+            "word": _VERDICTS[c.verdict][1],
+            "kind": c.kind,
+            "claim": c.claim,
+            "measured": _exactly(c.measured),
+            "reference": _exactly(c.reference),
+            "method": c.method,
+            "confidence": "exact" if c.confidence is None else f"{100 * c.confidence:g} %",
+        }
+        for c in ordered
+    ]
+
+
+def _exactly(value: float) -> str:
+    """Whole numbers (bytes) in full, grouped; others to four significant digits."""
+    if not math.isfinite(value):
+        return MISSING
+    text = f"{value:,.0f}" if value == int(value) else f"{value:.4g}"
+    return text.replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", "−")
+
+
+def participation_rows(record: RunRecord) -> list[dict[str, Any]]:
+    """One row per method: rounds, cohort, how often clients took part, what was lost or refused."""
+    rows = []
+    for method in record.methods:
+        p = series.participation(series.trials_of(record, method))
+        if not p.rounds:
+            continue
+        known = len(p.chosen) > 0
+        rows.append(
+            {
+                "method": method,
+                "rounds": str(p.rounds),
+                "cohort": f"{p.cohort:.1f}".removesuffix(".0"),
+                "least": percent(p.chosen.min() / p.rounds) if known else MISSING,
+                "most": percent(p.chosen.max() / p.rounds) if known else MISSING,
+                "never": str(int((p.chosen == 0).sum())) if known else MISSING,
+                "lost": str(p.lost),
+                "rejected": str(sum(p.rejected.values())),
+                "reasons": [f"{reason} ({count})" for reason, count in p.rejected.items()],
+            }
+        )
+    return rows
+
+
+def client_rows(record: RunRecord, summary: Summary) -> tuple[list[dict[str, Any]], int]:
+    """Each client's value with each method, averaged over seeds, and how many clients there are in all.
+
+    Of more than 200 clients only those are listed that are worst off with the best method.
+    """
+    values: dict[int, dict[str, list[float]]] = {}
+    sizes: dict[int, int] = {}
+    names: list[str] = []
+    for trial in record.trials:
+        event = trial.final("seen") or {"clients": [], "test": [], "test_size": []}
+        names = names or list(trial.start["population"].get("names", ()))
+        for client, value, size in zip(event["clients"], event["test"], event["test_size"], strict=True):
+            sizes[client] = size
+            of_client = values.setdefault(client, {}).setdefault(trial.method, [])
+            of_client += [] if value is None else [value]
+    means = {c: {m: math.fsum(v) / len(v) for m, v in row.items() if v} for c, row in values.items()}
+    best = leader(summary, "mean", "std").first
+    shown = sorted(means)
+    if len(shown) > MAX_CLIENT_ROWS and best is not None:
+        sign = 1 if summary[best]["higher_is_better"] else -1
+        shown = sorted(shown, key=lambda c: sign * means[c].get(best, sign * math.inf))
+    rows = [
+        {
+            "client": names[c] if c < len(names) else str(c),
+            "size": str(sizes[c]),
+            "values": [number(means[c].get(m)) for m in summary],
+        }
+        for c in shown[:MAX_CLIENT_ROWS]
+    ]
+    return rows, len(means)
+
+
+def settings_differences(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
+    """Settings in which the runs of a page differ: key, and the value in each run."""
+    flat = [dict(_leaves(record.settings)) for record in records]
+    keys = dict.fromkeys(key for settings in flat for key in settings)
+    rows = [(key, [str(settings.get(key, MISSING)) for settings in flat]) for key in keys]
+    return [(key, values) for key, values in rows if len(set(values)) > 1]
+
+
+def _leaves(tree: Any, place: str = "") -> list[tuple[str, Any]]:
+    """Leaves of the settings by dotted key; methods by their name, other lists whole."""
+    if isinstance(tree, Mapping):
+        pairs = [(str(key), branch) for key, branch in tree.items()]
+    elif isinstance(tree, list) and tree and all(isinstance(branch, Mapping) for branch in tree):
+        named = [dict(branch) for branch in tree]
+        pairs = [(str(branch.pop("name", branch.get("kind", at))), branch) for at, branch in enumerate(named, 1)]
+    else:
+        return [(place, tree)]
+    return [leaf for key, branch in pairs for leaf in _leaves(branch, f"{place}.{key}" if place else key)]

@@ -1,0 +1,346 @@
+"""From a study to a run folder: data, trials, guarded models, certificates, summary.
+
+Methods of one seed see the same clients, the same splits and the same initial model. Trials that are finished are left
+as they are, the one that was interrupted goes on from its last checkpoint, the rest follows: starting a study again is
+always safe.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rivage.core.certificates import CHECKS, Certificate
+from rivage.core.errors import ConfigError
+from rivage.core.messages import LogPolicy
+from rivage.core.observers import Observer, Silent
+from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.seeding import Streams
+from rivage.core.settings import dump
+from rivage.core.summaries import local_method, summarize
+from rivage.data import build_population
+from rivage.data.population import ClientIds, Population
+from rivage.federated.algorithm import Adapts
+from rivage.federated.checkpoint import MESSAGES, Files
+from rivage.federated.engine import Outcome, Trial, run
+from rivage.federated.guarded import Guarded, compose
+from rivage.learning.bundle import ModelBundle, Provenance
+from rivage.learning.params import to_numpy
+from rivage.learning.task import Task, make_task
+from rivage.studies.settings import Method, Study, dump_study, parse_study
+
+__all__ = ["built_in", "run_study"]
+
+MODELS = "models.safetensors"
+_LIMIT = 256 << 20  # bytes of a message log or of saved models, unless the study says otherwise
+
+
+def built_in() -> Study:
+    """The study that `rivage run` plays without a file: data that ship with a dependency, a minute of work."""
+    text = files("rivage.studies").joinpath("digits.toml").read_text("utf-8")
+    return parse_study(text, "the built-in study")
+
+
+def run_study(
+    study: Study, *, out: Path | None = None, fresh: bool = False, observer: Observer | None = None
+) -> RunRecord:
+    """Play a study to its end, or take it up where it was left.
+
+    Args:
+        study: what to compare.
+        out: folder that holds runs, ``runs`` by default; the run's own folder is named after the study and a hash of
+            its settings.
+        fresh: forget what an earlier start of the same study did.
+        observer: is told what happens.
+
+    Returns:
+        The record, with certificates and summary written.
+
+    Raises:
+        ConfigError: for settings that do not fit the data.
+        DataError: for data that cannot be used.
+        ProtocolError: when training breaks down; what was committed stays.
+    """
+    observer = observer or Silent()
+    stages = [_Stage.build(study, seed) for seed in study.run.seeds[:1]]
+    record = RunRecord.create(out or Path("runs"), study.name, dump_study(study))
+    if fresh:
+        shutil.rmtree(record.folder / "trials", ignore_errors=True)
+    trained = [method for method in study.methods if not isinstance(method.algorithm, Guarded)]
+    observer.on_event(_plan(study, trained))
+    for notice in stages[0].notices():
+        observer.on_event({"event": "notice", "text": notice})
+    for seed in study.run.seeds:
+        stage = stages.pop() if stages else _Stage.build(study, seed)
+        for method in trained:
+            _play(stage, method, record, observer)
+        for method in study.methods:
+            if isinstance(method.algorithm, Guarded):
+                _guard(stage, method.name, method.algorithm, record)
+    _conclude(record)
+    observer.on_event({"event": "study_end"})
+    return record
+
+
+def _plan(study: Study, trained: list[Method]) -> dict[str, Any]:
+    rounds = sum(study.run.rounds for method in trained if method.algorithm.federates)
+    seeds = len(study.run.seeds)
+    return {"event": "study", "trials": len(trained) * seeds, "rounds": rounds * seeds}
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What the trials of one seed share."""
+
+    study: Study
+    seed: int
+    population: Population
+    task: Task
+    unseen: ClientIds
+
+    @classmethod
+    def build(cls, study: Study, seed: int) -> _Stage:
+        population = build_population(
+            study.data,
+            partition=study.partition,
+            shift=study.shift,
+            availability=study.availability,
+            seed=seed,
+            validation=study.evaluation.validation,
+            test=study.evaluation.test,
+        )
+        task = make_task(study.task, population.schema, dtype=getattr(torch, study.run.dtype))
+        stage = cls(study, seed, population, task, np.empty(0, np.int64))
+        judged = stage.trial("", study.methods[0]).judged
+        count = math.floor(study.evaluation.unseen_clients * len(judged))
+        chosen = Streams(seed).numpy("unseen").choice(judged, count, replace=False)
+        stage = cls(study, seed, population, task, np.sort(chosen))
+        stage.require_cohort()
+        return stage
+
+    def require_cohort(self) -> None:
+        """Refuse a cohort that the population cannot fill."""
+        cohort, there = self.study.run.cohort, self.population.size - len(self.unseen)
+        if cohort is not None and cohort > there:
+            apart = f", {len(self.unseen)} kept apart as unseen" if len(self.unseen) else ""
+            raise ConfigError(
+                f"cohort is {cohort}, but only {there} clients can train ({self.population.size} in all{apart})",
+                where="[run] cohort",
+                mend=f"Give at most {there}, or leave cohort out to take everyone available.",
+            )
+
+    def trial(self, name: str, method: Method) -> Trial:
+        """One method on this stage."""
+        settings = self.study
+        return Trial(
+            name=name,
+            algorithm=method.algorithm,
+            population=self.population,
+            task=self.task,
+            rounds=settings.run.rounds,
+            cohort=settings.run.cohort,
+            seed=self.seed,
+            every=settings.evaluation.every,
+            unseen=self.unseen,
+            facts=self.facts(method),
+        )
+
+    def facts(self, method: Method) -> dict[str, Any]:
+        """What the record says of a trial beyond what the engine knows."""
+        metric = self.task.metric
+        return {
+            "kind": method.kind,
+            "settings": dump(method.algorithm),
+            "metric": metric.name,
+            "higher_is_better": metric.higher_is_better,
+            "dtype": self.study.run.dtype,
+            "reference": asdict(method.algorithm.reference),
+            "population": self.census(),
+        }
+
+    def census(self) -> dict[str, Any]:
+        """Who the clients are."""
+        size = self.population.size
+        names = [self.population.name(id) for id in range(size)] if size <= 1000 else None
+        return {
+            "size": size,
+            "fingerprint": self.population.fingerprint,
+            "unseen": self.unseen.tolist(),
+            "names": names,
+            "notes": self.population.notes,
+        }
+
+    def notices(self) -> Iterator[str]:
+        """What the user should read before the run."""
+        sizes = self.population.sizes(self.trial("", self.study.methods[0]).judged)
+        yield (
+            f"{self.population.size} clients with {sizes.min():.0f} to {sizes.max():.0f} training records, "
+            f"{self.task.dimension:,} parameters"
+        )
+        for key, value in self.population.notes.items():
+            yield f"{key.replace('_', ' ')}: {value}"
+        if self.study.run.log is None and self.policy().keeps == "meta":
+            yield "the message log would exceed 256 MiB: payloads are left out (set run.log = \"all\" to keep them)"
+
+    def policy(self) -> LogPolicy:
+        """What the message log keeps; by default everything, while that is small."""
+        if self.study.run.log is not None:
+            return LogPolicy.parse(self.study.run.log)
+        cohort = self.study.run.cohort or self.population.size
+        width = torch.finfo(self.task.dtype).bits // 8
+        expected = self.study.run.rounds * (cohort + 1) * self.task.dimension * width
+        return LogPolicy("all" if expected < _LIMIT else "meta")
+
+    def header(self, method: Method) -> dict[str, Any]:
+        """What the message log says of the training: never the seed, never where the data are."""
+        return {
+            **self.task.layout.as_json(),
+            "loss": self.task.loss.name,
+            "method": method.kind,
+            "hyper_parameters": dump(method.algorithm),
+            "secure_aggregation": False,
+            "differential_privacy": None,
+        }
+
+
+def _play(stage: _Stage, method: Method, record: RunRecord, observer: Observer) -> None:
+    """One trial, unless it is finished."""
+    folder = record.trial_folder(method.name, stage.seed)
+    trial = stage.trial(method.name, method)
+    observer.on_event(
+        {"event": "trial", "method": method.name, "seed": stage.seed, "rounds": trial.planned}
+    )
+    if not TrialRecord.open(folder).finished:
+        with Files(folder, stage.policy(), stage.header(method)) as journal:
+            outcome = run(trial, journal, observer.on_event)
+            notice = _save_models(stage, method, outcome, folder / MODELS)
+            if notice:
+                observer.on_event({"event": "notice", "text": notice})
+            journal.event({"event": "end", "rounds": trial.planned})
+    observer.on_event({"event": "trial_end", "method": method.name, "seed": stage.seed})
+
+
+def _save_models(stage: _Stage, method: Method, outcome: Outcome, path: Path) -> str:
+    """Write the personal models; returns a notice when they are too large to be kept."""
+    evaluations = [outcome.seen] if outcome.unseen is None else [outcome.seen, outcome.unseen]
+    predictors = {c: p for evaluation in evaluations for c, p in evaluation.predictors.items()}
+    scores = {
+        c: s
+        for evaluation in evaluations
+        for c, s in zip(evaluation.columns["clients"], evaluation.columns["test"], strict=True)
+    }
+    distinct = {p.params.data_ptr(): p.params.nbytes for p in predictors.values()}
+    if sum(distinct.values()) > _LIMIT:
+        return f"{method.name}: personal models exceed 256 MiB and are not saved"
+    newcomer = None
+    if method.algorithm.federates:
+        general = method.algorithm.predictor(outcome.state, {}, None, stage.task)
+        newcomer = (to_numpy(general.params), to_numpy(general.mix))
+    ModelBundle.collect(
+        ((c, to_numpy(p.params), to_numpy(p.mix), scores[c]) for c, p in predictors.items()),
+        newcomer=newcomer,
+        settings=stage.study.task,
+        task=stage.task,
+        provenance=_provenance(stage, method),
+    ).save(path)
+    return ""
+
+
+def _provenance(stage: _Stage, method: Method) -> Provenance:
+    return Provenance(
+        run=stage.population.fingerprint,
+        method=method.name,
+        seed=stage.seed,
+        references=(asdict(method.algorithm.reference),),
+    )
+
+
+def _guard(stage: _Stage, name: str, guarded: Guarded, record: RunRecord) -> None:
+    """The guarded trial: composed of the evaluations of others, in no time and at no further cost."""
+    trial = TrialRecord.open(record.trial_folder(name, stage.seed))
+    if trial.finished:
+        return
+    among = guarded.among or _safest_first(stage.study)
+    candidates = {method: record.trial(method, stage.seed) for method in among}
+    trial.truncate(0)
+    method = next(m for m in stage.study.methods if m.name == name)
+    trial.append(
+        {
+            "event": "start",
+            "method": name,
+            "seed": stage.seed,
+            "rounds": 0,
+            "parameters": stage.task.dimension,
+            **stage.facts(method),
+        }
+    )
+    trial.append(_cost(candidates))
+    for group in ("seen", "unseen"):
+        evaluations = {m: event for m, t in candidates.items() if (event := t.final(group)) is not None}
+        if evaluations:
+            for event in compose(evaluations, list(among)):
+                trial.append(event)
+    trial.append_timing({"evaluation": 0, "seconds": sum(t.seconds for t in candidates.values())})
+    trial.append({"event": "end", "rounds": 0})
+
+
+def _safest_first(study: Study) -> tuple[str, ...]:
+    """All trained methods: those that exchange nothing, then the global models, then the personalised ones."""
+
+    def boldness(method: Method) -> int:
+        return 0 if not method.algorithm.federates else 1 + isinstance(method.algorithm, Adapts)
+
+    trained = [method for method in study.methods if not isinstance(method.algorithm, Guarded)]
+    return tuple(method.name for method in sorted(trained, key=boldness))
+
+
+def _cost(candidates: Mapping[str, TrialRecord]) -> dict[str, Any]:
+    """Bytes of all candidates together; the set-up is needed once."""
+    setups = [trial.events("setup")[0] for trial in candidates.values()]
+    return {
+        "event": "setup",
+        "messages": 0,
+        "bytes_up": sum(t.bytes_up for t in candidates.values()) - sum(s["bytes_up"] for s in setups[1:]),
+        "bytes_down": sum(t.bytes_down for t in candidates.values()) - sum(s["bytes_down"] for s in setups[1:]),
+    }
+
+
+def _conclude(record: RunRecord) -> None:
+    """Certificates, per-client table and summary, from the record alone."""
+    certificates = [CHECKS.get(name)(record, **fields) for name, fields in _claims(record)]
+    record.write_certificates(certificates)
+    record.write_clients()
+    record.write_summary(_summary(record, certificates))
+
+
+def _summary(record: RunRecord, certificates: list[Certificate]) -> dict[str, Any]:
+    page = record.folder / "report.html"
+    return {
+        "run": str(record.folder),
+        "report": str(page) if page.exists() else None,
+        "methods": summarize(record),
+        "certificates": [certificate.as_dict() for certificate in certificates],
+    }
+
+
+def _claims(record: RunRecord) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Which certificates a run can carry: the check and its fields."""
+    local = local_method(record)
+    for method in record.methods:
+        if local is not None and method != local:
+            yield "paired_difference", {"method": method, "reference": local}
+    for method in record.methods:
+        trials = [record.trial(method, seed) for seed in record.seeds]
+        if trials[0].events("choice"):
+            yield "guard", {"method": method}
+            yield "choice_gap", {"method": method}
+        if all((trial.folder / MESSAGES).exists() for trial in trials) and trials[0].bytes_up:
+            yield "wire_bytes", {"method": method}

@@ -1,0 +1,289 @@
+"""The schema of a study file: which data, which methods, how long, judged how.
+
+The tables are dataclasses; those of data, methods and availability are the registered classes themselves, so that
+adding a method adds its settings. A study is read with `load_study`, changed with ``--set`` overrides, and written
+back fully resolved with `dump_study`: ``parse_study(format_toml(dump_study(study))) == study``.
+
+The ``[work]`` table is the local work of every method that has a setting ``work`` and no such table of its own; it
+replaces the method's table as a whole, key by key merging would make ``updates`` outlive ``epochs``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from rivage.core.errors import ConfigError, RivageError, nearest, require
+from rivage.core.messages import LogPolicy
+from rivage.core.schema import fields_of
+from rivage.core.settings import Located, OneOf, combine, dump, kind_of, read
+from rivage.core.toml import apply_overrides, load_toml, parse_toml
+from rivage.data.build import DATASETS
+from rivage.data.partition import PARTITIONS
+from rivage.data.shifts import SHIFTS
+from rivage.federated.registry import ALGORITHMS
+from rivage.simulation.availability import AVAILABILITY, Always
+
+_WORK = Located("rivage.federated.algorithm:Phase")
+_TASK = Located("rivage.learning.task:TaskSettings")
+
+if TYPE_CHECKING:
+    from rivage.data.build import PopulationSource
+    from rivage.data.dataset import Source
+    from rivage.data.partition import Partition
+    from rivage.data.shifts import Shift
+    from rivage.federated.algorithm import Algorithm
+    from rivage.federated.algorithm import Phase as Work
+    from rivage.learning.task import TaskSettings as TaskTable
+    from rivage.simulation.availability import Availability
+
+    DataTable = Source | PopulationSource
+else:  # resolved when a study is read: algorithms and tasks import torch
+    Algorithm = DataTable = Partition = Shift = Availability = Any
+    Work = Annotated[Any, _WORK]
+    TaskTable = Annotated[Any, _TASK]
+
+__all__ = [
+    "Evaluation",
+    "Method",
+    "Run",
+    "Study",
+    "dump_study",
+    "load_study",
+    "override_study",
+    "parse_study",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One competitor of a study.
+
+    Args:
+        name: what it is called in this study; its kind when left out.
+        algorithm: the method with its hyper-parameters.
+    """
+
+    name: str = ""
+    algorithm: Annotated[Algorithm, OneOf(ALGORITHMS)] = field(metadata={"flat": True})
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.kind)
+        if not self.name.isprintable() or self.name != self.name.strip():
+            raise ConfigError(f'name is "{self.name}"', mend="Give a name of visible characters on one line.")
+
+    @property
+    def kind(self) -> str:
+        """The name under which the algorithm is registered."""
+        return kind_of(ALGORITHMS, self.algorithm)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """How long, with whom, from which seeds.
+
+    Args:
+        rounds: exchanges between server and clients, >= 0.
+        cohort: clients per round, >= 1; ``"all"`` takes everyone available.
+        seeds: one trial of every method for each, distinct, 0 <= seed < 2**64.
+        dtype: numbers of models and losses.
+        log: what the message log keeps: ``none``, ``meta``, ``clients:[0, 5]`` or ``all``; left out, everything
+            while that is small.
+    """
+
+    rounds: int = 50
+    cohort: int | None = field(default=None, metadata={"none": "all"})
+    seeds: tuple[int, ...] = (0,)
+    dtype: Literal["float32", "float64"] = "float32"
+    log: str | None = None
+
+    def __post_init__(self) -> None:
+        require(self.rounds, "rounds", least=0)
+        if self.cohort is not None:
+            require(self.cohort, "cohort", least=1)
+        seeds = f"seeds is {list(self.seeds)}"
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(seeds, mend="Give one or several different whole numbers.")
+        if not all(0 <= seed < 2**64 for seed in self.seeds):
+            raise ConfigError(seeds, mend="Give whole numbers from 0 to 2**64 - 1.")
+        if self.log is not None:
+            LogPolicy.parse(self.log)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """How the methods are judged.
+
+    Args:
+        every: rounds between evaluations, >= 1; the end is always evaluated.
+        unseen_clients: share of the clients that never train and are judged apart, in [0, 1).
+        validation: share of each client's records to choose with, in [0, 1).
+        test: share of each client's records to report on, in [0, 1).
+    """
+
+    every: int = 10
+    unseen_clients: float = 0.0
+    validation: float = 0.15
+    test: float = 0.2
+
+    def __post_init__(self) -> None:
+        require(self.every, "every", least=1)
+        for name in ("unseen_clients", "validation", "test"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}", mend="Give a share of at least 0 and below 1.")
+        if self.validation + self.test >= 1:
+            shares = f"validation {self.validation} and test {self.test}"
+            raise ConfigError(f"{shares} leave no record to train on", mend="Give shares whose sum is below 1.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """A comparison of methods on the same clients, splits and seeds.
+
+    Args:
+        name: what the run folder is called after.
+        data: where records come from.
+        methods: the competitors, at least one.
+        partition: how records that are not split yet are dealt to clients.
+        shift: how clients differ on top of the split.
+        availability: who is there when.
+        task: model, loss and metric.
+        work: local work of every method that does not say otherwise.
+        run: rounds, cohort and seeds.
+        evaluation: how often and on what.
+    """
+
+    name: str
+    data: Annotated[DataTable, OneOf(DATASETS)]
+    methods: tuple[Method, ...]
+    partition: Annotated[Partition, OneOf(PARTITIONS)] | None = None
+    shift: Annotated[Shift, OneOf(SHIFTS)] | None = None
+    availability: Annotated[Availability, OneOf(AVAILABILITY)] = field(default_factory=Always)
+    task: TaskTable = field(default_factory=_TASK)
+    work: Work = field(default_factory=_WORK)
+    run: Run = field(default_factory=Run)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    def __post_init__(self) -> None:
+        if problems := [*_blank(self.name), *_ambiguous(self.methods), *_unfit(self.methods)]:
+            raise combine(problems)
+
+
+def _blank(name: str) -> Iterator[ConfigError]:
+    if not name.strip() or not name.isprintable():
+        yield ConfigError(f'name is "{name}"', mend="Give the study a name of visible characters on one line.")
+
+
+def _ambiguous(methods: Sequence[Method]) -> Iterator[ConfigError]:
+    """No method at all, or several with one name."""
+    if not methods:
+        yield ConfigError("there is no method", where="[[methods]]", mend='Add one, such as kind = "fedavg".')
+    for name, count in Counter(method.name for method in methods).items():
+        if count > 1:
+            numbers = [str(number) for number, method in enumerate(methods, 1) if method.name == name]
+            yield ConfigError(
+                f'{count} methods have the name "{name}"',
+                where=f"[[methods]] {' and '.join(numbers)}",
+                mend="Give each a name of its own: name = ...",
+            )
+
+
+def _unfit(methods: Sequence[Method]) -> Iterator[ConfigError]:
+    """Methods that choose among others (a setting ``among``), and name what they cannot choose."""
+    choosers = {method.name for method in methods if hasattr(method.algorithm, "among")}
+    others = [method.name for method in methods if method.name not in choosers]
+    for number, method in enumerate(methods, 1):
+        if method.name not in choosers:
+            continue
+        where = f"[[methods]] {number}"
+        if not others:
+            yield ConfigError(
+                f'"{method.name}" has no method to choose', where=where, mend='Add others, such as kind = "local".'
+            )
+        for name in getattr(method.algorithm, "among", ()):
+            known = f"It may name: {', '.join(others)}."
+            if name in choosers:
+                yield ConfigError(f'among names "{name}", which itself chooses among others', where=where, mend=known)
+            elif name not in others:
+                mend = f"{known} {nearest(name, others)}".strip()
+                yield ConfigError(f'among names "{name}", but no method is called so', where=where, mend=mend)
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """The study in a TOML file; without a ``name`` it is called after the file.
+
+    Args:
+        path: of the file.
+        overrides: ``KEY=VALUE`` as for `rivage.core.toml.apply_overrides`.
+
+    Raises:
+        ConfigError: listing everything that is wrong.
+    """
+    return _study({"name": path.stem, **load_toml(path)}, str(path), overrides)
+
+
+def parse_study(text: str, where: str = "", overrides: Sequence[str] = ()) -> Study:
+    """The study in a TOML text.
+
+    Raises:
+        ConfigError: listing everything that is wrong, after the place ``where``.
+    """
+    return _study(parse_toml(text, where), where, overrides)
+
+
+def override_study(study: Study, overrides: Sequence[str]) -> Study:
+    """The study with some settings replaced.
+
+    Raises:
+        ConfigError: listing everything that is wrong.
+    """
+    return _study(dump_study(study), f'study "{study.name}"', overrides) if overrides else study
+
+
+def dump_study(study: Study) -> dict[str, Any]:
+    """The study as a mapping of TOML types, fully resolved; a method's ``work`` is left out where it is [work]."""
+    table = dump(study)
+    for method in table["methods"]:
+        if method.get("work") == table["work"]:
+            del method["work"]
+    return table
+
+
+def _study(mapping: Mapping[str, Any], where: str, overrides: Sequence[str]) -> Study:
+    if overrides:
+        mapping = apply_overrides(mapping, overrides)
+        where = " ".join([where, "with", *(f"--set {override}" for override in overrides)])
+    return read(Study, _with_work(mapping), where)
+
+
+def _with_work(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping with [work] put into the methods that go by it; a faulty [work] is reported once, not by each."""
+    methods, work = mapping.get("methods"), mapping.get("work", {})
+    if not isinstance(methods, list):
+        return dict(mapping)
+    if not isinstance(work, dict) or not _readable(type(_WORK()), work):
+        work = {}
+    filled = [{**method, "work": work} if _goes_by_work(method) else method for method in methods]
+    return {**mapping, "methods": filled}
+
+
+def _readable(cls: type, table: Mapping[str, Any]) -> bool:
+    try:
+        read(cls, table)
+    except RivageError:
+        return False
+    return True
+
+
+def _goes_by_work(method: Any) -> bool:
+    if not isinstance(method, dict) or "work" in method or not isinstance(method.get("kind"), str):
+        return False
+    try:
+        algorithm = ALGORITHMS.get(method["kind"])
+    except RivageError:  # reported with its place when the methods are read
+        return False
+    return any(setting.name == "work" for setting in fields_of(algorithm))

@@ -1,0 +1,20 @@
+"""Shared by the tests of the data package."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+@pytest.fixture
+def data_root(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder with the published files, also set as RIVAGE_DATA; the test is skipped where it is missing."""
+    root = Path(os.environ.get("RIVAGE_DATA", _BESIDE))
+    if not root.is_dir():
+        pytest.skip(f"the published files are not on this machine (RIVAGE_DATA, or {_BESIDE})")
+    monkeypatch.setenv("RIVAGE_DATA", str(root))
+    return root
