@@ -59,6 +59,8 @@ class Drawing:
     mode: Literal["plain", "rich"] = "plain"
     limit: int | None = field(default=10, metadata={"none": "all"})
     rest: float | None = None
+    log: str | None = None
+    word: str | None = field(default=None, metadata={"none": "all"})
     numbers: tuple[int, ...] = ()
     texts: tuple[str, ...] | str = ()
     size: int | Literal["auto"] = "auto"
@@ -86,6 +88,8 @@ drawings = st.builds(
     mode=st.sampled_from(["plain", "rich"]),
     limit=st.none() | st.integers(0, 9),
     rest=st.none() | numbers,
+    log=st.none() | st.just("none") | words,
+    word=st.none() | st.just("none"),
     numbers=st.lists(st.integers(-9, 9), max_size=3).map(tuple),
     texts=words | st.lists(words, max_size=3).map(tuple),
     size=st.integers(0, 9) | st.just("auto"),
@@ -119,6 +123,8 @@ def test_reads_every_annotation() -> None:
             title = "t"
             scale = 2
             limit = "all"
+            log = "none"
+            word = "all"
             numbers = [1, 2]
             texts = "one"
             size = 4
@@ -142,6 +148,8 @@ def test_reads_every_annotation() -> None:
         title="t",
         scale=2.0,
         limit=None,
+        log="none",
+        word=None,
         numbers=(1, 2),
         texts="one",
         size=4,
@@ -191,7 +199,7 @@ def test_wrong_types_are_refused_with_key_value_and_expectation(key: str, value:
         read(Drawing, {"title": "t", key: value}, "a.toml")
     assert caught.value.where.startswith("a.toml")
     assert " is " in caught.value.what
-    assert caught.value.mend.startswith("It must be ")
+    assert caught.value.mend.startswith(("It must be ", "Write one or several "))
 
 
 def test_all_faults_are_reported_at_once_in_the_order_of_the_schema() -> None:
@@ -208,9 +216,9 @@ def test_all_faults_are_reported_at_once_in_the_order_of_the_schema() -> None:
         )
     head, *lines = str(caught.value).splitlines()
     assert head == "a.toml: 8 problems"
-    assert [line.strip().split(".")[0] for line in lines] == [
+    assert [line.strip().split(". ")[0] for line in lines] == [
         'count is "x"',
-        '[frame, inner]: radius is "r"'.replace(", ", "."),
+        '[frame.inner]: radius is "r"',
         '[frame]: unknown key "side"',
         '[[pieces]] 2: unknown shape kind "circel"',
         '[[pieces]] 3: key "kind" is missing',

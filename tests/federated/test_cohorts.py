@@ -108,6 +108,4 @@ def test_uniform_sampling_includes_every_client_equally_often() -> None:
     counts = np.zeros(20)
     for seed in range(2000):
         counts[Candidates(Registered(20), 0, 5, NOBODY).uniform(Streams(seed))] += 1
-    assert (
-        chisquare(counts).pvalue > 0.001
-    )  # fair sampling fails with probability 0.001 (a little less: no repeats)
+    assert chisquare(counts).pvalue > 0.001  # fair sampling fails with probability 0.001 (a little less: no repeats)

@@ -105,9 +105,7 @@ class Poisoned(FedAvg):
 
     def finish(self, local: Local, task: Any) -> Update:
         value = local.params[0]
-        return Update(
-            {"params": (value * float("nan") if local.records == self.bad else value, local.weight)}
-        )
+        return Update({"params": (value * float("nan") if local.records == self.bad else value, local.weight)})
 
 
 def test_an_update_that_is_not_finite_is_rejected_named_and_left_out() -> None:

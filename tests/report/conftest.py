@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from rivage.core.certificates import Certificate
 from rivage.core.records import RunRecord, TrialRecord
@@ -24,7 +26,19 @@ METHODS = {"local": "local", "fedavg": "fedavg", "fedavg+": "finetuned", "guarde
 STRENGTH = {"local": (0.80, 0.10), "fedavg": (0.84, 0.04), "finetuned": (0.88, 0.07), "guarded": (0.89, 0.06)}
 
 
-def certificate(verdict: str, claim: str = "guarded is not worse than Local", **changes: Any) -> Certificate:
+@pytest.fixture
+def certificate() -> Callable[..., Certificate]:
+    """Makes a certificate with a verdict."""
+    return _certificate
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
+    """Makes a run below the test's own folder; see `_make_run`."""
+    return partial(_make_run, tmp_path)
+
+
+def _certificate(verdict: str, claim: str = "guarded is not worse than Local", **changes: Any) -> Certificate:
     values: dict[str, Any] = {
         "kind": "test",
         "claim": claim,
@@ -67,7 +81,7 @@ def values_of(kind: str, seed: int, clients: int, progress: float, error: bool) 
     return [round(float(8 * (1 - v) if error else v), 4) for v in value]
 
 
-def make_run(
+def _make_run(
     parent: Path,
     *,
     name: str = "hospitals",

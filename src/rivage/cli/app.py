@@ -70,6 +70,7 @@ def _build() -> App:
         default_parameter=Parameter(negative=(), show_default=False),
         help_epilogue="Example: rivage run",
         help_format="plaintext",
+        suppress_keyboard_interrupt=False,  # `main` says how to resume
     )
     for name, verb in _VERBS.items():
         app.command(

@@ -1,12 +1,14 @@
 """What can go wrong, and how to mend it.
 
-RivageError
-├── ConfigError      settings that cannot be read or combined       (also ValueError; exit 2)
-├── DataError        data that cannot be used as they are           (also ValueError; exit 2)
-├── ShapeError       arrays that do not fit together                (also ValueError; exit 2)
-├── ProtocolError    a party broke the protocol of a run            (also RuntimeError; exit 1)
-├── StoreError       a file of ours that is missing or corrupt      (also RuntimeError; exit 1)
-└── MissingExtra     an optional dependency is not installed        (also ImportError; exit 2)
+::
+
+    RivageError
+    ├── ConfigError      settings that cannot be read or combined       (also ValueError; exit 2)
+    ├── DataError        data that cannot be used as they are           (also ValueError; exit 2)
+    ├── ShapeError       arrays that do not fit together                (also ValueError; exit 2)
+    ├── ProtocolError    a party broke the protocol of a run            (also RuntimeError; exit 1)
+    ├── StoreError       a file of ours that is missing or corrupt      (also RuntimeError; exit 1)
+    └── MissingExtra     an optional dependency is not installed        (also ImportError; exit 2)
 
 Every message has three parts: *what* is wrong with the value received, *where* (file and key, client and round),
 and *how to mend it*.

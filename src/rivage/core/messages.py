@@ -41,7 +41,10 @@ from rivage.core.store import (
     write_bytes,
 )
 
-__all__ = ["LogPolicy", "Message", "MessageLog", "Payload", "decode", "encode", "encoded_size"]
+__all__ = ["LOG_NAME", "LogPolicy", "Message", "MessageLog", "Payload", "decode", "encode", "encoded_size"]
+
+LOG_NAME = "messages.rvg"
+"""What the log of a trial is called in its folder."""
 
 Payload = Mapping[str, Shaped[ndarray, "..."]]
 

@@ -2,17 +2,17 @@
 
 Whatever runs a study tells its observer what happens, as mappings with the key ``event``:
 
-==============  ======================================================================  =====================
-event           other keys                                                              when
-==============  ======================================================================  =====================
-``study``       ``trials``, ``rounds`` (of all trials together)                         before anything else
-``trial``       ``method``, ``seed``, ``rounds``                                        before each trial
-``round``       ``method``, ``seed``, ``round`` (from 0) and the record's other facts   after each round
-``evaluation``  ``method``, ``seed``, ``round``, ``group``, ``mean`` or the test values  after each evaluation
-``notice``      ``text``                                                                for the user to read
-``trial_end``   ``method``, ``seed``                                                    after each trial
-``study_end``                                                                           at the end
-==============  ======================================================================  =====================
+=============== ================================================= ==========================
+event           other keys                                        when
+=============== ================================================= ==========================
+``study``       ``trials``, ``rounds`` (of all trials together)   before anything else
+``trial``       ``method``, ``seed``, ``rounds``                  before each trial
+``round``       ``method``, ``seed`` and the record's facts       after each round
+``evaluation``  ``method``, ``seed`` and the record's facts       after each evaluation
+``notice``      ``text``                                          for the user to read
+``trial_end``   ``method``, ``seed``                              after each trial
+``study_end``                                                     at the end
+=============== ================================================= ==========================
 
 Unknown events and further keys are to be ignored. An observer may raise `KeyboardInterrupt` to stop the run: what was
 committed stays, and the run resumes from there.

@@ -25,9 +25,7 @@ def locate(target: str, *, where: str = "") -> Any:
     """
     module_name, separator, name = target.partition(":")
     if not separator or not name:
-        raise ConfigError(
-            f'"{target}" is not a Python path', where=where, mend='Write it as "package.module:name".'
-        )
+        raise ConfigError(f'"{target}" is not a Python path', where=where, mend='Write it as "package.module:name".')
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:

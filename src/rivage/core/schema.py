@@ -23,7 +23,6 @@ __all__ = ["Field", "Located", "OneOf", "describe", "fields_of", "is_table", "ki
 M = TypeVar("M")
 
 _WORDS = {int: "a whole number", float: "a number", str: "text", Path: "a path", bool: "true or false"}
-_DEFAULT_NONE = "none"
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: a registry holds a mapping and has no hash
@@ -52,14 +51,14 @@ class Field:
         name: its key.
         hint: its annotation.
         default: the value it has when left out; MISSING if it must be given, `Field` if a factory makes it.
-        none: the word that stands for None.
+        none: the word that stands for None; None if leaving the key out says so.
         flat: whether it shares the table of the dataclass around it.
     """
 
     name: str
     hint: Any
     default: Any
-    none: str
+    none: str | None
     flat: bool
 
     @property
@@ -71,11 +70,6 @@ class Field:
     def optional(self) -> bool:
         """Whether None is one of its values."""
         return type(None) in get_args(self.hint)
-
-    @property
-    def spells_none(self) -> bool:
-        """Whether None needs a word because leaving the key out means something else."""
-        return self.optional and self.default is not None
 
 
 def fields_of(cls: Any) -> tuple[Field, ...]:
@@ -91,7 +85,7 @@ def _fields(cls: Any) -> tuple[Field, ...]:
             name=field.name,
             hint=hints[field.name],
             default=field.default if field.default_factory is MISSING else Field,
-            none=field.metadata.get("none", _DEFAULT_NONE),
+            none=field.metadata.get("none", None if field.default is None else "none"),
             flat=field.metadata.get("flat", False),
         )
         for field in dataclasses.fields(cls)
@@ -151,7 +145,7 @@ def kind_of(registry: Registry, value: Any) -> str:
 def describe(hint: Any, field: Field | None = None) -> str:
     """An annotation in plain words, for ``epochs is "ten". It must be …``."""
     words = [_describe_option(option) for option in options(hint)]
-    if field is not None and field.spells_none:
+    if field is not None and field.optional and field.none is not None:
         words.append(f'"{field.none}"')
     return " or ".join(words)
 

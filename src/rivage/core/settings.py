@@ -91,7 +91,7 @@ def dump(value: Any) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for field in fields_of(type(value)):
         plain = _plain(field.hint, getattr(value, field.name))
-        if plain is None and field.spells_none:
+        if plain is None and field.default is not None:
             plain = field.none
         if field.flat:
             table |= plain
@@ -120,6 +120,10 @@ def _members(array: Any, length: int) -> tuple[Any, ...]:
     """The annotation of each item of ``tuple[X, ...]`` or ``tuple[X, Y]``."""
     args = get_args(array) or (Any, ...)
     return (args[0],) * length if args[-1] is ... else args
+
+
+def _lists_tables(hint: Any) -> bool:
+    return is_array(hint) and any(map(is_table, get_args(hint)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +231,8 @@ class _Reader:
 
     def missing(self, field: Field, path: Path_) -> Any:
         option = options(field.hint)[0]
+        if _lists_tables(option):
+            return self.fault(f"there is no [[{field.name}]]", path, f"Add one or several [[{field.name}]].")
         if not is_table(option):
             return self.fault(f'key "{field.name}" is missing', path, f"It must be {describe(field.hint)}.")
         mark = mark_of(option, OneOf)
@@ -236,7 +242,7 @@ class _Reader:
 
     def value(self, hint: Any, value: Any, spot: _Spot, field: Field | None = None) -> Any:
         """One value of any annotation."""
-        if field is not None and field.optional and value == field.none:
+        if field is not None and field.optional and field.none == value:
             return None
         if isinstance(value, Mapping):
             table = next((option for option in options(hint) if is_table(option)), None)
@@ -285,6 +291,8 @@ class _Reader:
         close = nearest(value, map(str, words)) if isinstance(value, str) else ""
         example = "" if close or spot.item is not None else _example(field)
         mend = f"It must be {describe(hint, field)}{example}. {close}"
+        if any(map(_lists_tables, options(hint))):
+            mend = f"Write one or several [[{spot.key}]]."
         return self.fault(f"{spot.label} is {_show(value)}", spot.table, mend)
 
 

@@ -8,7 +8,7 @@ population.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -65,8 +65,10 @@ class Tables:
                 them, an unreadable file, a missing target or an infinite number: with file, row and column.
         """
         files = self._files()
-        tables = self._without_ignored({file.name: _read(file) for file in files})
-        _require_columns(tables, self.target, str(self.folder))
+        opened = {str(file): _open(file) for file in files}
+        self._require_known(_union({name: table.column_names for name, table in opened.items()}))
+        tables = {name: _columns(table, name, self.ignore) for name, table in opened.items()}
+        _require_columns(tables, self.target)
         for name, table in tables.items():
             _require_values(name, table, self.target)
         merged = {column: _merge([table[column] for table in tables.values()]) for column in _union(tables)}
@@ -105,18 +107,14 @@ class Tables:
             )
         return files
 
-    def _without_ignored(self, tables: Mapping[str, Table]) -> dict[str, Table]:
+    def _require_known(self, columns: Sequence[str]) -> None:
         for name in self.ignore:
-            if not any(name in table for table in tables.values()):
+            if name not in columns:
                 raise DataError(
                     f'no table has the column "{name}" named in ignore',
                     where=str(self.folder),
-                    mend=nearest(name, _union(tables)) or "Take it out of ignore.",
+                    mend=nearest(name, columns) or "Take it out of ignore.",
                 )
-        return {
-            file: {name: column for name, column in table.items() if name not in self.ignore}
-            for file, table in tables.items()
-        }
 
     def _require_categories(self, columns: Mapping[str, Column]) -> None:
         for name, column in columns.items():
@@ -135,7 +133,8 @@ def _names(files: Sequence[Path]) -> tuple[str, ...]:
     return stems if len({*stems}) == len(stems) else tuple(file.name for file in files)
 
 
-def _read(file: Path) -> Table:
+def _open(file: Path) -> Any:
+    """The Arrow table of one file, with distinct column names and at least one row."""
     import pyarrow
 
     try:
@@ -143,15 +142,20 @@ def _read(file: Path) -> Table:
     except pyarrow.ArrowInvalid as error:
         raise DataError(
             f"cannot be read ({str(error).splitlines()[0]})",
-            where=file.name,
+            where=str(file),
             mend="Give a UTF-8 CSV file with a header and the same number of cells in every line, or Parquet.",
         ) from error
     twice = [name for name in table.column_names if table.column_names.count(name) > 1]
     if twice:
-        raise DataError(f'column "{twice[0]}" stands there twice', where=file.name, mend="Rename one of them.")
+        raise DataError(f'column "{twice[0]}" stands there twice', where=str(file), mend="Rename one of them.")
     if not table.num_rows:
-        raise DataError("the table has no rows", where=file.name, mend="Add records, or remove the file.")
-    return {name: _column(table.column(name), f'{file.name}, column "{name}"') for name in table.column_names}
+        raise DataError("the table has no rows", where=str(file), mend="Add records, or remove the file.")
+    return table
+
+
+def _columns(table: Any, file: str, ignore: Sequence[str]) -> Table:
+    names = [name for name in table.column_names if name not in ignore]
+    return {name: _column(table.column(name), f'{file}, column "{name}"') for name in names}
 
 
 def _read_csv(file: Path) -> Any:
@@ -188,7 +192,9 @@ def _column(column: Any, where: str) -> Column:
         return _numbers(column.cast("int8"))
     if types.is_null(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
         return _numbers(column)
-    if types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind):
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        raise DataError("the text is not UTF-8", where=where, mend="Save it as UTF-8, or name the column in ignore.")
+    if types.is_nested(kind):
         raise DataError(f"values of type {kind} cannot be used", where=where, mend="Name the column in ignore.")
     texts = np.empty(len(column), object)
     texts[:] = column.cast("string").to_pylist()
@@ -199,12 +205,12 @@ def _numbers(column: Any) -> Column:
     return np.asarray(column.cast("float64", safe=False).to_numpy(), np.float64)
 
 
-def _union(tables: Mapping[str, Table]) -> list[str]:
+def _union(tables: Mapping[str, Iterable[str]]) -> list[str]:
     """Names of all columns, in the order in which they first appear."""
     return list(dict.fromkeys(name for table in tables.values() for name in table))
 
 
-def _require_columns(tables: Mapping[str, Table], target: str, folder: str) -> None:
+def _require_columns(tables: Mapping[str, Table], target: str) -> None:
     problems: list[RivageError] = [
         DataError(
             f'no target column "{target}"',
@@ -214,7 +220,7 @@ def _require_columns(tables: Mapping[str, Table], target: str, folder: str) -> N
         for file, table in tables.items()
         if target not in table
     ]
-    for column in _union(tables):
+    for column in _union(tables) if not problems else ():
         holder = next(file for file, table in tables.items() if column in table)
         problems += [
             DataError(
@@ -224,10 +230,10 @@ def _require_columns(tables: Mapping[str, Table], target: str, folder: str) -> N
                 "in ignore.".strip(),
             )
             for file, table in tables.items()
-            if column not in table and column != target
+            if column not in table
         ]
     if problems:
-        raise combine(problems, folder)
+        raise combine(problems)
 
 
 def _require_values(file: str, table: Table, target: str) -> None:

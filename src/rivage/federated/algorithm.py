@@ -19,9 +19,9 @@ Optional hooks are the protocols `Adapts`, `Corrects` and `Steps`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float, Float64
 from numpy import ndarray
@@ -260,8 +260,8 @@ class Algorithm(Protocol):
         """What the client returns once the executor has trained."""
         ...
 
-    def aggregate(self, state: State, received: Mapping[str, Mean] | Sequence[Update], task: Task) -> State:
-        """The next server state; `needs` says which of the two forms arrives. Never called with nothing received."""
+    def aggregate(self, state: State, received: Any, task: Task) -> State:
+        """The next server state, from ``Mapping[str, Mean]`` or ``Sequence[Update]`` as `needs` says; never empty."""
         ...
 
     def predictor(self, state: State, memory: State, local: Local | None, task: Task) -> Predictor:

@@ -77,9 +77,7 @@ def batches(
     steps = phase.epochs * per_pass if phase.updates is None else phase.updates
     if phase.batches == "poisson":
         threshold = round_to_word(size / records)
-        return [
-            np.flatnonzero(shuffler.words(records, round, step) < threshold) for step in range(steps)
-        ], position
+        return [np.flatnonzero(shuffler.words(records, round, step) < threshold) for step in range(steps)], position
     passes = (shuffler.order(records, round, epoch) for epoch in range(-(-steps // per_pass)))
     rows = [order[i : i + size] for order in passes for i in range(0, records, size)]
     return rows[:steps], position
@@ -101,9 +99,7 @@ def _endless(
     return rows, position
 
 
-def _passes(
-    records: int, size: int, shuffler: Shuffler, position: Position
-) -> Iterator[tuple[Rows, Position]]:
+def _passes(records: int, size: int, shuffler: Shuffler, position: Position) -> Iterator[tuple[Rows, Position]]:
     passes, start = position.passes, position.position
     while True:
         order = shuffler.order(records, passes, 0)

@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from rivage.core.errors import ConfigError, StoreError
-from rivage.core.messages import LogPolicy, Message, MessageLog
+from rivage.core.messages import LOG_NAME, LogPolicy, Message, MessageLog
 from rivage.core.records import TrialRecord
 from rivage.core.store import load_tensors, save_tensors
 from rivage.federated.algorithm import State
@@ -29,7 +29,7 @@ from rivage.learning.params import from_numpy, to_numpy
 
 __all__ = ["Files", "Journal", "Memory", "Notebook", "Snapshot"]
 
-CHECKPOINT, MESSAGES = "checkpoint.safetensors", "messages.rvg"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(slots=True)
@@ -168,7 +168,7 @@ class Files:
     def _open_log(self, offset: int | None) -> None:
         if self.policy.keeps == "none":
             return
-        path = self.folder / MESSAGES
+        path = self.folder / LOG_NAME
         if offset is None:
             self._log = MessageLog.create(path, self._header, self.policy)
         else:

@@ -13,13 +13,11 @@ from numpy import ndarray
 
 from rivage.core.certificates import Certificate, Verdict
 from rivage.core.errors import StoreError
-from rivage.core.messages import MessageLog
+from rivage.core.messages import LOG_NAME, MessageLog
 from rivage.core.records import RunRecord
 from rivage.federated.selection import choose
 
 __all__ = ["choice_gap", "guard", "paired_difference", "wire_bytes"]
-
-LOG = "messages.rvg"
 
 
 def paired_difference(
@@ -66,8 +64,7 @@ def guard(record: RunRecord, *, method: str, group: str = "seen") -> Certificate
                 continue
             among = choice["among"]
             losses, errors = (
-                _columns(record, among, trial.seed, group, key)
-                for key in ("validation_loss", "validation_se")
+                _columns(record, among, trial.seed, group, key) for key in ("validation_loss", "validation_se")
             )
             columns = np.array([among.index(name) for name in choice["chosen"]], np.int64)
             honest &= bool((columns == choose(losses, errors)).all())
@@ -124,9 +121,7 @@ def choice_gap(record: RunRecord, *, method: str, group: str = "seen") -> Certif
 def wire_bytes(record: RunRecord, *, method: str) -> Certificate:
     """Do the bytes in the record equal those of the serialised messages in the logs, over all seeds?"""
     trials = [trial for trial in record.trials if trial.method == method]
-    messages = [
-        message.nbytes for trial in trials for message in MessageLog.read(trial.folder / LOG, payloads=False)
-    ]
+    messages = [message.nbytes for trial in trials for message in MessageLog.read(trial.folder / LOG_NAME, payloads=False)]
     recorded = sum(trial.bytes_up + trial.bytes_down for trial in trials)
     counted = sum(messages)
     return Certificate(
@@ -160,9 +155,7 @@ def _last(record: RunRecord, method: str, seed: int, group: str) -> dict[str, An
     return dict(event)
 
 
-def _paired(
-    record: RunRecord, method: str, reference: str, group: str
-) -> tuple[str, Float64[ndarray, "pairs"]]:
+def _paired(record: RunRecord, method: str, reference: str, group: str) -> tuple[str, Float64[ndarray, "pairs"]]:
     """Differences per client and seed, positive where ``method`` is better."""
     differences = [np.empty(0)]
     start = record.trial(method, record.seeds[0]).events("start")[0]

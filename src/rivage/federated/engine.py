@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from rivage.core.errors import ProtocolError
+from rivage.core.errors import ProtocolError, RivageError
 from rivage.core.messages import Message, Payload
 from rivage.core.seeding import Streams
 from rivage.data.population import ClientIds, Population
@@ -187,9 +188,7 @@ class _Session:
         rejected: list[dict[str, Any]] = []
         traffic = {"bytes_up": 0, "bytes_down": 0}
         shared, payload = None, _arrays(None)
-        for client, weight, arrived in zip(
-            cohort.ids.tolist(), cohort.weights.tolist(), arrives, strict=True
-        ):
+        for client, weight, arrived in zip(cohort.ids.tolist(), cohort.weights.tolist(), arrives, strict=True):
             down = trial.algorithm.broadcast(self.state, client, trial.task)
             if down is not shared:  # one object for all clients is turned into one payload
                 shared, payload = down, _arrays(down)
@@ -235,13 +234,12 @@ class _Session:
         losses = None
         if algorithm.needs_losses and down is not None:
             losses = self.executor.losses(down["params"].reshape(-1, task.dimension), data.train)
-        local = algorithm.start(
-            down or {}, memory.values, data, losses, streams.child("client", client), task
-        )
+        local = algorithm.start(down or {}, memory.values, data, losses, streams.child("client", client), task)
         local.weight = weight
         job = Job(client, local, data.train, memory.position)
         if cohort.work is not None:
-            self.executor.train(algorithm, cohort.work, [job], self.streams.child("train"), number)
+            with _naming(self._place(number, client)):
+                self.executor.train(algorithm, cohort.work, [job], self.streams.child("train"), number)
         update = algorithm.finish(local, task)
         if update.memory is None and job.position == memory.position:
             return update, None
@@ -260,9 +258,14 @@ class _Session:
         first = rejected[0]
         raise ProtocolError(
             f"none of {len(rejected)} updates could be used; the first has {first['reason']}",
-            where=f'method "{self.trial.name}", seed {self.trial.seed}, round {number}, client {first["client"]}',
+            where=self._place(number, first["client"]),
             mend="Lower learning_rate, or check the data of this client.",
         )
+
+    def _place(self, number: int, client: int) -> str:
+        name = self.trial.population.name(client)
+        who = f"client {client}" if name == str(client) else f"client {client} ({name})"
+        return f'method "{self.trial.name}", seed {self.trial.seed}, round {number}, {who}'
 
     def _evaluate(self, done: int) -> tuple[Evaluation, Evaluation | None]:
         started = time.perf_counter()
@@ -278,6 +281,21 @@ class _Session:
         return results["seen"], results.get("unseen")
 
 
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """What fails inside a model's own code says at which client."""
+    try:
+        yield
+    except RivageError as error:
+        raise error.at(where) from error
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ProtocolError(
+            f"training failed ({type(error).__name__}: {error})",
+            where=where,
+            mend="Check the model on a batch of this client; batch norm, for one, cannot train on a single record.",
+        ) from error
+
+
 def _arrays(state: State | None) -> Payload:
     return {name: to_numpy(value) for name, value in (state or {}).items()}
 
@@ -285,9 +303,7 @@ def _arrays(state: State | None) -> Payload:
 def _down(number: int, client: int, payload: Payload) -> Message | None:
     if not payload:
         return None
-    return Message(
-        round=number, sender=SERVER, receiver=f"client:{client}", kind="broadcast", payload=payload
-    )
+    return Message(round=number, sender=SERVER, receiver=f"client:{client}", kind="broadcast", payload=payload)
 
 
 def _up(number: int, client: int, update: Update) -> Message | None:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from rivage.core.errors import ProtocolError
 from rivage.core.seeding import Streams
 from rivage.data.population import ClientData, Population, Samples
 from rivage.federated.algorithm import Adapts, Algorithm, Local, Predictor, State
@@ -97,17 +98,15 @@ class Evaluator:
             if algorithm.needs_losses and (down := algorithm.broadcast(state, data.id, task)) is not None:
                 losses = self.executor.losses(down["params"].reshape(-1, task.dimension), data.train)
             streams = self.streams.child("adapt")
-            local = algorithm.adapt(
-                state, memory, data, losses, streams.child("client", data.id, round), task
-            )
+            local = algorithm.adapt(state, memory, data, losses, streams.child("client", data.id, round), task)
             if local is not None:
                 job = Job(data.id, local, data.train)
                 self.executor.train(algorithm, algorithm.adaptation, [job], streams, round)
         return algorithm.predictor(state, memory, local, task)
 
     def _row(self, predictor: Predictor, data: ClientData, pool: list[Any]) -> dict[str, Any]:
-        test, predictions = self._judge(predictor, data.test)
-        validation, _ = self._judge(predictor, data.validation)
+        test, predictions = self._judge(predictor, data.test, data.id)
+        validation, _ = self._judge(predictor, data.validation, data.id)
         if predictions is not None:
             pool.append((predictions, data.test.y))
         return {
@@ -122,7 +121,7 @@ class Evaluator:
         }
 
     def _judge(
-        self, predictor: Predictor, samples: Samples
+        self, predictor: Predictor, samples: Samples, client: int
     ) -> tuple[dict[str, float | None], np.ndarray[Any, Any] | None]:
         if len(samples) == 0:
             return {"metric": None, "loss": None, "se": None}, None
@@ -130,6 +129,12 @@ class Evaluator:
         predictions = self._predict(predictor, samples)
         losses = to_numpy(task.loss.of_predictions(predictions, task.tensors(samples)[1]))
         outputs = to_numpy(predictions)
+        if not np.isfinite(outputs).all():
+            raise ProtocolError(
+                "the personal model predicts numbers that are not finite",
+                where=f"{self.population.name(client)} (client {client}), evaluation",
+                mend="Lower learning_rate: its training diverged.",
+            )
         spread = losses.std(ddof=1) / len(losses) ** 0.5 if len(losses) > 1 else np.nan
         judged = {
             "metric": task.metric.of_client(outputs, samples.y),

@@ -104,9 +104,7 @@ class Local:
     def adaptation(self) -> LocalWork:
         """All the training there is."""
         batches = "shuffle" if self.work.batches == "endless" else self.work.batches
-        return LocalWork(
-            (replace(self.work, epochs=self.epochs, updates=None, batches=batches),), self.learning_rate
-        )
+        return LocalWork((replace(self.work, epochs=self.epochs, updates=None, batches=batches),), self.learning_rate)
 
     def adapt(
         self,

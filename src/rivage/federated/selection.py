@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
-__all__ = ["choose"]
+__all__ = ["choose", "rank"]
 
 
 def choose(
@@ -21,7 +21,7 @@ def choose(
     """The candidate each client takes.
 
     Args:
-        losses: mean validation loss, candidates from the safest to the boldest; NaN where unknown.
+        losses: mean validation loss, candidates in order of preference; NaN where unknown.
         errors: standard error of each mean; NaN where unknown.
 
     Returns:
@@ -41,10 +41,18 @@ def _one_error_rule(losses: Float64[ndarray, "candidates"], errors: Float64[ndar
     return int(np.flatnonzero(losses <= losses[best] + errors[best])[0])
 
 
-def _population_choice(
-    losses: Float64[ndarray, "clients candidates"], whole: Bool[ndarray, "clients"]
-) -> int:
+def _population_choice(losses: Float64[ndarray, "clients candidates"], whole: Bool[ndarray, "clients"]) -> int:
     if whole.sum() < 2:
         return 0
     means = losses[whole].mean(axis=0)
     return _one_error_rule(means, losses[whole].std(axis=0, ddof=1) / whole.sum() ** 0.5)
+
+
+def rank(losses: Float64[ndarray, "clients candidates"]) -> Int64[ndarray, "candidates"]:
+    """Candidates from the best to the worst for the population: by mean loss over the clients that know them all.
+
+    Equal means, and candidates that nobody knows, keep their order.
+    """
+    whole = np.isfinite(losses).all(axis=1)
+    means = losses[whole].mean(axis=0) if whole.any() else np.zeros(losses.shape[1])
+    return np.argsort(means, kind="stable")

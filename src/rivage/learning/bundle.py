@@ -58,7 +58,7 @@ class Provenance:
     """Where a bundle comes from.
 
     Args:
-        run: hash of the run's record.
+        run: hash of what the trial's result depends on: method, data, model, seed.
         method: name of the method in its study.
         seed: of the trial.
         references: what to cite, as JSON objects.

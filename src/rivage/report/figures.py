@@ -15,7 +15,7 @@ from rivage.core.records import RunRecord
 from rivage.core.summaries import bottom_decile, local_method, mean_and_std
 from rivage.report import series
 from rivage.report.tables import percent
-from rivage.report.theme import BAD, INK, MUTED, PAPER, Look, to_svg
+from rivage.report.theme import BAD, INK, LABEL, MUTED, PAPER, Look, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,13 +45,9 @@ def _whole(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
 
 
-def _direct(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
-    """A word on the drawing, with a halo of paper so that lines do not cross it."""
-    from matplotlib.patheffects import withStroke
-
-    halo = [withStroke(linewidth=2.5, foreground=PAPER)]
-    look: dict[str, Any] = {"fontsize": 8.5, "color": MUTED, "path_effects": halo}
-    axes.text(x, y, text, **look | options)
+def _label(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
+    """A word on the drawing, with a rim of paper."""
+    axes.text(x, y, text, fontsize=8.5, color=LABEL, **options)
 
 
 # --- learning curves ------------------------------------------------------------------------------------------------
@@ -94,7 +90,7 @@ def _draw_reference(axes: Axes, x: Any, curve: series.Curve, look: Look, method:
     axes.axhspan(curve.low[-1], curve.high[-1], color=look.color, alpha=0.07, linewidth=0)
     axes.axhline(curve.mean[-1], color=look.color, linestyle=look.line, linewidth=1.1)
     across = axes.get_yaxis_transform()
-    _direct(axes, 0.01, curve.mean[-1], _shown(method), transform=across, va="bottom", color=INK)
+    _label(axes, 0.01, curve.mean[-1], _shown(method), transform=across, va="bottom")
 
 
 def _byte_unit(largest: float) -> tuple[str, float]:
@@ -157,7 +153,7 @@ def _draw_points(
         _draw_dots(axes, p, look, largest)
     text = f"{percent(p.better)} better, {percent(p.worse)} worse"
     x, y, side = (0.03, 0.97, "left") if higher else (0.97, 0.03, "right")  # the corner of the better clients
-    _direct(axes, x, y, text, transform=axes.transAxes, color=INK, va="top" if higher else "bottom", ha=side)
+    _label(axes, x, y, text, transform=axes.transAxes, va="top" if higher else "bottom", ha=side)
 
 
 def _draw_dots(axes: Axes, p: series.Points, look: Look, largest: float) -> None:
@@ -197,7 +193,7 @@ def sorted_clients(record: RunRecord, looks: Looks, *, name: str) -> str | None:
             x, y = [*100 * share, 100], [*value, value[-1]]
             axes.step(x, y, where="post", color=look.color, linestyle=look.line, linewidth=1.5)
             axes.plot(10, decile, look.marker if look.marker != "_" else "o", color=look.color, markeredgewidth=0)
-        _direct(axes, 10.6, 0.02, "bottom decile", transform=axes.get_xaxis_transform())
+        _label(axes, 10.6, 0.02, "bottom decile", transform=axes.get_xaxis_transform())
         axes.set(xlim=(0, 100), xlabel="clients from worst to best, %", ylabel=f"{metric} of the client")
 
     label = "; ".join(

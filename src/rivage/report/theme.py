@@ -19,7 +19,7 @@ from rivage.core.errors import require_extra
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["BAD", "DARK", "INK", "LIGHT", "MUTED", "PAPER", "Look", "looks", "theme_css", "to_svg"]
+__all__ = ["BAD", "DARK", "INK", "LABEL", "LIGHT", "MUTED", "PAPER", "Look", "looks", "theme_css", "to_svg"]
 
 LIGHT = {
     "paper": "#ffffff", "panel": "#f6f7f8", "ink": "#1f2328", "muted": "#5b636c", "grid": "#dfe2e6",
@@ -34,10 +34,12 @@ DARK = {
     "series-4": "#8f74f5", "series-5": "#ecc83a", "series-6": "#86c8f5", "series-7": "#d08a97",
 }  # fmt: skip
 NUM_SERIES = 8
-INK, MUTED, GRID, PAPER, BAD = "#0a00f0", "#0a00f1", "#0a00f2", "#0a00f3", "#0a00f4"
+INK, MUTED, GRID, PAPER, BAD, LABEL = (f"#0a00f{k}" for k in range(6))
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", BAD: "bad"} | {
     f"#0a00{slot:02x}": f"series-{slot}" for slot in range(NUM_SERIES)
 }
+# Words on the drawing get a rim of paper, so that lines do not cross them. Matplotlib's own would turn text to paths.
+_RIM = "fill: var(--ink); stroke: var(--paper); stroke-width: 3px; paint-order: stroke"
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.6), (1.4, 1.4), (6, 1.5, 1.4, 1.5), (9, 2), (3, 1, 1, 1, 1, 1))
 _MARKERS = "osD^vPX*"
 
@@ -134,11 +136,10 @@ def to_svg(fill: Callable[[Figure], None], *, size: tuple[float, float], name: s
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
     opening, _, body = text[text.index("<svg") :].partition(">")
+    width = f"{size[0] * 96:.0f}px"
+    style = f"width:{width};min-width:min({width},36rem)"  # shrinks on a narrow screen, then scrolls
     box = re.findall(r'viewBox="([^"]*)"', opening)[0]
-    return (
-        f'<svg role="img" aria-label="{html.escape(label)}" viewBox="{box}" style="width:{size[0] * 96:.0f}px">'
-        f"{_inline(body, name)}"
-    )
+    return f'<svg role="img" aria-label="{html.escape(label)}" viewBox="{box}" style="{style}">{_inline(body, name)}'
 
 
 def _inline(body: str, name: str) -> str:
@@ -150,6 +151,7 @@ def _inline(body: str, name: str) -> str:
     body = re.sub(r'\b(?:d|x|y|transform|points)="[^"]*"', _shorten, body)
     body = re.sub(r"font: (?:(\d+) )?([\d.]+px)[^;\"]*", r"font-weight: \1; font-size: \2", body)  # Matplotlib < 3.10
     body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
+    body = body.replace(f"fill: {LABEL}", _RIM)
     body = re.sub(r"#0a00[0-9a-f]{2}", lambda color: f"var(--{_VARIABLES[color[0]]})", body)
     return re.sub(r">\s+<", "><", body).strip()
 

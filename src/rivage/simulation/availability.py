@@ -161,9 +161,7 @@ class Heterogeneous:
         _require_rates(self.lowest, self.lost, name="lowest")
         _require_rates(self.highest, self.lost, name="highest")
         if self.lowest > self.highest:
-            raise ConfigError(
-                f"lowest is {self.lowest}, highest is {self.highest}", mend="Give lowest <= highest."
-            )
+            raise ConfigError(f"lowest is {self.lowest}, highest is {self.highest}", mend="Give lowest <= highest.")
         require_chain(self.lowest, self.correlation)
         require_chain(self.highest, self.correlation)
 

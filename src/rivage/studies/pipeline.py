@@ -20,7 +20,7 @@ import torch
 
 from rivage.core.certificates import CHECKS, Certificate
 from rivage.core.errors import ConfigError
-from rivage.core.messages import LogPolicy
+from rivage.core.messages import LOG_NAME, LogPolicy
 from rivage.core.observers import Observer, Silent
 from rivage.core.records import RunRecord, TrialRecord
 from rivage.core.seeding import Streams
@@ -28,10 +28,9 @@ from rivage.core.settings import dump
 from rivage.core.summaries import local_method, summarize
 from rivage.data import build_population
 from rivage.data.population import ClientIds, Population
-from rivage.federated.algorithm import Adapts
-from rivage.federated.checkpoint import MESSAGES, Files
+from rivage.federated.checkpoint import Files
 from rivage.federated.engine import Outcome, Trial, run
-from rivage.federated.guarded import Guarded, compose
+from rivage.federated.guarded import Guarded, compose, preference
 from rivage.learning.bundle import ModelBundle, Provenance
 from rivage.learning.params import to_numpy
 from rivage.learning.task import Task, make_task
@@ -188,7 +187,7 @@ class _Stage:
         for key, value in self.population.notes.items():
             yield f"{key.replace('_', ' ')}: {value}"
         if self.study.run.log is None and self.policy().keeps == "meta":
-            yield "the message log would exceed 256 MiB: payloads are left out (set run.log = \"all\" to keep them)"
+            yield 'the message log would exceed 256 MiB: payloads are left out (set run.log = "all" to keep them)'
 
     def policy(self) -> LogPolicy:
         """What the message log keeps; by default everything, while that is small."""
@@ -215,20 +214,18 @@ def _play(stage: _Stage, method: Method, record: RunRecord, observer: Observer) 
     """One trial, unless it is finished."""
     folder = record.trial_folder(method.name, stage.seed)
     trial = stage.trial(method.name, method)
-    observer.on_event(
-        {"event": "trial", "method": method.name, "seed": stage.seed, "rounds": trial.planned}
-    )
+    observer.on_event({"event": "trial", "method": method.name, "seed": stage.seed, "rounds": trial.planned})
     if not TrialRecord.open(folder).finished:
         with Files(folder, stage.policy(), stage.header(method)) as journal:
             outcome = run(trial, journal, observer.on_event)
-            notice = _save_models(stage, method, outcome, folder / MODELS)
+            notice = _save_models(stage, method, trial, outcome, folder / MODELS)
             if notice:
                 observer.on_event({"event": "notice", "text": notice})
             journal.event({"event": "end", "rounds": trial.planned})
     observer.on_event({"event": "trial_end", "method": method.name, "seed": stage.seed})
 
 
-def _save_models(stage: _Stage, method: Method, outcome: Outcome, path: Path) -> str:
+def _save_models(stage: _Stage, method: Method, trial: Trial, outcome: Outcome, path: Path) -> str:
     """Write the personal models; returns a notice when they are too large to be kept."""
     evaluations = [outcome.seen] if outcome.unseen is None else [outcome.seen, outcome.unseen]
     predictors = {c: p for evaluation in evaluations for c, p in evaluation.predictors.items()}
@@ -249,18 +246,14 @@ def _save_models(stage: _Stage, method: Method, outcome: Outcome, path: Path) ->
         newcomer=newcomer,
         settings=stage.study.task,
         task=stage.task,
-        provenance=_provenance(stage, method),
+        provenance=Provenance(
+            run=trial.identity,
+            method=method.name,
+            seed=stage.seed,
+            references=(asdict(method.algorithm.reference),),
+        ),
     ).save(path)
     return ""
-
-
-def _provenance(stage: _Stage, method: Method) -> Provenance:
-    return Provenance(
-        run=stage.population.fingerprint,
-        method=method.name,
-        seed=stage.seed,
-        references=(asdict(method.algorithm.reference),),
-    )
 
 
 def _guard(stage: _Stage, name: str, guarded: Guarded, record: RunRecord) -> None:
@@ -268,8 +261,10 @@ def _guard(stage: _Stage, name: str, guarded: Guarded, record: RunRecord) -> Non
     trial = TrialRecord.open(record.trial_folder(name, stage.seed))
     if trial.finished:
         return
-    among = guarded.among or _safest_first(stage.study)
-    candidates = {method: record.trial(method, stage.seed) for method in among}
+    others = (m.name for m in stage.study.methods if not isinstance(m.algorithm, Guarded))
+    candidates = {method: record.trial(method, stage.seed) for method in guarded.among or others}
+    evaluations = {group: _last(candidates, group) for group in ("seen", "unseen")}
+    among = guarded.among or preference(evaluations["seen"])
     trial.truncate(0)
     method = next(m for m in stage.study.methods if m.name == name)
     trial.append(
@@ -283,23 +278,15 @@ def _guard(stage: _Stage, name: str, guarded: Guarded, record: RunRecord) -> Non
         }
     )
     trial.append(_cost(candidates))
-    for group in ("seen", "unseen"):
-        evaluations = {m: event for m, t in candidates.items() if (event := t.final(group)) is not None}
-        if evaluations:
-            for event in compose(evaluations, list(among)):
-                trial.append(event)
+    for events in filter(None, evaluations.values()):
+        for event in compose(events, among):
+            trial.append(event)
     trial.append_timing({"evaluation": 0, "seconds": sum(t.seconds for t in candidates.values())})
     trial.append({"event": "end", "rounds": 0})
 
 
-def _safest_first(study: Study) -> tuple[str, ...]:
-    """All trained methods: those that exchange nothing, then the global models, then the personalised ones."""
-
-    def boldness(method: Method) -> int:
-        return 0 if not method.algorithm.federates else 1 + isinstance(method.algorithm, Adapts)
-
-    trained = [method for method in study.methods if not isinstance(method.algorithm, Guarded)]
-    return tuple(method.name for method in sorted(trained, key=boldness))
+def _last(candidates: Mapping[str, TrialRecord], group: str) -> dict[str, Any]:
+    return {name: event for name, trial in candidates.items() if (event := trial.final(group)) is not None}
 
 
 def _cost(candidates: Mapping[str, TrialRecord]) -> dict[str, Any]:
@@ -342,5 +329,5 @@ def _claims(record: RunRecord) -> Iterator[tuple[str, dict[str, Any]]]:
         if trials[0].events("choice"):
             yield "guard", {"method": method}
             yield "choice_gap", {"method": method}
-        if all((trial.folder / MESSAGES).exists() for trial in trials) and trials[0].bytes_up:
+        if all((trial.folder / LOG_NAME).exists() for trial in trials) and trials[0].bytes_up:
             yield "wire_bytes", {"method": method}

@@ -74,7 +74,7 @@ class Method:
         if not self.name:
             object.__setattr__(self, "name", self.kind)
         if not self.name.isprintable() or self.name != self.name.strip():
-            raise ConfigError(f'name is "{self.name}"', mend="Give a name of visible characters on one line.")
+            raise ConfigError(f"name is {self.name!r}", mend="Give a name of visible characters on one line.")
 
     @property
     def kind(self) -> str:
@@ -175,7 +175,7 @@ class Study:
 
 def _blank(name: str) -> Iterator[ConfigError]:
     if not name.strip() or not name.isprintable():
-        yield ConfigError(f'name is "{name}"', mend="Give the study a name of visible characters on one line.")
+        yield ConfigError(f"name is {name!r}", mend="Give the study a name of visible characters on one line.")
 
 
 def _ambiguous(methods: Sequence[Method]) -> Iterator[ConfigError]:
@@ -195,7 +195,7 @@ def _ambiguous(methods: Sequence[Method]) -> Iterator[ConfigError]:
 def _unfit(methods: Sequence[Method]) -> Iterator[ConfigError]:
     """Methods that choose among others (a setting ``among``), and name what they cannot choose."""
     choosers = {method.name for method in methods if hasattr(method.algorithm, "among")}
-    others = [method.name for method in methods if method.name not in choosers]
+    others = list(dict.fromkeys(method.name for method in methods if method.name not in choosers))
     for number, method in enumerate(methods, 1):
         if method.name not in choosers:
             continue

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from rivage.core.errors import RivageError
+from rivage.core.messages import decode, encode
 from rivage.core.seeding import Streams
 from rivage.core.settings import dump, read
-from rivage.core.store import decode_tensors, encode_tensors
 from rivage.federated.algorithm import Adapts, Algorithm, Predictor, Update
 from rivage.federated.checkpoint import Notebook
 from rivage.federated.cohorts import Candidates
@@ -90,9 +90,7 @@ class Battery:
         """
         lines = [f"  {finding.check}: {finding.fault}" for finding in self.faults]
         if lines or not self.ran:
-            raise AssertionError(
-                "\n".join([f"{self.subject}: {len(lines)} of {self.ran} checks failed", *lines])
-            )
+            raise AssertionError("\n".join([f"{self.subject}: {len(lines)} of {self.ran} checks failed", *lines]))
 
 
 def check_algorithm(algorithm: Algorithm) -> Battery:
@@ -123,9 +121,7 @@ def _stores_its_arguments(algorithm: Any) -> None:
     values = {field.name: getattr(algorithm, field.name) for field in fields}
     again = type(algorithm)(**values)
     for name, value in values.items():
-        assert getattr(again, name) == value, (
-            f'"{name}" was given {value!r} and holds {getattr(again, name)!r}'
-        )
+        assert getattr(again, name) == value, f'"{name}" was given {value!r} and holds {getattr(again, name)!r}'
     try:
         setattr(again, fields[0].name if fields else "anything", None)
     except dataclasses.FrozenInstanceError:
@@ -192,9 +188,7 @@ def _resumes(algorithm: Any) -> None:
         notebook.snapshot = replace(notebook.snapshot, state=state)
         resumed = run(_trial(algorithm), notebook)
         assert _equal(resumed.state, whole.state), f"stopped after round {stop}, it ends elsewhere"
-        assert resumed.seen.columns == whole.seen.columns, (
-            f"stopped after round {stop}, it predicts otherwise"
-        )
+        assert resumed.seen.columns == whole.seen.columns, f"stopped after round {stop}, it predicts otherwise"
 
 
 def _leaves_its_inputs_alone(algorithm: Any) -> None:
@@ -208,8 +202,7 @@ def _leaves_its_inputs_alone(algorithm: Any) -> None:
         cohort = algorithm.select(state, _candidates(population), Streams(0).child("round", 0), task)
     if algorithm.federates:
         updates = [
-            _exchange(algorithm, client, population, task, executor, state, cohort, guarded)
-            for client in cohort.ids
+            _exchange(algorithm, client, population, task, executor, state, cohort, guarded) for client in cohort.ids
         ]
         received = _collect(algorithm, updates)
         with _unchanged(guarded, "aggregate"):
@@ -231,9 +224,7 @@ def _does_not_depend_on_the_order_of_updates(algorithm: Any) -> None:
         raise Skipped("nothing is sent")
     population, task, executor, state = _stage(algorithm)
     cohort = algorithm.select(state, _candidates(population), Streams(0).child("round", 0), task)
-    updates = [
-        _exchange(algorithm, client, population, task, executor, state, cohort, {}) for client in cohort.ids
-    ]
+    updates = [_exchange(algorithm, client, population, task, executor, state, cohort, {}) for client in cohort.ids]
     forward = algorithm.aggregate(state, _collect(algorithm, updates), task)
     backward = algorithm.aggregate(state, _collect(algorithm, updates[::-1]), task)
     for name, value in forward.items():
@@ -244,9 +235,7 @@ def _keeps_its_state_in_files(algorithm: Any) -> None:
     """State is a mapping of names to tensors, and comes back from a file unchanged."""
     _, _, _, state = _stage(algorithm)
     loaded = _through_a_file(state)
-    assert all((to_numpy(value) == loaded[name]).all() for name, value in state.items()), (
-        "state changed in a file"
-    )
+    assert all((to_numpy(value) == loaded[name]).all() for name, value in state.items()), "state changed in a file"
 
 
 def _predicts_for_everyone(algorithm: Any) -> None:
@@ -260,9 +249,7 @@ def _predicts_for_everyone(algorithm: Any) -> None:
 
 def _require_predictor(predictor: Predictor, dimension: int) -> None:
     groups = len(predictor.mix)
-    assert tuple(predictor.params.shape) == (groups, dimension), (
-        f"params has shape {tuple(predictor.params.shape)}"
-    )
+    assert tuple(predictor.params.shape) == (groups, dimension), f"params has shape {tuple(predictor.params.shape)}"
     assert bool(torch.isfinite(predictor.params).all()), "params are not finite"
     assert bool((predictor.mix >= 0).all()), "the mix has negative weights"
     assert abs(float(predictor.mix.sum()) - 1) < 1e-6, "the mix does not sum to 1"
@@ -348,7 +335,7 @@ def _collect(algorithm: Any, updates: list[Update]) -> Any:
 
 def _through_a_file(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     tensors = {name: to_numpy(value) for name, value in state.items()}
-    return decode_tensors(encode_tensors(tensors))[0]
+    return decode(encode(tensors))
 
 
 def _equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
@@ -381,9 +368,7 @@ class _unchanged:
         if error is not None:
             return
         for (group, name), value in self.before.items():
-            assert np.array_equal(_array(self.watched[group][name]), value), (
-                f'{self.hook} wrote into {group} "{name}"'
-            )
+            assert np.array_equal(_array(self.watched[group][name]), value), f'{self.hook} wrote into {group} "{name}"'
 
 
 def _array(value: Tensor | np.ndarray) -> np.ndarray:

@@ -60,9 +60,7 @@ class Functional:
         self.task = task
         self.bound = task.bind()
 
-    def losses(
-        self, params: Float[Tensor, "groups dim"], samples: Samples
-    ) -> Float[Tensor, "records groups"]:
+    def losses(self, params: Float[Tensor, "groups dim"], samples: Samples) -> Float[Tensor, "records groups"]:
         """Loss of every record under every group's parameters, in evaluation mode, without gradients."""
         x, y = self.task.tensors(samples)
         self.bound.module.eval()
@@ -73,9 +71,7 @@ class Functional:
                 columns.append(self.bound.losses(x, y))
         return torch.stack(columns, dim=1)
 
-    def train(
-        self, algorithm: Algorithm, work: LocalWork, jobs: Sequence[Job], streams: Streams, round: int
-    ) -> None:
+    def train(self, algorithm: Algorithm, work: LocalWork, jobs: Sequence[Job], streams: Streams, round: int) -> None:
         """Run ``work`` on every job, in place: params, extra, steps, records, rate and loader position.
 
         Results depend on (streams, client, round) only, never on the other jobs.
@@ -89,17 +85,13 @@ class Functional:
                     torch.manual_seed(noise.seed(job.client))
                 self._train(algorithm, work, job, keys, round)
 
-    def _train(
-        self, algorithm: Algorithm, work: LocalWork, job: Job, keys: Sequence[int], round: int
-    ) -> None:
+    def _train(self, algorithm: Algorithm, work: LocalWork, job: Job, keys: Sequence[int], round: int) -> None:
         local = job.local
         local.params = local.params.clone()  # the broadcast is shared by the cohort
         local.records, local.rate = len(job.samples), work.learning_rate
         x, y = self.task.tensors(job.samples)
         for phase, key in zip(work.phases, keys, strict=True):
-            rows, job.position = batches(
-                phase, len(job.samples), Shuffler(key, job.client), round, job.position
-            )
+            rows, job.position = batches(phase, len(job.samples), Shuffler(key, job.client), round, job.position)
             steps = [torch.from_numpy(batch).to(x.device) for batch in rows]
             local.steps += len(steps)
             if isinstance(algorithm, Corrects | Steps):
@@ -149,9 +141,7 @@ class Functional:
                     self._signals(params[span], span, local, group)
                     params[span].add_(direction[group, span], alpha=-local.rate)
 
-    def _joint_gradient(
-        self, phase: Phase, local: Local, params: Tensor, x: Tensor, y: Tensor, rows: Tensor
-    ) -> Tensor:
+    def _joint_gradient(self, phase: Phase, local: Local, params: Tensor, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         """Gradient of every group on one batch; buffers move in ``params``, their gradient is zero."""
         trained, size = self._trained(phase), self.task.layout.trainable
         result = torch.zeros_like(params)
@@ -180,9 +170,7 @@ class Functional:
             losses = self.bound.losses(x.index_select(0, rows), y.index_select(0, rows))
             if local.weights is not None:
                 losses = losses * local.weights.index_select(0, rows)[:, group]
-            return torch.autograd.grad(
-                losses.sum() / divisor, trained, allow_unused=True, materialize_grads=True
-            )
+            return torch.autograd.grad(losses.sum() / divisor, trained, allow_unused=True, materialize_grads=True)
 
     def _trained(self, phase: Phase) -> list[Tensor]:
         return [self.bound.parameters[i] for i in self._chosen(phase)]
@@ -199,9 +187,7 @@ class Functional:
 
     def _chosen(self, phase: Phase) -> list[int]:
         """Positions of the parameters that learn in this phase."""
-        names = [
-            entry.name for entry in self.task.layout.entries if entry.offset < self.task.layout.trainable
-        ]
+        names = [entry.name for entry in self.task.layout.entries if entry.offset < self.task.layout.trainable]
         if not phase.train:
             return list(range(len(names)))
         chosen = [i for i, name in enumerate(names) if name.startswith(phase.train)]

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from rivage.cli import commands
+from rivage.cli.app import main
+from rivage.core.certificates import CHECKS
+from rivage.core.errors import ConfigError
+from rivage.core.records import RunRecord
+
+Capture = pytest.CaptureFixture[str]
+STUDY = """
+name = "toy"
+[data]
+kind = "tables"
+folder = "x"
+target = "y"
+[[methods]]
+kind = "local"
+[[methods]]
+kind = "fedavg"
+"""
+
+
+class Pipeline:
+    """Stands for `rivage.studies.pipeline`: notes what it was asked for and hands back a finished record."""
+
+    def __init__(self, record: RunRecord) -> None:
+        self.record, self.asked = record, dict[str, Any]()
+
+    def run_study(self, study: Any, **options: Any) -> RunRecord:
+        self.asked = {"study": study, **options}
+        options["observer"].on_event({"event": "study", "trials": 1, "rounds": 0})
+        options["observer"].on_event({"event": "notice", "text": "4 clients"})
+        logging.getLogger("rivage.somewhere").info("told")
+        logging.getLogger("rivage.somewhere").warning("warned")
+        return self.record
+
+    def built_in(self) -> Any:
+        from rivage.studies.settings import parse_study
+
+        return parse_study(STUDY)
+
+
+@pytest.fixture
+def pipeline(record: RunRecord, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    fake = Pipeline(record)
+    module = ModuleType("rivage.studies.pipeline")
+    module.__dict__.update(run_study=fake.run_study, built_in=fake.built_in)
+    monkeypatch.setitem(sys.modules, "rivage.studies.pipeline", module)
+    return fake
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "toy.toml"
+    path.write_text(STUDY)
+    return path
+
+
+def test_train_shows_a_line_and_tables_and_progress_elsewhere(pipeline: Pipeline, study: Path, capsys: Capture) -> None:
+    assert main(["train", str(study)]) == 0
+    captured = capsys.readouterr()
+    line, *tables = captured.out.splitlines()
+    assert line == f"{pipeline.record.folder}: 2 methods, 1 of 1 certificates hold"
+    assert [row.split()[0] for row in tables if row.startswith((" local", " fedavg"))] == ["local", "fedavg"]
+    assert "\x1b" not in captured.out, "no colour when not a terminal"
+    assert captured.err == "4 clients\nwarning: warned\n"
+
+
+def test_train_hands_its_options_on(pipeline: Pipeline, study: Path, tmp_path: Path) -> None:
+    words = ["--set", "run.rounds=7", "--set", "methods.2.learning_rate=0.5", "--seed", "9", "--fresh"]
+    assert main(["train", *words, str(study), "--out", str(tmp_path / "o"), "--quiet"]) == 0
+    asked = pipeline.asked
+    assert (asked["study"].run.rounds, asked["study"].run.seeds) == (7, (9,))
+    assert asked["study"].methods[1].algorithm.learning_rate == 0.5
+    assert (asked["out"], asked["fresh"]) == (tmp_path / "o", True)
+
+
+def test_quiet_leaves_one_line_and_verbose_adds_the_log(pipeline: Pipeline, study: Path, capsys: Capture) -> None:
+    assert main(["train", str(study), "--quiet"]) == 0
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 1
+    assert captured.err == ""
+    assert main(["train", str(study), "--verbose"]) == 0
+    assert "info: told" in capsys.readouterr().err
+    assert logging.getLogger("rivage").handlers == [], "logging is as it was"
+
+
+def test_json_of_train_is_the_summary(pipeline: Pipeline, study: Path, capsys: Capture) -> None:
+    assert main(["train", str(study), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result == pipeline.record.summary
+    assert set(result) >= {"run", "report", "methods", "certificates"}
+
+
+def test_strict_exits_with_3_only_for_a_failure(pipeline: Pipeline, study: Path) -> None:
+    assert main(["train", str(study), "--strict", "--quiet"]) == 0
+    summary = pipeline.record.summary
+    failed = [{**certificate, "verdict": "fails"} for certificate in summary["certificates"]]
+    pipeline.record.write_summary({**summary, "certificates": failed})
+    assert main(["train", str(study), "--quiet"]) == 0
+    assert main(["train", str(study), "--strict", "--quiet"]) == 3
+
+
+def test_run_without_a_file_plays_the_built_in_study_and_draws(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    drawn: list[Path] = []
+    monkeypatch.setattr(commands, "_draw", lambda records, page: drawn.append(page))
+    assert main(["run", "--set", "run.rounds=2"]) == 0
+    page = pipeline.record.folder / "report.html"
+    assert drawn == [page]
+    assert pipeline.asked["study"].run.rounds == 2
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {page}"
+    assert pipeline.record.summary["report"] == str(page)
+
+
+@pytest.mark.parametrize("engine", ["ray", "flower", "torchdist", "loca"])
+def test_only_the_local_engine_exists(engine: str, pipeline: Pipeline, study: Path, capsys: Capture) -> None:
+    assert main(["train", str(study), "--engine", engine]) == 2
+    assert "What works: --engine local." in capsys.readouterr().err
+    assert pipeline.asked == {}
+    assert main(["train", str(study), "--engine", "local", "--quiet"]) == 0
+
+
+def test_a_missing_extra_is_reported_before_any_work(
+    pipeline: Pipeline, study: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert main(["run", str(study)]) == 2
+    assert 'pip install "rivage[report]"' in capsys.readouterr().err
+    assert pipeline.asked == {}
+
+
+def test_verify_agrees_with_what_was_stored(record: RunRecord, capsys: Capture) -> None:
+    assert main(["verify", str(record.folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"{record.folder}: 1 of 1 certificates verified"
+    assert main(["verify", str(record.folder), "--json"]) == 0
+    (certificate,) = json.loads(capsys.readouterr().out)["certificates"]
+    assert certificate["agrees"] is True
+    assert set(certificate) >= {"kind", "claim", "measured", "reference", "method", "confidence", "verdict"}
+
+
+@pytest.mark.parametrize(
+    "change", [{"measured": 0.2}, {"verdict": "no_power"}, {"claim": "x"}, {"reference": float("nan")}]
+)
+def test_verify_exits_with_3_when_a_stored_certificate_was_changed(
+    change: dict[str, Any], record: RunRecord, capsys: Capture
+) -> None:
+    record.write_certificates([replace(record.certificates[0], **change)])
+    assert main(["verify", str(record.folder)]) == 3
+    assert "differs" in capsys.readouterr().out
+
+
+def test_verify_exits_with_3_when_a_certificate_fails(record: RunRecord, capsys: Capture) -> None:
+    turned = CHECKS.get("paired_difference")(record, method="local", reference="fedavg")
+    assert turned.verdict == "fails"
+    record.write_certificates([turned])
+    assert main(["verify", str(record.folder)]) == 3
+    assert capsys.readouterr().out.splitlines()[0].endswith("0 of 1 certificates verified")
+
+
+def test_verify_allows_for_rounding_and_nothing_more(record: RunRecord) -> None:
+    (certificate,) = record.certificates
+    record.write_certificates([replace(certificate, measured=certificate.measured * (1 + 1e-12))])
+    assert main(["verify", str(record.folder), "--quiet"]) == 0
+    record.write_certificates([replace(certificate, measured=certificate.measured * (1 + 1e-6))])
+    assert main(["verify", str(record.folder), "--quiet"]) == 3
+
+
+def test_a_run_without_certificates_is_not_verified(make_record: Callable[..., RunRecord], capsys: Capture) -> None:
+    record = make_record(certified=False)
+    assert main(["verify", str(record.folder)]) == 1
+    assert "holds no certificates" in capsys.readouterr().err
+
+
+def test_cite_prints_each_reference_once(record: RunRecord, capsys: Capture) -> None:
+    assert main(["cite", str(record.folder)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("{one17,") == 1
+    assert main(["cite", str(record.folder), "--json"]) == 0
+    (reference,) = json.loads(capsys.readouterr().out)["references"]
+    assert reference["title"] == "On Averages"
+    assert reference["used_by"] == ["local: Algorithm 1", "fedavg: Algorithm 1"]
+
+
+def test_report_draws_one_page(record: RunRecord, tmp_path: Path, capsys: Capture) -> None:
+    assert main(["report", str(record.folder)]) == 0
+    assert (record.folder / "report.html").read_text("utf-8").startswith("<!")
+    capsys.readouterr()
+    page = tmp_path / "both.html"
+    assert main(["report", str(record.folder), str(record.folder), "--out", str(page), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"report": str(page), "runs": [str(record.folder)] * 2}
+    assert page.exists()
+
+
+def test_report_needs_a_run() -> None:
+    with pytest.raises(ConfigError, match="no run to report on"):
+        commands.report()

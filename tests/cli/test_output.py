@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+from rich.console import Console
+
+from rivage.cli.output import Options, certificate_rows, logs, number, show, table
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0.0, "0"),
+        (0.123456, "0.1235"),
+        (271200.0, "271,200"),
+        (1234.5, "1234"),
+        (1e-9, "1e-09"),
+        (-3, "-3"),
+    ],
+)
+def test_numbers(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+def test_json_is_valid_where_numbers_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+    show(Options(json=True), {"a": float("nan"), "b": [float("inf"), 1.5], "c": "é"}, "never shown")
+    out = capsys.readouterr().out
+    assert json.loads(out) == {"a": None, "b": [None, 1.5], "c": "é"}
+    assert "é" in out
+
+
+def test_tables_keep_text_as_it_is_and_empty_ones_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    show(Options(), {}, "line", table(("name", "n"), [("[bold]x[/bold]", "1")]), table(("gone",), []), then="end")
+    out = capsys.readouterr().out
+    assert "[bold]x[/bold]" in out
+    assert "gone" not in out
+    assert (out.splitlines()[0], out.splitlines()[-1]) == ("line", "end")
+
+
+def test_quiet_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    show(Options(quiet=True), {}, "line", table(("a",), [("1",)]), then="end")
+    assert capsys.readouterr().out == "line\n"
+
+
+def test_certificates_as_rows() -> None:
+    certificate = {"verdict": "no_power", "claim": "c", "measured": None, "reference": 0.5}
+    assert certificate_rows([certificate])[1] == ("no power", "c", "–", "0.5")
+
+
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        (Options(), ["warning: w", "error: [e]"]),
+        (Options(quiet=True), ["error: [e]"]),
+        (Options(verbose=True), ["debug: d", "warning: w", "error: [e]"]),
+    ],
+)
+def test_logs_by_option(options: Options, lines: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("rivage.test_output")
+    with logs(options, Console(stderr=True)):
+        logger.debug("d")
+        logger.warning("w")
+        logger.error("[e]")
+    logger.debug("afterwards nobody listens")
+    assert capsys.readouterr().err.splitlines() == lines

@@ -1,0 +1,171 @@
+"""The executor against updates written out by hand, and against itself on other paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rivage.core.errors import ConfigError
+from rivage.core.seeding import Streams
+from rivage.data.population import Samples, Schema
+from rivage.federated.algorithm import Local, LocalWork, Phase, Pull
+from rivage.federated.executors.functional import Functional, Job
+from rivage.federated.fedavg import FedAvg
+from rivage.learning.losses import CROSS_ENTROPY
+from rivage.learning.metrics import ACCURACY
+from rivage.learning.task import Task
+from rivage.testing.toys import linear_clients, linear_task
+
+POPULATION = linear_clients((9,))
+TASK = linear_task(POPULATION)
+X, Y = (torch.from_numpy(part) for part in POPULATION.records[0])
+WHOLE = Phase(updates=3, batch_size=None)
+
+
+def samples() -> Samples:
+    return POPULATION.client(0).train
+
+
+def trained(local: Local, work: LocalWork, algorithm: Any = None, task: Task = TASK, data: Any = None) -> Local:
+    data = samples() if data is None else data
+    job = Job(0, local, data)
+    Functional(task).train(algorithm or FedAvg(), work, [job], Streams(0), 0)
+    return job.local
+
+
+def start(groups: int = 1) -> Tensor:
+    return torch.stack([TASK.initial(seed) for seed in range(groups)])
+
+
+def gradient(w: Tensor, weights: Tensor | None = None) -> Tensor:
+    residual = (X @ w - Y[:, 0]) * (1 if weights is None else weights)
+    return X.T @ residual / len(X)
+
+
+def test_pull_and_drift_see_the_parameters_before_the_step() -> None:
+    anchor, drift = torch.tensor([1.0, -2.0, 0.5]).double(), torch.tensor([0.1, 0.2, -0.3]).double()
+    w = start()[0].clone()
+    for _ in range(3):
+        w = w - 0.1 * (gradient(w) + 0.7 * (w - anchor) + drift)
+    local = Local(start(), pull=Pull(0.7, anchor), drift=drift[None])
+    result = trained(local, LocalWork((WHOLE,), 0.1))
+    torch.testing.assert_close(result.params[0], w, rtol=0, atol=1e-12)
+    assert (result.steps, result.records, result.rate) == (3, 9, 0.1)
+
+
+def test_record_weights_are_divided_by_rows_not_by_their_sum() -> None:
+    weights = torch.rand(9, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = start(2).clone()
+    for group in range(2):
+        for _ in range(3):
+            expected[group] -= 0.1 * gradient(expected[group], weights[:, group])
+    result = trained(Local(start(2), weights=weights), LocalWork((WHOLE,), 0.1))
+    torch.testing.assert_close(result.params, expected, rtol=0, atol=1e-12)
+
+
+def test_weights_follow_their_records_through_the_shuffle() -> None:
+    """Weight 1 on one record and 0 elsewhere trains on that record alone, whatever the batches."""
+    weights = torch.zeros(9, 1).double()
+    weights[4] = 9.0
+    result = trained(Local(start(), weights=weights), LocalWork((Phase(epochs=5, batch_size=2),), 0.02))
+    moved = (result.params - start())[0]
+    cosine = torch.nn.functional.cosine_similarity(moved, X[4], dim=0)
+    assert abs(abs(float(cosine)) - 1) < 1e-9
+
+
+def test_groups_are_independent_jobs() -> None:
+    work = LocalWork((Phase(epochs=2, batch_size=4),), 0.05)
+    both = trained(Local(start(2)), work).params
+    for group in range(2):
+        assert torch.equal(trained(Local(start(2)[group : group + 1]), work).params[0], both[group])
+
+
+def test_phases_train_only_the_parameters_they_name() -> None:
+    schema = Schema(input_shape=(3,), target="class", num_classes=2)
+    task = Task(lambda s: nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), CROSS_ENTROPY, ACCURACY, schema)
+    data = Samples(np.ones((5, 3), np.float32), np.array([0, 1, 0, 1, 1]), np.arange(5))
+    head = LocalWork((Phase(train=("1.",)),), 0.1)
+    before = task.initial(0)
+    local = Local(before[None], pull=Pull(1.0, torch.zeros(task.dimension)), drift=torch.ones(1, task.dimension))
+    after = trained(local, head, task=task, data=data).params[0]
+    body = sum(e.size for e in task.layout.entries if e.name.startswith("0."))
+    assert torch.equal(after[:body], before[:body])
+    assert (after[body:] != before[body:]).all()
+    with pytest.raises(ConfigError, match=r"no parameter name starts with head.*1\.weight"):
+        trained(Local(before[None]), LocalWork((Phase(train=("head",)),), 0.1), task=task, data=data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corrected(FedAvg):
+    """Halves every gradient."""
+
+    def correct(self, extra: Any, params: Tensor, gradients: Tensor) -> Tensor:
+        return 0.5 * gradients
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stepped(FedAvg):
+    """SGD as a step of its own, counting steps."""
+
+    def step(self, extra: Any, params: Tensor, gradient: Any, rate: float) -> Any:
+        return params - rate * gradient(params), {"count": extra["count"] + 1}
+
+
+def test_a_corrected_gradient_of_half_is_half_the_rate() -> None:
+    work = LocalWork((Phase(epochs=2, batch_size=4),), 0.1)
+    plain = trained(Local(start()), LocalWork(work.phases, 0.05)).params
+    torch.testing.assert_close(trained(Local(start()), work, Corrected()).params, plain, rtol=0, atol=1e-12)
+
+
+def test_a_step_that_is_sgd_is_the_built_in_path() -> None:
+    work = LocalWork((Phase(epochs=2, batch_size=4),), 0.1)
+    result = trained(Local(start(2), extra={"count": torch.zeros(1)}), work, Stepped())
+    torch.testing.assert_close(result.params, trained(Local(start(2)), work).params, rtol=0, atol=1e-12)
+    assert result.extra["count"].item() == result.steps == 6
+
+
+def test_poisson_batches_divide_by_what_is_expected() -> None:
+    """With rate 1 every batch is everything: rows and expected agree; with an empty batch nothing moves."""
+    whole = Phase(updates=3, batch_size=9, batches="poisson", denominator="expected")
+    plain = trained(Local(start()), LocalWork((WHOLE,), 0.1)).params
+    torch.testing.assert_close(trained(Local(start()), LocalWork((whole,), 0.1)).params, plain, rtol=0, atol=1e-12)
+
+
+def test_batch_norm_buffers_travel_and_are_never_pulled() -> None:
+    schema = Schema(input_shape=(3,), target="class", num_classes=2)
+    task = Task(lambda s: nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)), CROSS_ENTROPY, ACCURACY, schema)
+    x = np.random.default_rng(0).normal(5, 2, (6, 3)).astype(np.float32)
+    data = Samples(x, np.array([0, 1, 0, 1, 1, 0]), np.arange(6))
+    whole = LocalWork((Phase(updates=1, batch_size=None),), 0.1)
+    local = Local(task.initial(0)[None], pull=Pull(1.0, torch.full((task.dimension,), 7.0)))
+    buffers = task.layout.unflatten(trained(local, whole, task=task, data=data).params[0])
+    np.testing.assert_allclose(buffers["0.running_mean"].numpy(), 0.1 * x.mean(axis=0), rtol=1e-5)
+
+
+def test_dropout_depends_on_client_and_round_only() -> None:
+    schema = Schema(input_shape=(3,), target="class", num_classes=2)
+    task = Task(lambda s: nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2)), CROSS_ENTROPY, ACCURACY, schema)
+    data = Samples(np.ones((8, 3), np.float32), np.arange(8) % 2, np.arange(8))
+    work = LocalWork((Phase(batch_size=4),), 0.1)
+
+    def of(client: int, before: int, round: int = 0) -> Tensor:
+        others = [Job(9, Local(task.initial(1)[None]), data)] * before
+        job = Job(client, Local(task.initial(0)[None]), data)
+        Functional(task).train(FedAvg(), work, [*others, job], Streams(0), round)
+        return job.local.params
+
+    state = torch.get_rng_state()
+    assert torch.equal(of(3, 0), of(3, 2))
+    assert not torch.equal(of(3, 0), of(3, 0, round=1))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_losses_of_every_record_under_every_group() -> None:
+    losses = Functional(TASK).losses(start(2), samples())
+    for group, w in enumerate(start(2)):
+        torch.testing.assert_close(losses[:, group], 0.5 * (X @ w - Y[:, 0]).square(), rtol=0, atol=1e-12)
