@@ -106,7 +106,7 @@ def test_the_table(capsys: Capture) -> None:
 def test_listing_runs_nothing(capsys: Capture) -> None:
     assert main(["reproduce", "--list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["claims"]
-    assert list(listed) == sorted(claim.name for claim in CLAIMS)
+    assert list(listed) == [claim.name for claim in CLAIMS]
     assert listed["crash"]["cost"] == "slow"
     assert main(["reproduce", "--list", "crash"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "1 claims"

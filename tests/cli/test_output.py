@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -26,9 +27,14 @@ def test_numbers(value: float | None, text: str) -> None:
 
 
 def test_json_is_valid_where_numbers_are_not(capsys: pytest.CaptureFixture[str]) -> None:
-    show(Options(json=True), {"a": float("nan"), "b": [float("inf"), 1.5], "c": "é"}, "never shown")
+    show(
+        Options(json=True),
+        {"b": [float("inf"), np.float64(1.5), np.int64(2)], "a": np.float64("nan"), "c": "é"},
+        "never shown",
+    )
     out = capsys.readouterr().out
-    assert json.loads(out) == {"a": None, "b": [None, 1.5], "c": "é"}
+    assert json.loads(out) == {"b": [None, 1.5, 2], "a": None, "c": "é"}
+    assert list(json.loads(out)) == ["b", "a", "c"], "in the order given"
     assert "é" in out
 
 

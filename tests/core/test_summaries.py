@@ -22,6 +22,7 @@ from rivage.core.summaries import (
     worst_first,
 )
 
+Tests = Mapping[str, Mapping[int, Sequence[float | None]]]  # method -> seed -> last test values
 VALUES = st.lists(st.none() | st.floats(-1e3, 1e3), max_size=45)
 
 
@@ -99,7 +100,7 @@ def test_worse_equal_and_better_sum_to_one(values: list[float | None]) -> None:
 
 
 def test_spread_needs_two_seeds() -> None:
-    assert mean_and_std([1.0, 3.0, None]) == (2.0, pytest.approx(2**0.5))
+    assert mean_and_std([1.0, 3.0, None]) == pytest.approx((2.0, 2**0.5))
     assert mean_and_std([1.0, None]) == (1.0, None)
     assert mean_and_std([None]) == (None, None)
 
@@ -109,7 +110,7 @@ def test_spread_needs_two_seeds() -> None:
 
 def _run(
     parent: Path,
-    tests: Mapping[str, Mapping[int, Sequence[float | None]]],
+    tests: Tests,
     sizes: Sequence[int],
     higher_is_better: bool = True,
 ) -> RunRecord:
@@ -144,7 +145,7 @@ def _evaluation(done: int, test: Sequence[float | None], sizes: Sequence[int], *
 
 
 def test_summary_by_hand(tmp_path: Path) -> None:
-    tests = {
+    tests: Tests = {
         "fedavg": {0: [0.5, 1.0, 0.75], 1: [0.7, 0.9, None]},
         "local": {0: [0.6, 1.0, 0.5], 1: [0.6, 1.0, 0.8]},
     }

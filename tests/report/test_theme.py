@@ -5,13 +5,12 @@ import re
 
 import numpy as np
 import pytest
-from matplotlib import rcParams
+from matplotlib import rc_context, rcParams
 from matplotlib.figure import Figure
 
 from rivage.report import theme
 
-Rgb = tuple[float, ...]
-# Viénot-Brettel-Mollon style projections in linear RGB (Machado et al., 2009, severity 1).
+# What is seen of a linear RGB colour (Machado, Oliveira and Fernandes, 2009, severity 1).
 VISION = {
     "normal": np.eye(3),
     "deuteranopia": np.array(
@@ -94,11 +93,6 @@ def test_svg_is_fit_for_a_page() -> None:
 def test_svg_is_deterministic_and_leaves_matplotlib_alone() -> None:
     before = dict(rcParams)
     first = theme.to_svg(_fill, size=(4, 3), name="x", label="")
-    with_other_defaults = {"font.size": 30.0, "svg.fonttype": "path", "axes.grid": False}
-    kept = {key: rcParams[key] for key in with_other_defaults}
-    rcParams.update(with_other_defaults)
-    try:
+    with rc_context({"font.size": 30.0, "svg.fonttype": "path", "axes.grid": False}):
         assert theme.to_svg(_fill, size=(4, 3), name="x", label="") == first
-    finally:
-        rcParams.update(kept)
     assert dict(rcParams) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -66,9 +67,8 @@ def show(
         then: a last line.
     """
     if options.json:
-        from rivage.core.store import dumps
-
-        print(json.dumps(json.loads(dumps(result)), indent=2, ensure_ascii=False))
+        # NumPy numbers, where there are any, know how to become plain ones.
+        print(json.dumps(_finite(result), indent=2, ensure_ascii=False, default=lambda value: value.item()))
         return
     print(line)
     if not options.quiet:
@@ -76,6 +76,15 @@ def show(
             _draw(rows)
         if then:
             print(then)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _draw(rows: Sequence[Sequence[str]]) -> None:

@@ -69,7 +69,10 @@ def learning_curves(record: RunRecord, looks: Looks, *, name: str) -> str | None
         for axes, against in zip(panels, ("rounds", "bytes_up"), strict=False):
             for method, curve in curves.items():
                 x = curve.rounds if against == "rounds" else curve.bytes_up / scale
-                (_draw_reference if method == local else _draw_curve)(axes, x, curve, looks[method], method)
+                if method == local:
+                    _draw_reference(axes, curve, looks[method], method)
+                else:
+                    _draw_curve(axes, x, curve, looks[method])
         panels[0].set_xlabel("rounds")
         _whole(panels[0])
         panels[0].set_ylabel(f"mean {metric}")
@@ -80,13 +83,13 @@ def learning_curves(record: RunRecord, looks: Looks, *, name: str) -> str | None
     return to_svg(fill, size=(WIDTH, 3.7), name=name, label=f"Mean {metric} by rounds and by bytes: {label}.")
 
 
-def _draw_curve(axes: Axes, x: Any, curve: series.Curve, look: Look, method: str) -> None:
+def _draw_curve(axes: Axes, x: Any, curve: series.Curve, look: Look) -> None:
     marker = look.marker if len(x) <= 30 else ""
     axes.fill_between(x, curve.low, curve.high, color=look.color, alpha=0.14, linewidth=0)
     axes.plot(x, curve.mean, color=look.color, linestyle=look.line, marker=marker, markeredgewidth=0)
 
 
-def _draw_reference(axes: Axes, x: Any, curve: series.Curve, look: Look, method: str) -> None:
+def _draw_reference(axes: Axes, curve: series.Curve, look: Look, method: str) -> None:
     axes.axhspan(curve.low[-1], curve.high[-1], color=look.color, alpha=0.07, linewidth=0)
     axes.axhline(curve.mean[-1], color=look.color, linestyle=look.line, linewidth=1.1)
     across = axes.get_yaxis_transform()
