@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rivage.data.arrays import ArrayPopulation, divide
-from rivage.data.population import ClientData, Samples, Schema, as_ids
+from rivage.data.population import ClientData, Samples, Schema
 from rivage.simulation import Bernoulli
 
 SHARES = st.sampled_from([0.0, 0.1, 0.15, 0.2, 0.5, 0.9, 0.99])
@@ -106,10 +106,6 @@ def test_records_taken_keep_their_identity() -> None:
     assert taken.index.tolist() == [2, 0]
     assert taken.x[:, 0].tolist() == [2.0, 0.0]
     assert len(taken) == 2
-
-
-def test_any_sequence_of_ids() -> None:
-    assert as_ids([1, 2]).dtype == np.int64
 
 
 def test_ids_count_from_zero() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
@@ -139,6 +139,7 @@ class Dataset:
         return f'client "{self.names[client]}", record {np.count_nonzero(self.clients[:row] == client)}'
 
 
+@runtime_checkable
 class Source(Protocol):
     """A registered kind of ``[data]``: a frozen dataclass whose fields are its settings."""
 

@@ -99,7 +99,10 @@ def _read_npz(path: Path, source: str) -> dict[str, Shaped[ndarray, "..."]]:
     if not path.is_file():
         raise DataError(f'there is no file "{path}"', where="[data] path", mend="Give the path of an .npz file.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if isinstance(file, ndarray):
+                raise ValueError("it is a single array without a name")
             return {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise DataError(

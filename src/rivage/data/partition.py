@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
@@ -75,6 +75,7 @@ class Hand:
         return self.labels
 
 
+@runtime_checkable
 class Partition(Protocol):
     """A registered kind of ``[partition]``."""
 

@@ -7,15 +7,14 @@ implement `Population`. Nothing here scans the population: everything is asked b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
-import numpy as np
 from jaxtyping import Bool, Float64, Int64, Shaped
 from numpy import ndarray
 
 from rivage.core.messages import Message
 
-__all__ = ["ClientData", "ClientIds", "Population", "Samples", "Schema", "as_ids"]
+__all__ = ["ClientData", "ClientIds", "Population", "Samples", "Schema"]
 
 ClientIds = Int64[ndarray, "clients"]
 
@@ -84,6 +83,7 @@ class Schema:
     classes: tuple[str, ...] = ()
 
 
+@runtime_checkable
 class Population(Protocol):
     """All clients that could take part."""
 
@@ -133,6 +133,7 @@ class Population(Protocol):
         ...
 
 
-def as_ids(ids: Any) -> ClientIds:
-    """Any sequence of client numbers as the array the protocol speaks."""
-    return np.asarray(ids, np.int64)
+def called(population: Population, client: int) -> str:
+    """A client in a message: its number, and what people call it where that says more."""
+    name = population.name(client)
+    return f"client {client}" if name in (str(client), f"client {client}") else f"client {client} ({name})"

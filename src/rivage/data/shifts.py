@@ -7,7 +7,7 @@ depends on who else is there, except that a share of the clients is a share of e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped
@@ -21,6 +21,7 @@ from rivage.data.dataset import Arrays
 __all__ = ["SHIFTS", "ConceptShift", "FeatureShift", "Shift"]
 
 
+@runtime_checkable
 class Shift(Protocol):
     """A registered kind of ``[shift]``."""
 

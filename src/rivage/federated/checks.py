@@ -5,13 +5,14 @@ Checks import no training code and touch no data: `rivage verify` runs them on a
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from rivage.core.certificates import Certificate, Verdict
+from rivage.core.certificates import Certificate
 from rivage.core.errors import StoreError
 from rivage.core.messages import LOG_NAME, MessageLog
 from rivage.core.records import RunRecord
@@ -23,29 +24,30 @@ __all__ = ["choice_gap", "guard", "paired_difference", "wire_bytes"]
 def paired_difference(
     record: RunRecord, *, method: str, reference: str, group: str = "seen", confidence: float = 0.95
 ) -> Certificate:
-    """Is ``method`` better than ``reference`` on the clients' test records?
+    """Does ``method`` serve clients better or worse than ``reference``, on their test records?
 
-    One-sided paired t test at level (1 − confidence) in each direction, one pair per client and seed, each client
-    counting the same. It is conditional on the trained models: pairs of one seed share them.
+    One-sided paired t tests at level (1 − confidence) in both directions, one pair per client and seed, each client
+    counting the same. The claim names the direction the data point to; where neither test rejects, the data cannot
+    tell. Conditional on the trained models: pairs of one seed share them.
     """
     from scipy.stats import t
 
-    better, pairs = _paired(record, method, reference, group)
+    metric, pairs = _paired(record, method, reference, group)
     count = len(pairs)
     mean = float(pairs.mean()) if count else 0.0
-    error = float(pairs.std(ddof=1) / count**0.5) if count > 1 else float("inf")
-    margin = float(t.ppf(confidence, count - 1)) * error if count > 1 else float("inf")
-    verdict: Verdict = "holds" if mean - margin > 0 else "fails" if mean + margin < 0 else "no_power"
+    error = float(pairs.std(ddof=1)) / count**0.5 if count > 1 else math.inf
+    margin = float(t.ppf(confidence, count - 1)) * error if count > 1 else math.inf
     interval = f"[{mean - margin:+.4f}, {mean + margin:+.4f}]" if count > 1 else "unbounded"
+    direction = "worse" if mean < 0 else "better"
     return Certificate(
         kind="test",
-        claim=f"{method} serves the average client better than {reference} ({better}, {group} clients).",
+        claim=f"{method} serves the average client {direction} than {reference} ({metric}, {group} clients).",
         measured=mean,
         reference=0.0,
-        method=f"mean difference over {count} client-seed pairs, oriented so that more is better; one-sided paired "
-        f"t tests, interval {interval}; given the trained models, not adjusted for other comparisons",
+        method=f"mean difference over {count} client-seed pairs, positive where {method} is better; one-sided paired t "
+        f"tests, interval {interval}; given the trained models, not adjusted for other comparisons",
         confidence=confidence,
-        verdict=verdict,
+        verdict="holds" if abs(mean) > margin else "no_power",
         check="paired_difference",
         fields={"method": method, "reference": reference, "group": group, "confidence": confidence},
     )
@@ -121,7 +123,9 @@ def choice_gap(record: RunRecord, *, method: str, group: str = "seen") -> Certif
 def wire_bytes(record: RunRecord, *, method: str) -> Certificate:
     """Do the bytes in the record equal those of the serialised messages in the logs, over all seeds?"""
     trials = [trial for trial in record.trials if trial.method == method]
-    messages = [message.nbytes for trial in trials for message in MessageLog.read(trial.folder / LOG_NAME, payloads=False)]
+    messages = [
+        message.nbytes for trial in trials for message in MessageLog.read(trial.folder / LOG_NAME, payloads=False)
+    ]
     recorded = sum(trial.bytes_up + trial.bytes_down for trial in trials)
     counted = sum(messages)
     return Certificate(

@@ -20,7 +20,7 @@ import torch
 from rivage.core.errors import ProtocolError, RivageError
 from rivage.core.messages import Message, Payload
 from rivage.core.seeding import Streams
-from rivage.data.population import ClientIds, Population
+from rivage.data.population import ClientIds, Population, called
 from rivage.federated.algorithm import Algorithm, Cohort, State, Update
 from rivage.federated.checkpoint import Journal, Memory, Notebook, Snapshot
 from rivage.federated.cohorts import Candidates, Permutation
@@ -263,8 +263,7 @@ class _Session:
         )
 
     def _place(self, number: int, client: int) -> str:
-        name = self.trial.population.name(client)
-        who = f"client {client}" if name == str(client) else f"client {client} ({name})"
+        who = called(self.trial.population, client)
         return f'method "{self.trial.name}", seed {self.trial.seed}, round {number}, {who}'
 
     def _evaluate(self, done: int) -> tuple[Evaluation, Evaluation | None]:

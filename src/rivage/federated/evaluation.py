@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rivage.core.errors import ProtocolError
 from rivage.core.seeding import Streams
-from rivage.data.population import ClientData, Population, Samples
+from rivage.data.population import ClientData, Population, Samples, called
 from rivage.federated.algorithm import Adapts, Algorithm, Local, Predictor, State
 from rivage.federated.executors.functional import Functional, Job
 from rivage.learning.params import to_numpy
@@ -132,7 +132,7 @@ class Evaluator:
         if not np.isfinite(outputs).all():
             raise ProtocolError(
                 "the personal model predicts numbers that are not finite",
-                where=f"{self.population.name(client)} (client {client}), evaluation",
+                where=f"{called(self.population, client)}, evaluation",
                 mend="Lower learning_rate: its training diverged.",
             )
         spread = losses.std(ddof=1) / len(losses) ** 0.5 if len(losses) > 1 else np.nan

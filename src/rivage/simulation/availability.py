@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -55,6 +55,7 @@ _MAX_WALK = 10_000  # steps
 _BATCH = 8_192  # (client, step) pairs looked at together once few clients are left
 
 
+@runtime_checkable
 class Availability(Protocol):
     """A law of who is there; `seed` is a 64-bit key of its own."""
 

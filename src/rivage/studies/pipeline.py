@@ -68,7 +68,7 @@ def run_study(
         DataError: for data that cannot be used.
         ProtocolError: when training breaks down; what was committed stays.
     """
-    observer = observer or Silent()
+    observer = Silent() if observer is None else observer
     stages = [_Stage.build(study, seed) for seed in study.run.seeds[:1]]
     record = RunRecord.create(out or Path("runs"), study.name, dump_study(study))
     if fresh:

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from rivage.cli.app import main
+from rivage.core.certificates import CHECKS
+from rivage.core.errors import ConfigError
+from rivage.core.messages import LOG_NAME, MessageLog
+from rivage.core.records import RunRecord
+from rivage.learning.bundle import ModelBundle
+from rivage.studies.pipeline import built_in, run_study
+from rivage.studies.settings import override_study
+
+SHORT = [
+    "run.rounds=4",
+    "run.seeds=[0,1]",
+    "evaluation.every=2",
+    "methods.local.epochs=3",
+    "evaluation.unseen_clients=0.2",
+]
+
+
+class Events(list[dict[str, Any]]):
+    def on_event(self, event: Any) -> None:
+        self.append(dict(event))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    return run_study(override_study(built_in(), SHORT), out=tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def record(finished: RunRecord, tmp_path: Path) -> RunRecord:
+    return RunRecord.open(shutil.copytree(finished.folder, tmp_path / finished.folder.name))
+
+
+def test_the_summary_has_the_keys_of_the_contract(finished: RunRecord) -> None:
+    assert set(finished.summary) == {"run", "report", "methods", "certificates"}
+    assert set(finished.summary["methods"]) == {"local", "fedavg", "fedavg+", "guarded"}
+    for values in finished.summary["methods"].values():
+        keys = {"metric", "mean", "bottom_decile", "share_worse_than_local", "bytes_up", "bytes_down", "seconds"}
+        assert keys <= set(values)
+    for certificate in finished.summary["certificates"]:
+        keys = {"kind", "claim", "measured", "reference", "method", "confidence", "verdict"}
+        assert keys <= set(certificate)
+        assert certificate["verdict"] in ("holds", "fails", "no_power")
+
+
+def test_every_certificate_is_computed_again_from_the_folder(record: RunRecord) -> None:
+    assert {c.check for c in record.certificates} == set(CHECKS)
+    for certificate in record.certificates:
+        assert CHECKS.get(certificate.check)(record, **certificate.fields) == certificate
+    assert main(["verify", str(record.folder), "--quiet"]) == 0
+
+
+def test_a_touched_record_does_not_verify(record: RunRecord, capsys: pytest.CaptureFixture[str]) -> None:
+    path = record.trial("fedavg", 0).folder / "record.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for event in lines:
+        if event["event"] == "evaluation":
+            event["test"] = [None if value is None else min(1.0, value + 0.05) for value in event["test"]]
+    path.write_text("".join(f"{json.dumps(event)}\n" for event in lines))
+    assert main(["verify", str(record.folder), "--json"]) == 3
+    answer = json.loads(capsys.readouterr().out)
+    assert not all(certificate["agrees"] for certificate in answer["certificates"])
+
+
+def test_hidden_traffic_does_not_verify(record: RunRecord) -> None:
+    path = record.trial("fedavg", 1).folder / "record.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    next(event for event in lines if event["event"] == "round")["bytes_up"] -= 1
+    path.write_text("".join(f"{json.dumps(event)}\n" for event in lines))
+    assert CHECKS.get("wire_bytes")(record, method="fedavg").verdict == "fails"
+    assert CHECKS.get("wire_bytes")(record, method="fedavg+").verdict == "holds"
+
+
+def test_another_choice_than_the_rules_does_not_verify(record: RunRecord) -> None:
+    path = record.trial("guarded", 0).folder / "record.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    choice = next(event for event in lines if event["event"] == "choice")
+    choice["chosen"] = [next(name for name in choice["among"] if name != chosen) for chosen in choice["chosen"]]
+    path.write_text("".join(f"{json.dumps(event)}\n" for event in lines))
+    assert CHECKS.get("guard")(record, method="guarded").verdict == "fails"
+
+
+def test_the_paired_test_is_students(finished: RunRecord) -> None:
+    certificate = CHECKS.get("paired_difference")(finished, method="fedavg", reference="local", confidence=0.9)
+    pairs = [
+        (a, b)
+        for seed in finished.seeds
+        for a, b in zip(*(finished.trial(m, seed).final()["test"] for m in ("fedavg", "local")), strict=True)
+    ]
+    a, b = np.array(pairs).T
+    assert certificate.measured == pytest.approx(float((a - b).mean()))
+    p = ttest_rel(a, b, alternative="greater").pvalue
+    q = ttest_rel(a, b, alternative="less").pvalue
+    assert certificate.verdict == ("holds" if min(p, q) < 0.1 else "no_power")
+    assert ("worse" if q < p else "better") in certificate.claim
+
+
+def test_equal_methods_have_no_power_to_differ(finished: RunRecord) -> None:
+    certificate = CHECKS.get("paired_difference")(finished, method="fedavg", reference="fedavg")
+    assert (certificate.measured, certificate.verdict) == (0.0, "no_power")
+
+
+def test_starting_again_changes_nothing_and_fresh_starts_over(record: RunRecord) -> None:
+    study = override_study(built_in(), SHORT)
+    before, watcher = record.hash, Events()
+    stamp = (record.trial("fedavg", 0).folder / LOG_NAME).stat().st_mtime_ns
+    again = run_study(study, out=record.folder.parent, observer=watcher)
+    assert (again.folder, again.hash) == (record.folder, before)
+    assert (record.trial("fedavg", 0).folder / LOG_NAME).stat().st_mtime_ns == stamp
+    assert not [event for event in watcher if event["event"] == "round"]
+    watcher.clear()
+    assert run_study(study, out=record.folder.parent, fresh=True, observer=watcher).hash == before
+    assert len([event for event in watcher if event["event"] == "round"]) == 2 * 2 * 4
+
+
+def test_methods_of_one_seed_are_paired(finished: RunRecord) -> None:
+    starts = finished.events("start", seed=0)
+    assert len({event["population"]["fingerprint"] for event in starts}) == 1
+    cohorts = [[e["cohort"] for e in finished.trial(m, 0).events("round")] for m in ("fedavg", "fedavg+")]
+    assert cohorts[0] == cohorts[1]
+    other = finished.events("start", seed=1)[0]["population"]["fingerprint"]
+    assert other != starts[0]["population"]["fingerprint"]
+
+
+def test_guarded_costs_what_its_candidates_cost_and_chooses_among_them(finished: RunRecord) -> None:
+    guarded = finished.trial("guarded", 0)
+    others = [finished.trial(m, 0) for m in ("local", "fedavg", "fedavg+")]
+    assert guarded.bytes_up == sum(t.bytes_up for t in others)
+    choice = guarded.events("choice")[0]
+    final = guarded.final()
+    for row, name in enumerate(choice["chosen"]):
+        assert final["test"][row] == finished.trial(name, 0).final()["test"][row]
+
+
+def test_saved_models_predict_what_the_record_says(finished: RunRecord) -> None:
+    from rivage.data import build_population
+
+    study = override_study(built_in(), SHORT)
+    population = build_population(
+        study.data,
+        partition=study.partition,
+        availability=study.availability,
+        seed=0,
+        validation=study.evaluation.validation,
+        test=study.evaluation.test,
+    )
+    for method in ("local", "fedavg+"):
+        trial = finished.trial(method, 0)
+        bundle = ModelBundle.load(trial.folder / "models.safetensors")
+        client = trial.final()["clients"][2]
+        data = population.client(client).test
+        hits = bundle.predictor(client)(data.x).argmax(axis=1) == data.y
+        assert hits.mean() == pytest.approx(trial.final()["test"][2])
+
+
+def test_the_log_names_neither_seed_nor_data(finished: RunRecord) -> None:
+    header = MessageLog.read_header(finished.trial("fedavg", 1).folder / LOG_NAME)
+    assert "seed" not in json.dumps(header)
+    assert header["parameters"][0]["name"]
+
+
+def test_notices_tell_how_many_clients_and_parameters(tmp_path: Path) -> None:
+    watcher = Events()
+    run_study(override_study(built_in(), [*SHORT, "run.rounds=0", "run.seeds=[0]"]), out=tmp_path, observer=watcher)
+    text = " ".join(event["text"] for event in watcher if event["event"] == "notice")
+    assert "20 clients" in text
+    assert "4,810 parameters" in text
+    assert watcher[-1]["event"] == "study_end"
+
+
+def test_a_cohort_that_cannot_be_filled_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    study = override_study(built_in(), ["run.cohort=17", "evaluation.unseen_clients=0.2"])
+    with pytest.raises(ConfigError, match="only 16 clients can train"):
+        run_study(study, out=tmp_path)
+    assert not list(tmp_path.iterdir())
