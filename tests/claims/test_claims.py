@@ -6,14 +6,23 @@ import pytest
 
 from rivage.studies.claims import CLAIMS
 
+NEEDS_FILES = {"flamby-heart-fedavg"}
+
+
+def test_a_claim_without_its_files_is_not_tested_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIVAGE_DATA", "nowhere")
+    outcome = CLAIMS["flamby-heart-fedavg"].run()
+    assert outcome.verdict == "not tested"
+    assert "sha256" in outcome.detail
+
 
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] if claim.cost == "slow" else []) for name, claim in CLAIMS.items()],
 )
-def test_claim(name: str) -> None:
+def test_claim(name: str, request: pytest.FixtureRequest) -> None:
+    if name in NEEDS_FILES:
+        request.getfixturevalue("data_root")
     outcome = CLAIMS[name].run()
-    if outcome.verdict == "not tested":
-        pytest.skip(outcome.detail)
     assert outcome.verdict == "holds", outcome.detail
     assert outcome.measured is not None

@@ -15,6 +15,7 @@ from rivage.cli import commands
 from rivage.cli.app import main
 from rivage.core.certificates import CHECKS
 from rivage.core.errors import ConfigError
+from rivage.core.messages import MessageLog
 from rivage.core.records import RunRecord
 
 Capture = pytest.CaptureFixture[str]
@@ -163,9 +164,10 @@ def test_verify_exits_with_3_when_a_stored_certificate_was_changed(
 
 
 def test_verify_exits_with_3_when_a_certificate_fails(record: RunRecord, capsys: Capture) -> None:
-    turned = CHECKS.get("paired_difference")(record, method="local", reference="fedavg")
-    assert turned.verdict == "fails"
-    record.write_certificates([turned])
+    MessageLog.create(record.trial_folder("fedavg", 0) / "messages.rvg", {}).close()  # a log that lost its messages
+    failing = CHECKS.get("wire_bytes")(record, method="fedavg")
+    assert failing.verdict == "fails"
+    record.write_certificates([failing])
     assert main(["verify", str(record.folder)]) == 3
     assert capsys.readouterr().out.splitlines()[0].endswith("0 of 1 certificates verified")
 

@@ -78,6 +78,11 @@ def test_a_division_depends_on_no_other_client() -> None:
     assert np.array_equal(before.client(1).train.x, after.client(1).train.x)
 
 
+def test_clients_of_equal_size_are_divided_differently() -> None:
+    held = build_population(numbered(), partition=IID(4), seed=0)
+    assert len({tuple(held.client(id).test.index) for id in range(4)}) > 1
+
+
 def test_clients_without_records_are_skipped_and_counted() -> None:
     held = build_population(numbered(6), partition=IID(10), seed=0)
     assert held.size == 6
@@ -156,6 +161,12 @@ def test_refusals() -> None:
         build_population(Linear(), seed=0, validation=1)
     with pytest.raises(ConfigError, match=r"test is -0.1"):
         build_population(Linear(), seed=0, test=-0.1)
+
+
+def test_records_are_checked() -> None:
+    x = np.array([[0.0], [np.nan], [1.0], [2.0]])
+    with pytest.raises(DataError, match="bad, record 1: input is nan in column 0"):
+        build_population(Given(dataset_of(x, [0, 1, 0, 1], source="bad")), partition=IID(2), seed=0)
 
 
 def test_a_population_source_makes_its_own() -> None:

@@ -36,7 +36,13 @@ def test_bibtex() -> None:
         "  archiveprefix = {arXiv},\n"
         "}"
     )
-    assert bibtex({**PRINTED, "venue": "arXiv"}).startswith("@misc{mcmahan17,")
+
+
+def test_bibtex_names_the_venue_as_its_type_does() -> None:
+    book = bibtex({**PRINTED, "entry": "book", "venue": "Wadsworth"})
+    assert book.startswith("@book{mcmahan17,")
+    assert "  publisher = {Wadsworth}," in book
+    assert "AISTATS" not in bibtex({**PRINTED, "entry": "misc"})
 
 
 def test_each_publication_once_with_its_uses(make_run: Callable[..., RunRecord]) -> None:

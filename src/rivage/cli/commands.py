@@ -5,6 +5,7 @@ Whatever is heavy is imported inside the verb that needs it, so that help needs 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,6 +99,8 @@ def _train(
 
     _require_engine(engine)
     require_extra("torch", extra="train", purpose="Training")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # "my_nets:Net" is looked for here, as `python -m` does
     overrides = [*settings, *([] if options.seed is None else [f"run.seeds=[{options.seed}]"])]
     study = _study(path, overrides)
     from rivage.studies.pipeline import run_study

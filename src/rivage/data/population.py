@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from rivage.core.messages import Message
 
-__all__ = ["ClientData", "ClientIds", "Population", "Samples", "Schema"]
+__all__ = ["ClientData", "ClientIds", "Population", "Samples", "Schema", "called"]
 
 ClientIds = Int64[ndarray, "clients"]
 

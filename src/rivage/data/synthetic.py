@@ -24,7 +24,7 @@ from rivage.data.population import Schema
 
 __all__ = ["Leaf", "Linear", "Mixture", "MixtureTruth", "logistic_records"]
 
-Pair = tuple[Shaped[ndarray, "n *input"], Shaped[ndarray, "n *target"]]
+Pair = tuple[Shaped[ndarray, "_ features"], Shaped[ndarray, "_"]]
 
 _SIZE_LOCATION, _SIZE_SCALE, _SIZE_LEAST = 4.0, 2.0, 50  # records: 50 + floor(LogNormal(4, 2))
 

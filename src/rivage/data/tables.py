@@ -23,12 +23,11 @@ from rivage.data.dataset import Columns, Dataset, as_text
 
 __all__ = ["Tables"]
 
-Column = Shaped[ndarray, "n"]
+Column = Shaped[ndarray, "_"]
 Table = dict[str, Column]
 
 _SUFFIXES = (".csv", ".parquet")
 _MAX_CLASSES = 20  # whole numbers with at most this many values are classes, others are reals
-_MAX_BLOCK = 2**31 - 1  # bytes
 _SECONDS_PER_DAY = 86_400
 
 
@@ -167,8 +166,6 @@ def _read_csv(file: Path) -> Any:
     missing = [*csv.ConvertOptions().null_values, "?"]
     return csv.read_csv(
         file,
-        # One block for the whole file: a type inferred from the first rows only would fail on later ones.
-        read_options=csv.ReadOptions(block_size=min(file.stat().st_size + 1, _MAX_BLOCK)),
         parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=csv.ConvertOptions(null_values=missing, strings_can_be_null=True),
     )

@@ -68,6 +68,7 @@ class Reference:
         year: when.
         arxiv: identifier, if there is one.
         part: which algorithm, equation or section is implemented.
+        entry: BibTeX type, ``inproceedings``, ``article``, ``book`` or ``misc``.
     """
 
     key: str
@@ -77,6 +78,7 @@ class Reference:
     year: int
     arxiv: str = ""
     part: str = ""
+    entry: str = "inproceedings"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

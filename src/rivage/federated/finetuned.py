@@ -48,6 +48,7 @@ class FineTuned(Averaging):
         year=2019,
         arxiv="1909.12488",
         part="Section 3",
+        entry="misc",
     )
 
     learning_rate: float = 0.1

@@ -53,6 +53,7 @@ class Guarded:
         venue="Wadsworth",
         year=1984,
         part="Section 3.4.3, one-standard-error rule",
+        entry="book",
     )
 
     among: tuple[str, ...] = ()

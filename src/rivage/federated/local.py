@@ -56,6 +56,7 @@ class Local:
         year=2021,
         arxiv="1912.04977",
         part="Section 3.3",
+        entry="article",
     )
     needs: ClassVar[Literal["sum", "each"]] = "sum"
     needs_losses: ClassVar[bool] = False

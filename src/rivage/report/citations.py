@@ -36,14 +36,15 @@ def citation(reference: Reference) -> str:
 
 def bibtex(reference: Reference) -> str:
     """The BibTeX entry of a reference as the records hold it; the title keeps its capitals."""
-    printed = reference["venue"] != "arXiv"
+    entry = reference.get("entry", "inproceedings")
+    venue = {"inproceedings": "booktitle", "article": "journal", "book": "publisher"}.get(entry)
     fields = {
         "author": reference["authors"],
         "title": f"{{{reference['title']}}}",
-        "booktitle": reference["venue"] if printed else None,
+        venue: reference["venue"],
         "year": reference["year"],
         "eprint": reference.get("arxiv"),
         "archiveprefix": "arXiv" if reference.get("arxiv") else None,
     }
-    lines = [f"  {key} = {{{value}}}," for key, value in fields.items() if value]
-    return "\n".join([f"@{'inproceedings' if printed else 'misc'}{{{reference['key']},", *lines, "}"])
+    lines = [f"  {key} = {{{value}}}," for key, value in fields.items() if key and value]
+    return "\n".join([f"@{entry}{{{reference['key']},", *lines, "}"])

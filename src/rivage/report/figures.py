@@ -155,8 +155,8 @@ def _draw_points(
     else:
         _draw_dots(axes, p, look, largest)
     text = f"{percent(p.better)} better, {percent(p.worse)} worse"
-    x, y, side = (0.03, 0.97, "left") if higher else (0.97, 0.03, "right")  # the corner of the better clients
-    _label(axes, x, y, text, transform=axes.transAxes, va="top" if higher else "bottom", ha=side)
+    x, y, side = (0.97, 0.03, "right") if higher else (0.03, 0.97, "left")  # the emptier corner: that of the worse
+    _label(axes, x, y, text, transform=axes.transAxes, va="bottom" if higher else "top", ha=side)
 
 
 def _draw_dots(axes: Axes, p: series.Points, look: Look, largest: float) -> None:
@@ -229,11 +229,11 @@ def guarded_choices(record: RunRecord, looks: Looks, *, name: str) -> str | None
 
     def fill(figure: Figure) -> None:
         axes = figure.subplots()
+        total = max(sum(counts.values()) for _, counts in bars)
         for row, (_, counts) in enumerate(bars):
-            _draw_bar(axes, row, counts, looks)
+            _draw_bar(axes, row, counts, looks, total)
         axes.set_yticks(range(len(bars)), [text for text, _ in bars])
         axes.tick_params(axis="y", labelcolor=INK)
-        total = max(sum(counts.values()) for _, counts in bars)
         axes.set(xlim=(0, total), ylim=(len(bars) - 0.5, -0.5), xlabel="clients, mean over seeds")
         _whole(axes)
         axes.grid(False)
@@ -243,8 +243,9 @@ def guarded_choices(record: RunRecord, looks: Looks, *, name: str) -> str | None
     return to_svg(fill, size=(WIDTH, 0.62 + 0.42 * len(bars)), name=name, label=f"Models chosen. {label}.")
 
 
-def _draw_bar(axes: Axes, row: int, counts: Mapping[str, float], looks: Looks) -> None:
-    left, total = 0.0, sum(counts.values())
+def _draw_bar(axes: Axes, row: int, counts: Mapping[str, float], looks: Looks, total: float) -> None:
+    """Segments in the order of the methods; ``total`` is the length of the axis in clients."""
+    left = 0.0
     for chosen in sorted(counts, key=lambda c: (list(looks).index(c) if c in looks else len(looks), c)):
         width, color = counts[chosen], looks[chosen].color if chosen in looks else MUTED
         axes.barh(row, width, left=left, height=0.66, color=color, edgecolor=PAPER, linewidth=1.5)

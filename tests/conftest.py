@@ -1,4 +1,4 @@
-"""Shared by the tests of the data package."""
+"""Shared by all tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-_BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data"
+_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture
