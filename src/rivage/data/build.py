@@ -121,8 +121,17 @@ def build_population(
         availability=availability,
         key=key,
         setup=prepared.setup,
-        notes={**loaded.notes, **prepared.notes} | ({"skipped_clients": skipped} if skipped else {}),
+        notes={
+            **loaded.notes,
+            **prepared.notes,
+            "training_records": _spread([len(member.division.train) for member in members]),
+            **({"skipped_clients": skipped} if skipped else {}),
+        },
     )
+
+
+def _spread(sizes: Sequence[int]) -> str:
+    return f"{min(sizes)} to {max(sizes)} per client, median {np.median(sizes):g}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,8 +105,10 @@ def _read_npz(path: Path, source: str) -> dict[str, Shaped[ndarray, "..."]]:
                 raise ValueError("it is a single array without a name")
             return {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        # NumPy takes what it does not know for a pickle, and advises to load it unsafely.
+        reason = "it is no .npz file" if "pickled" in str(error) else error
         raise DataError(
-            f"the file cannot be read ({error})",
+            f"the file cannot be read ({reason})",
             where=source,
             mend="Write it with numpy.savez from arrays of numbers or text, not of Python objects.",
         ) from error

@@ -179,11 +179,7 @@ class _Stage:
 
     def notices(self) -> Iterator[str]:
         """What the user should read before the run."""
-        sizes = self.population.sizes(self.trial("", self.study.methods[0]).judged)
-        yield (
-            f"{self.population.size} clients with {sizes.min():.0f} to {sizes.max():.0f} training records, "
-            f"{self.task.dimension:,} parameters"
-        )
+        yield f"{self.population.size:,} clients, {self.task.dimension:,} parameters"
         for key, value in self.population.notes.items():
             yield f"{key.replace('_', ' ')}: {value}"
         if self.study.run.log is None and self.policy().keeps == "meta":
