@@ -14,9 +14,10 @@ from rivage.core.certificates import CHECKS
 from rivage.core.errors import ConfigError
 from rivage.core.messages import LOG_NAME, MessageLog
 from rivage.core.records import RunRecord
+from rivage.data import build_population
 from rivage.learning.bundle import ModelBundle
 from rivage.studies.pipeline import built_in, run_study
-from rivage.studies.settings import override_study
+from rivage.studies.settings import override_study, parse_study
 
 SHORT = [
     "run.rounds=4",
@@ -144,8 +145,6 @@ def test_guarded_costs_what_its_candidates_cost_and_chooses_among_them(finished:
 
 
 def test_saved_models_predict_what_the_record_says(finished: RunRecord) -> None:
-    from rivage.data import build_population
-
     study = override_study(built_in(), SHORT)
     population = build_population(
         study.data,
@@ -184,3 +183,31 @@ def test_a_cohort_that_cannot_be_filled_is_refused_before_anything_is_written(tm
     with pytest.raises(ConfigError, match="only 16 clients can train"):
         run_study(study, out=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_scaled_target_is_judged_and_predicted_in_its_own_unit(tmp_path: Path) -> None:
+    """The target times 1000 changes no training, and every error by 1000."""
+    scores = []
+    for factor in (1, 1000):
+        folder = tmp_path / f"sites-{factor}"
+        folder.mkdir()
+        for name in ("a", "b"):
+            x = np.random.default_rng(len(name) + ord(name)).normal(size=40)
+            lines = [f"{v:.6f},{factor * (5 + 2 * v):.6f}" for v in x]
+            (folder / f"{name}.csv").write_text("\n".join(["dose,level", *lines]) + "\n")
+        text = f"""
+            name = "scaled"
+            data = {{ kind = "tables", folder = "{folder}", target = "level" }}
+            methods = [{{ kind = "fedavg", learning_rate = 0.1 }}]
+            run = {{ rounds = 5 }}
+        """
+        study = parse_study(text)
+        trial = run_study(study, out=tmp_path).trial("fedavg", 0)
+        scores.append(trial.final()["test"])
+        if factor == 1000:
+            predict = ModelBundle.load(trial.folder / "models.safetensors").predictor(0)
+            population = build_population(study.data, seed=0)
+            data, schema = population.client(0).test, population.schema
+            own = data.y.reshape(-1, 1) * schema.unit + schema.center
+            assert np.abs(predict(data.x) - own).mean() == pytest.approx(scores[1][0], rel=1e-4)
+    np.testing.assert_allclose(np.array(scores[1]), 1000 * np.array(scores[0]), rtol=1e-4)

@@ -71,6 +71,8 @@ class Schema:
             ``num_classes`` symbols after every position).
         num_classes: classes or symbols; 0 for reals.
         num_outputs: width of a real target; 0 otherwise.
+        center: mean that was taken from a real target before training.
+        unit: standard deviation it was then divided by; errors are reported times this, in the data's own unit.
         features: names of the input columns, where they have names.
         classes: names of the classes, where they have names.
     """
@@ -79,6 +81,8 @@ class Schema:
     target: Literal["class", "real", "tokens"]
     num_classes: int = 0
     num_outputs: int = 0
+    center: float = 0.0
+    unit: float = 1.0
     features: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
 

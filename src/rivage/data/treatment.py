@@ -2,17 +2,15 @@
 
 Four exchanges before round 0, each one message up from every client and one answer down to all:
 
-1. ``types``: has the column text here?                         down: a column is a category if any client
-has text; 2. ``vocabulary``: texts of the category columns                 down: the sorted union (one-hot;
-missing is all zero); 3. ``statistics``: count and sum of the number columns           down: means (a
-missing number is the mean); 4. ``statistics``: sums of squared deviations from these means   down: standard
-deviations (0 counts as 1).
+1. ``types``: which columns hold text here? A column is a category if any client has text in it.
+2. ``vocabulary``: the texts of the category columns. Down: their sorted union, encoded one-hot; missing is all zero.
+3. ``statistics``: count and sum of the number columns. Down: means, which stand for missing numbers.
+4. ``statistics``: sums of squared deviations from these means. Down: standard deviations; 0 counts as 1.
 
-All sums run over training records only; a text that only other records have is encoded as missing. The
-classes of the target come from all records: a class must have a name even where a site only tests on it.
-Sums can be taken under secure aggregation. Two exchanges instead of one sum of squares keep the result
-exact for columns far from 0. A real target is scaled like a column; its mean and deviation stand in the
-notes.
+All sums run over training records only; a text that only other records have is encoded as missing. The classes of the
+target come from all records: a class must have a name even where a site only tests on it. Sums can be taken under
+secure aggregation. Two exchanges instead of one sum of squares keep the result exact for columns far from 0. A real
+target is scaled like a column; `Schema` remembers how, so that errors and predictions are in its own unit.
 """
 
 from __future__ import annotations
@@ -226,8 +224,16 @@ def _target(
 ) -> tuple[Shaped[ndarray, "n"], Schema]:
     shape = (len(features),)
     if name in numbers:
-        schema = Schema(input_shape=shape, target="real", num_outputs=1, features=features)
-        return scales[name].apply(numbers[name]), schema
+        scale = scales[name]
+        schema = Schema(
+            input_shape=shape,
+            target="real",
+            num_outputs=1,
+            center=scale.mean,
+            unit=scale.deviation,
+            features=features,
+        )
+        return scale.apply(numbers[name]), schema
     classes = vocabularies[name]
     schema = Schema(input_shape=shape, target="class", num_classes=len(classes), features=features, classes=classes)
     return _codes(words[name], classes), schema

@@ -84,7 +84,7 @@ class Evaluator:
         result.columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else {})}
         metric = self.executor.task.metric
         if metric.kind == "pooled" and pool:
-            result.pooled = metric.of_client(
+            result.pooled = self.executor.task.score(
                 np.concatenate([predictions for predictions, _ in pool]),
                 np.concatenate([targets for _, targets in pool]),
             )
@@ -137,7 +137,7 @@ class Evaluator:
             )
         spread = losses.std(ddof=1) / len(losses) ** 0.5 if len(losses) > 1 else np.nan
         judged = {
-            "metric": task.metric.of_client(outputs, samples.y),
+            "metric": task.score(outputs, samples.y),
             "loss": float(losses.mean()),
             "se": float(spread),
         }

@@ -35,7 +35,7 @@ _NEWCOMER = -1
 _COLUMNS = ("clients", "groups", "rows", "mix", "scores")
 
 Predict = Callable[[ndarray], ndarray]
-"""Inputs ``[n, *input]`` -> predictions, as `rivage.learning.losses.Loss.predict` gives them."""
+"""Inputs ``[n, *input]`` -> predictions: probabilities, or reals in the unit the target had before it was scaled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ class ModelBundle:
             inputs = task.inputs(x)
             outputs = [share * to_numpy(bound.predictions(inputs)) for bound, share in parts]
             total: ndarray = np.sum(outputs, axis=0)
-            return total
+            return total * self.schema.unit + self.schema.center if self.schema.target == "real" else total
 
         return predict
 

@@ -52,6 +52,7 @@ class Metric:
         targets: the kinds of target it is for (`rivage.data.population.Schema.target`).
         function: (predictions, y) -> one value per record ``[n]`` if additive, else one value or None.
         binary: whether it is for exactly two classes.
+        degree: power of the target's unit in the value: 0 for shares, 1 for errors, 2 for squared errors.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Metric:
     targets: tuple[Target, ...]
     function: Callable[[ndarray, ndarray], ndarray | float | None]
     binary: bool = False
+    degree: int = 0
 
     def per_record(
         self, predictions: Shaped[ndarray, "n *output"], y: Shaped[ndarray, "n *target"]
@@ -202,11 +204,11 @@ ACCURACY = Metric(
     targets=("class", "tokens"),
     function=_correct,
 )
-MAE = Metric(name="mae", kind="additive", higher_is_better=False, targets=("real",), function=_absolute)
+MAE = Metric(name="mae", kind="additive", higher_is_better=False, targets=("real",), function=_absolute, degree=1)
 SQUARED_ERROR = Metric(
-    name="squared_error", kind="additive", higher_is_better=False, targets=("real",), function=_squared
+    name="squared_error", kind="additive", higher_is_better=False, targets=("real",), function=_squared, degree=2
 )
-RMSE = Metric(name="rmse", kind="client", higher_is_better=False, targets=("real",), function=_rmse)
+RMSE = Metric(name="rmse", kind="client", higher_is_better=False, targets=("real",), function=_rmse, degree=1)
 BALANCED_ACCURACY = Metric(
     name="balanced_accuracy",
     kind="client",

@@ -169,6 +169,11 @@ class Task:
         y = from_numpy(samples.y, dtype=self.dtype, device=self.device)
         return x, y.reshape(len(y), self.schema.num_outputs)
 
+    def score(self, predictions: Shaped[ndarray, "n *output"], y: Shaped[ndarray, "n *target"]) -> float | None:
+        """The metric on these records, in the unit the target had before it was scaled; None where undefined."""
+        value = self.metric.of_client(predictions, y)
+        return None if value is None else value * self.schema.unit**self.metric.degree
+
     def inputs(self, x: Shaped[ndarray, "n *input"]) -> Shaped[Tensor, "n *input"]:
         """The x of `tensors`."""
         dtype = torch.int64 if x.dtype == np.int64 else self.dtype

@@ -201,54 +201,48 @@ def _pooled(columns: Mapping[str, list[Any]]) -> float:
 
 
 _GRID = ((1, None), (5, None), (1, 10), (20, None), (5, 10), (20, 10), (20, 5))
+_RATES = (0.1, 0.3, 1.0)
 _TARGET, _MOST = 0.90, 400
+
+
+class _Reached(Exception):
+    """Stops a run at the round that reaches the target."""
 
 
 def _rounds_to_target(pathological: bool, epochs: int, batch_size: int | None, rate: float, seed: int) -> int:
     partition = Pathological(clients=20, shards=2) if pathological else IID(clients=20)
     population = build_population(Digits(), partition=partition, seed=seed, validation=0.0, test=0.3)
-    task = make_task(TaskSettings(model="mlp", options={"hidden": [64]}), population.schema)
-    for rounds in _halving():
-        trial = Trial(
-            name="fedavg",
-            algorithm=FedAvg(learning_rate=rate, work=Phase(epochs=epochs, batch_size=batch_size)),
-            population=population,
-            task=task,
-            rounds=rounds,
-            cohort=4,
-            seed=seed,
-            every=1,
-        )
-        reached = _first_above(trial)
-        if reached is not None:
-            return reached
+    trial = Trial(
+        name="fedavg",
+        algorithm=FedAvg(learning_rate=rate, work=Phase(epochs=epochs, batch_size=batch_size)),
+        population=population,
+        task=make_task(TaskSettings(model="mlp", options={"hidden": [64]}), population.schema),
+        rounds=_MOST,
+        cohort=4,
+        seed=seed,
+        every=1,
+    )
+    try:
+        run(trial, observe=_stop_at_target)
+    except _Reached as reached:
+        return int(str(reached))
     return _MOST
 
 
-def _halving() -> tuple[int, ...]:
-    return (_MOST // 10, _MOST)
-
-
-def _first_above(trial: Trial) -> int | None:
-    from rivage.federated.checkpoint import Notebook
-
-    notebook = Notebook()
-    run(trial, notebook)
-    for event in notebook.events:
-        if event["event"] == "evaluation" and _pooled(event) >= _TARGET:
-            return int(event["round"])
-    return None
+def _stop_at_target(event: Mapping[str, Any]) -> None:
+    if event["event"] == "evaluation" and _pooled(event) >= _TARGET:
+        raise _Reached(event["round"])
 
 
 def _local_work() -> Outcome:
-    """Rounds to the target for the best of four step sizes, per split and amount of local work, median of 3 seeds."""
+    """Rounds to the target for the best of three step sizes, per split and amount of local work, median of 3 seeds."""
     lines, ratio = [], {}
     for pathological in (False, True):
         rounds = {}
         for epochs, batch_size in _GRID:
             medians = [
                 float(np.median([_rounds_to_target(pathological, epochs, batch_size, rate, s) for s in range(3)]))
-                for rate in (0.03, 0.1, 0.3, 1.0)
+                for rate in _RATES
             ]
             rounds[epochs, batch_size] = min(medians)
         name = "2 shards" if pathological else "IID"
