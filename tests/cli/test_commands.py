@@ -15,7 +15,7 @@ from rivage.cli import commands
 from rivage.cli.app import main
 from rivage.core.certificates import CHECKS
 from rivage.core.errors import ConfigError
-from rivage.core.messages import MessageLog
+from rivage.core.message_log import MessageLog
 from rivage.core.records import RunRecord
 
 Capture = pytest.CaptureFixture[str]

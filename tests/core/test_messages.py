@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rivage.core import messages as module
+from rivage.core import message_log as module
+from rivage.core.encoding import dumps
 from rivage.core.errors import ConfigError, StoreError
-from rivage.core.messages import LogPolicy, Message, MessageLog, decode, encode, encoded_size
-from rivage.core.store import dumps
+from rivage.core.message_log import MessageLog
+from rivage.core.messages import LogPolicy, Message, decode, encode, encoded_size
 
 DTYPES = ["?", "i1", "u1", "<i2", "<u2", "<f2", "<i4", "<u4", "<f4", "<i8", "<u8", "<f8", ">f4", ">i8"]
 payloads = st.dictionaries(

@@ -19,7 +19,7 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rivage.core import store
+from rivage.core import encoding, store
 from rivage.core.errors import StoreError
 
 values = st.recursive(
@@ -40,22 +40,22 @@ TENSORS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array(3)}
 
 @given(values)
 def test_json_comes_back(value):
-    assert json.loads(store.dumps(value)) == value
+    assert json.loads(encoding.dumps(value)) == value
 
 
 def test_json_is_canonical():
-    assert store.dumps({"b": 0.1, "a": [1, "é"]}) == '{"a":[1,"\\u00e9"],"b":0.1}'
+    assert encoding.dumps({"b": 0.1, "a": [1, "é"]}) == '{"a":[1,"\\u00e9"],"b":0.1}'
 
 
 def test_json_has_no_nan():
     value = {"a": math.nan, "b": [math.inf, (1.5, np.float32("nan"))], "c": np.array([1.0, np.nan])}
-    assert store.dumps(value) == '{"a":null,"b":[null,[1.5,null]],"c":[1.0,null]}'
+    assert encoding.dumps(value) == '{"a":null,"b":[null,[1.5,null]],"c":[1.0,null]}'
 
 
 def test_json_of_numpy_and_paths():
-    assert store.dumps([np.int64(3), np.float32(0.5), np.bool_(True), Path("a")]) == '[3,0.5,true,"a"]'
+    assert encoding.dumps([np.int64(3), np.float32(0.5), np.bool_(True), Path("a")]) == '[3,0.5,true,"a"]'
     with pytest.raises(TypeError, match="object has no JSON form"):
-        store.dumps(object())
+        encoding.dumps(object())
 
 
 def test_json_file(tmp_path):
@@ -168,7 +168,7 @@ def test_the_library_reads_and_writes_the_format(tmp_path):
     np.testing.assert_array_equal(read["w"], TENSORS["w"])
     with safetensors.safe_open(tmp_path / "x", "numpy") as file:
         assert file.metadata()["round"] == "3"
-    tensors, metadata = store.decode_tensors(safetensors.numpy.save(TENSORS, {"made": "there"}))
+    tensors, metadata = encoding.decode_tensors(safetensors.numpy.save(TENSORS, {"made": "there"}))
     np.testing.assert_array_equal(tensors["w"], TENSORS["w"])
     assert metadata == {"made": "there"}
 
@@ -183,7 +183,7 @@ def test_unaligned_tensors_of_others_are_read():
     header = b'{"a":{"dtype":"F64","shape":[2],"data_offsets":[0,16]}} '[:-1]
     buffer = len(header).to_bytes(8, "little") + header + np.array([1.0, 2.0]).tobytes()
     assert len(header) % 8
-    array = store.decode_tensors(buffer)[0]["a"]
+    array = encoding.decode_tensors(buffer)[0]["a"]
     assert array.flags.aligned
     assert array.tolist() == [1.0, 2.0]
 

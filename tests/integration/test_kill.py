@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rivage.core.messages import LOG_NAME
+from rivage.core.message_log import LOG_NAME
 from rivage.core.records import RunRecord
 
 STUDY = """

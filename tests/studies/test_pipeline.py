@@ -12,7 +12,7 @@ from scipy.stats import ttest_rel
 from rivage.cli.app import main
 from rivage.core.certificates import CHECKS
 from rivage.core.errors import ConfigError
-from rivage.core.messages import LOG_NAME, MessageLog
+from rivage.core.message_log import LOG_NAME, MessageLog
 from rivage.core.records import RunRecord
 from rivage.data import build_population
 from rivage.learning.bundle import ModelBundle

@@ -27,10 +27,10 @@ from typing import Any
 from urllib.parse import quote
 
 from rivage.core.certificates import Certificate
+from rivage.core.encoding import dumps
 from rivage.core.errors import ConfigError, StoreError, nearest
 from rivage.core.store import (
     append_jsonl,
-    dumps,
     read_json,
     read_jsonl,
     read_text,

@@ -20,7 +20,8 @@ import numpy as np
 from torch import Tensor
 
 from rivage.core.errors import ConfigError, StoreError
-from rivage.core.messages import LOG_NAME, LogPolicy, Message, MessageLog
+from rivage.core.message_log import LOG_NAME, MessageLog
+from rivage.core.messages import LogPolicy, Message
 from rivage.core.records import TrialRecord
 from rivage.core.store import load_tensors, save_tensors
 from rivage.federated.algorithm import State

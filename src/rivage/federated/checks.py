@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from rivage.core.certificates import Certificate
 from rivage.core.errors import StoreError
-from rivage.core.messages import LOG_NAME, MessageLog
+from rivage.core.message_log import LOG_NAME, MessageLog
 from rivage.core.records import RunRecord
 from rivage.federated.selection import choose
 

@@ -21,8 +21,9 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from numpy import ndarray
 
+from rivage.core.encoding import dumps
 from rivage.core.errors import ConfigError, DataError, StoreError
-from rivage.core.store import dumps, load_tensors, save_tensors
+from rivage.core.store import load_tensors, save_tensors
 from rivage.data.population import Schema
 from rivage.learning.params import ParameterMap, from_numpy, to_numpy
 from rivage.learning.task import Task, TaskSettings, make_task

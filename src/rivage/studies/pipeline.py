@@ -20,7 +20,8 @@ import torch
 
 from rivage.core.certificates import CHECKS, Certificate
 from rivage.core.errors import ConfigError
-from rivage.core.messages import LOG_NAME, LogPolicy
+from rivage.core.message_log import LOG_NAME
+from rivage.core.messages import LogPolicy
 from rivage.core.observers import Observer, Silent
 from rivage.core.records import RunRecord, TrialRecord
 from rivage.core.seeding import Streams
