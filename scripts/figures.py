@@ -13,6 +13,7 @@ import html
 import re
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -93,10 +94,12 @@ def replace_table(page: Path, name: str, table: str) -> None:
         LookupError: when the page has no such marks.
     """
     text = page.read_text(encoding="utf-8")
-    marks = re.compile(rf"(?<=<!-- table {name} -->\n).*?(?=<!-- end -->)", re.DOTALL)
-    if not marks.search(text):
+    begin, end = f"<!-- table {name} -->\n", "<!-- end -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
         raise LookupError(f"{page} has no marks for the table {name}")
-    page.write_text(marks.sub(lambda _: f"\n{table}\n\n", text), encoding="utf-8")
+    page.write_text(f"{before}{begin}\n{table}\n\n{end}{after}", encoding="utf-8")
 
 
 # --- figures --------------------------------------------------------------------------------------------------------
@@ -314,8 +317,9 @@ def results(runs: Runs) -> str:
     ]
     header = ("method", "mean accuracy", "bottom decile", "worse than local", "unseen clients", "uploaded")
     versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
-    note = f"`rivage run`: means over seeds {', '.join(map(str, record.seeds))} ± standard deviation. {versions}."
-    return f"{markdown(header, rows)}\n\n{note}"
+    seeds = ", ".join(map(str, record.seeds))
+    note = f"`rivage run`: means over seeds {seeds} ± standard deviation; bytes per seed. {versions}."
+    return f"{markdown(header, rows)}\n\n{textwrap.fill(note, 120)}"
 
 
 def choices(runs: Runs) -> str:

@@ -32,7 +32,7 @@ def visit_inline(self: HTML5Translator, node: nodes.math) -> None:
 
 def visit_display(self: HTML5Translator, node: nodes.math_block) -> None:
     """A formula on a line of its own; several lines align as in LaTeX."""
-    self.body.append(f'<div class="math">{formula(node, display=True)}</div>')
+    self.body.append(f'<div class="math" style="overflow-y: hidden">{formula(node, display=True)}</div>')
     raise nodes.SkipNode
 
 

@@ -59,8 +59,8 @@ def test_plain_lines_come_about_every_ten_seconds() -> None:
     feed(observer, clock, [STUDY, TRIAL])
     feed(observer, clock, rounds(0, 11), seconds=2.0)
     assert text.getvalue().splitlines() == [
-        "fedavg, seed 0: round 5 of 40, 0.5 rounds/s, 0:01:10 left",
-        "fedavg, seed 0: round 10 of 40, 0.5 rounds/s, 0:01:00 left",
+        "fedavg, seed 0: 5 of 40 rounds in all, 0.5 rounds/s, 0:01:10 left",
+        "fedavg, seed 0: 10 of 40 rounds in all, 0.5 rounds/s, 0:01:00 left",
     ]
 
 
@@ -80,7 +80,7 @@ def test_a_resumed_trial_starts_where_it_was_and_does_not_count_as_fast() -> Non
     observer = Lines(screen, clock=clock)
     feed(observer, clock, [STUDY, TRIAL, {"event": "trial_end"}, {**TRIAL, "seed": 1}])
     feed(observer, clock, rounds(15, 18), seconds=5.0)
-    assert text.getvalue().splitlines()[-1] == "fedavg, seed 1: round 37 of 40, 0.2 rounds/s, 0:00:15 left"
+    assert text.getvalue().splitlines()[-1] == "fedavg, seed 1: 37 of 40 rounds in all, 0.2 rounds/s, 0:00:15 left"
 
 
 def test_notices_are_shown_as_they_are() -> None:

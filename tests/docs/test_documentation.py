@@ -4,7 +4,8 @@ The blocks of a page run from top to bottom, in one Python namespace and one emp
 
 - ```` ```python ````           runs; with ``>>>`` prompts it is a doctest
 - ```` ```text output ````      is what the Python block before it printed (``...`` stands for anything)
-- ```` ```console ````          runs its ``$ rivage ...`` lines; what follows a command is its output
+- ```` ```console ````          runs its ``$ rivage ...`` lines, with ``*`` as in a shell; what follows a command is all
+                              that it printed, progress included
 - ```` ```toml file=x.toml ```` (any language) writes that file for the blocks below
 - ```` ```toml ````, ``json``   without a file, at least parse
 - ``norun`` after the language keeps a fragment, or a command that installs something, from running
@@ -27,6 +28,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+import rivage
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -104,18 +107,24 @@ class Page:
 
     def _console(self, block: Block) -> None:
         for command, expected in commands_of(block.text):
-            program, *arguments = shlex.split(command)
+            program, *words = shlex.split(command)
             assert program == "rivage", f'{self.name}:{block.line}: mark "{command}" norun, or make it rivage'
             done = subprocess.run(
-                [Path(sys.executable).parent / program, *arguments],
+                [Path(sys.executable).parent / program, *self._expanded(words)],
                 cwd=self.folder,
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
                 text=True,
                 timeout=240,
             )
-            assert done.returncode == 0, f"{self.name}:{block.line}: {command}\n{done.stdout}{done.stderr}"
+            assert done.returncode == 0, f"{self.name}:{block.line}: {command}\n{done.stdout}"
             if expected:
-                self._compare(expected, done.stdout + done.stderr, block)
+                self._compare(expected, done.stdout, block)
+
+    def _expanded(self, words: list[str]) -> Iterator[str]:
+        for word in words:
+            found = sorted(str(path.relative_to(self.folder)) for path in self.folder.glob(word)) if "*" in word else ()
+            yield from found or [word]
 
     def _toml(self, block: Block) -> None:
         tomllib.loads(block.text)
@@ -125,6 +134,7 @@ class Page:
 
     def _compare(self, expected: str, got: str, block: Block) -> None:
         place = f"{self.name}:{block.line}"
+        expected, got = (text.replace("─", "") for text in (expected, got))  # rules are as wide as the numbers
         assert CHECKER.check_output(expected, got, FLAGS), f"{place}: expected\n{expected}\ngot\n{got}"
 
 
@@ -187,6 +197,21 @@ def test_norun_is_not_run(tmp_path: Path) -> None:
 def test_only_rivage_runs(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="norun"):
         run_text("```console\n$ pip install something\n```\n", tmp_path)
+
+
+def test_output_of_a_command_is_compared(tmp_path: Path) -> None:
+    shown = f"```console\n$ rivage --version\n{rivage.__version__}\n```\n"
+    run_text(shown, tmp_path)
+    with pytest.raises(AssertionError, match=r"page\.md:1"):
+        run_text(shown.replace(rivage.__version__, "0.0.0"), tmp_path)
+
+
+def test_stars_are_expanded_as_in_a_shell(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / name / "x").mkdir(parents=True)
+    assert list(Page("page.md", tmp_path)._expanded(["*/x", "no-*", "*.md", "plain"])) == [
+        "a/x", "b/x", "no-*", "*.md", "plain",
+    ]  # fmt: skip
 
 
 def test_console_blocks_split_into_commands() -> None:

@@ -98,8 +98,8 @@ def test_fedprox_fixed_point_on_quadratics() -> None:
     """Many local steps solve a_k (w − c_k) + μ (w − w_t) = 0; the server's map then has a linear fixed point."""
     a, c, mu = np.array([0.5, 2.0]), np.array([-1.0, 3.0]), 0.7
     population = quadratic_clients(a, c)
-    algorithm = FedProx(learning_rate=0.2, mu=mu, work=Phase(updates=200, batch_size=None))
-    limit = final(algorithm, population, quadratic_task(population), 200)
+    algorithm = FedProx(learning_rate=0.2, mu=mu, work=Phase(updates=90, batch_size=None))
+    limit = final(algorithm, population, quadratic_task(population), 30)  # errors shrink to 0.76^90 and 0.42^30
     share = a / (a + mu)
     np.testing.assert_allclose(limit, [(share * c).sum() / share.sum()], atol=1e-8)
 

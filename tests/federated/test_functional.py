@@ -14,6 +14,7 @@ from rivage.core.errors import ConfigError
 from rivage.core.seeding import Streams
 from rivage.data.population import Samples, Schema
 from rivage.federated.algorithm import Local, LocalWork, Phase, Pull
+from rivage.federated.batches import Position, Shuffler, batches
 from rivage.federated.executors.functional import Functional, Job
 from rivage.federated.fedavg import FedAvg
 from rivage.learning.losses import CROSS_ENTROPY
@@ -104,8 +105,10 @@ def test_phases_train_only_the_parameters_they_name() -> None:
 class Corrected(FedAvg):
     """Halves every gradient."""
 
+    scale: float = 0.5
+
     def correct(self, extra: Any, params: Tensor, gradients: Tensor) -> Tensor:
-        return 0.5 * gradients
+        return self.scale * gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,3 +172,84 @@ def test_losses_of_every_record_under_every_group() -> None:
     losses = Functional(TASK).losses(start(2), samples())
     for group, w in enumerate(start(2)):
         torch.testing.assert_close(losses[:, group], 0.5 * (X @ w - Y[:, 0]).square(), rtol=0, atol=1e-12)
+
+
+def test_each_group_may_be_pulled_by_a_strength_of_its_own() -> None:
+    work, anchor = LocalWork((WHOLE,), 0.1), torch.tensor([1.0, -2.0, 0.5]).double()
+    result = trained(Local(start(2), pull=Pull(torch.tensor([[0.0], [0.7]], dtype=torch.float64), anchor)), work)
+    assert torch.equal(result.params[0], trained(Local(start(2)), work).params[0])
+    assert torch.equal(result.params[1], trained(Local(start(2), pull=Pull(0.7, anchor)), work).params[1])
+
+
+def test_many_records_pass_in_pieces() -> None:
+    population = linear_clients((2500,))
+    data, executor = population.client(0).train, Functional(TASK)
+    x, y = TASK.tensors(data)
+    executor.bound.load(start()[0])
+    expected = executor.bound.losses(x, y).detach()
+    sizes: list[int] = []
+    executor.bound.module.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    torch.testing.assert_close(executor.losses(start(), data)[:, 0], expected, rtol=0, atol=1e-12)
+    assert len(executor.predictions(start()[0], x)) == 2500
+    assert max(sizes) <= 1024
+
+
+def test_gradients_are_counted_by_record_and_group() -> None:
+    assert trained(Local(start(2)), LocalWork((Phase(epochs=3, batch_size=4),), 0.1)).gradients == 2 * 3 * 9
+
+
+def test_the_expected_size_divides_smaller_batches_too() -> None:
+    """Nine records in batches of six: the last one has three, and counts half."""
+    one = Phase(batch_size=6, denominator="expected")
+    rows, _ = batches(one, 9, Shuffler(Streams(0).seed("batches", 0), 0), 0, Position())
+    w = start()[0].clone()
+    for batch in rows:
+        x, y = X[batch], Y[batch, 0]
+        w = w - 0.1 * x.T @ (x @ w - y) / 6
+    result = trained(Local(start()), LocalWork((one,), 0.1)).params[0]
+    torch.testing.assert_close(result, w, rtol=0, atol=1e-12)
+
+
+def test_an_empty_poisson_batch_counts_as_a_step_and_still_pulls() -> None:
+    data = samples().take(np.arange(2))
+    phase = Phase(updates=40, batch_size=1, batches="poisson", denominator="expected")
+    rows, _ = batches(phase, 2, Shuffler(Streams(0).seed("batches", 0), 0), 0, Position())
+    w, anchor = start()[0].clone(), torch.ones(3, dtype=torch.float64)
+    for batch in rows:
+        x, y = X[:2][batch], Y[:2][batch, 0]
+        w = w - 0.01 * (x.T @ (x @ w - y) + (w - anchor))
+    assert min(map(len, rows)) == 0
+    local = trained(Local(start(), pull=Pull(1.0, anchor)), LocalWork((phase,), 0.01), data=data)
+    assert local.steps == 40
+    torch.testing.assert_close(local.params[0], w, rtol=0, atol=1e-12)
+
+
+def test_pull_and_drift_act_in_the_joint_path_too() -> None:
+    work = LocalWork((WHOLE,), 0.1)
+
+    def job() -> Local:
+        return Local(start(2), pull=Pull(0.7, start(2) + 1), drift=start(2) * 0.1)
+
+    expected = trained(job(), work).params
+    torch.testing.assert_close(trained(job(), work, Corrected(scale=1.0)).params, expected, rtol=0, atol=1e-12)
+
+
+def test_buffers_move_in_the_joint_path_as_in_the_plain_one() -> None:
+    schema = Schema(input_shape=(3,), target="class", num_classes=2)
+    task = Task(lambda s: nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)), CROSS_ENTROPY, ACCURACY, schema)
+    x = np.random.default_rng(0).normal(5, 2, (6, 3)).astype(np.float32)
+    data = Samples(x, np.array([0, 1, 0, 1, 1, 0]), np.arange(6))
+    work = LocalWork((Phase(updates=3, batch_size=3),), 0.1)
+    plain = trained(Local(task.initial(0)[None]), work, task=task, data=data).params
+    for algorithm in (Stepped(), Corrected(scale=1.0)):
+        local = Local(task.initial(0)[None], extra={"count": torch.zeros(1)})
+        joint = trained(local, work, algorithm, task=task, data=data).params
+        torch.testing.assert_close(joint, plain, rtol=0, atol=1e-6)
+
+
+def test_losses_are_those_of_evaluation() -> None:
+    schema = Schema(input_shape=(3,), target="class", num_classes=2)
+    task = Task(lambda s: nn.Sequential(nn.Dropout(0.9), nn.Linear(3, 2)), CROSS_ENTROPY, ACCURACY, schema)
+    data = Samples(np.ones((8, 3), np.float32), np.zeros(8, np.int64), np.arange(8))
+    losses = Functional(task).losses(task.initial(0)[None], data)
+    assert torch.equal(losses, losses[:1].expand(8, 1))

@@ -33,6 +33,8 @@ def test_each_client_gets_the_columns_of_its_choice() -> None:
     assert judged["test"] == [0.8, 0.9]
     assert judged["validation_loss"] == [0.3, 0.1]
     assert judged["clients"] == choice["clients"] == [4, 7]
+    later = {**EVENTS, "fedavg": {**EVENTS["fedavg"], "round": 9}}
+    assert [event["round"] for event in compose(later, ["local", "fedavg"])] == [9, 9]
 
 
 def test_the_preference_is_the_populations() -> None:

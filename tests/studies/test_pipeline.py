@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_1samp
 
 from rivage.cli.app import main
 from rivage.core.certificates import CHECKS
@@ -44,7 +44,8 @@ def record(finished: RunRecord, tmp_path: Path) -> RunRecord:
 
 
 def test_the_summary_has_the_keys_of_the_contract(finished: RunRecord) -> None:
-    assert set(finished.summary) == {"run", "report", "methods", "certificates"}
+    assert set(finished.summary) == {"run", "hash", "report", "methods", "certificates"}
+    assert finished.summary["hash"] == finished.hash
     assert set(finished.summary["methods"]) == {"local", "fedavg", "fedavg+", "guarded"}
     for values in finished.summary["methods"].values():
         keys = {"metric", "mean", "bottom_decile", "share_worse_than_local", "bytes_up", "bytes_down", "seconds"}
@@ -94,15 +95,14 @@ def test_another_choice_than_the_rules_does_not_verify(record: RunRecord) -> Non
 
 def test_the_paired_test_is_students(finished: RunRecord) -> None:
     certificate = CHECKS.get("paired_difference")(finished, method="fedavg", reference="local", confidence=0.9)
-    pairs = [
-        (a, b)
-        for seed in finished.seeds
-        for a, b in zip(*(finished.trial(m, seed).final()["test"] for m in ("fedavg", "local")), strict=True)
-    ]
-    a, b = np.array(pairs).T
-    assert certificate.measured == pytest.approx(float((a - b).mean()))
-    p = ttest_rel(a, b, alternative="greater").pvalue
-    q = ttest_rel(a, b, alternative="less").pvalue
+    gains: dict[int, list[float]] = {}
+    for seed in finished.seeds:
+        ours, others = (finished.trial(m, seed).final() for m in ("fedavg", "local"))
+        for client, a, b in zip(ours["clients"], ours["test"], others["test"], strict=True):
+            gains.setdefault(client, []).append(a - b)
+    means = [np.mean(values) for values in gains.values()]
+    assert certificate.measured == pytest.approx(float(np.mean(means)))
+    p, q = (ttest_1samp(means, 0, alternative=side).pvalue for side in ("greater", "less"))
     assert certificate.verdict == ("holds" if min(p, q) < 0.1 else "no_power")
     assert ("worse" if q < p else "better") in certificate.claim
 
@@ -125,6 +125,16 @@ def test_starting_again_changes_nothing_and_fresh_starts_over(record: RunRecord)
     assert len([event for event in watcher if event["event"] == "round"]) == 2 * 2 * 4
 
 
+def test_a_finished_trial_of_other_data_is_refused_and_kept(record: RunRecord) -> None:
+    path = record.trial("fedavg", 0).folder / "record.jsonl"
+    fingerprint = record.trial("fedavg", 0).start["population"]["fingerprint"]
+    path.write_text(path.read_text().replace(fingerprint, "0" * len(fingerprint)))
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match=r"fedavg.*the data are not those.*--fresh"):
+        run_study(override_study(built_in(), SHORT), out=record.folder.parent)
+    assert path.read_bytes() == before
+
+
 def test_methods_of_one_seed_are_paired(finished: RunRecord) -> None:
     starts = finished.events("start", seed=0)
     assert len({event["population"]["fingerprint"] for event in starts}) == 1
@@ -140,7 +150,11 @@ def test_guarded_costs_what_its_candidates_cost_and_chooses_among_them(finished:
     assert guarded.bytes_up == sum(t.bytes_up for t in others)
     choice = guarded.events("choice")[0]
     final = guarded.final()
-    for row, name in enumerate(choice["chosen"]):
+    bundle = ModelBundle.load(guarded.folder / "models.safetensors")
+    assert bundle.newcomer is not None
+    for row, (client, name) in enumerate(zip(choice["clients"], choice["chosen"], strict=True)):
+        source = ModelBundle.load(finished.trial(name, 0).folder / "models.safetensors")
+        assert all((a == b).all() for a, b in zip(bundle.parts(client), source.parts(client), strict=True))
         assert final["test"][row] == finished.trial(name, 0).final()["test"][row]
 
 

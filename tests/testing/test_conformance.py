@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -101,7 +101,29 @@ class MixesBadly(FedAvg):
         return Predictor(state["params"][None], torch.tensor([0.5]))
 
 
+class MutatesMemory(FedAvg):
+    """Counts in the tensor that it remembers."""
+
+    def start(self, broadcast: State, memory: State, *rest: Any) -> Local:
+        local = super().start(broadcast, memory, *rest)
+        local.keep["rounds"] = memory.get("rounds", torch.zeros(1)).add_(1)
+        return local
+
+    def finish(self, local: Local, task: Any) -> Update:
+        return replace(super().finish(local, task), memory={"rounds": local.keep["rounds"]})
+
+
+class RemembersObjects(FedAvg):
+    """Keeps in memory what no file can hold."""
+
+    def finish(self, local: Local, task: Any) -> Update:
+        memory: Any = {"seen": [local.steps]}
+        return replace(super().finish(local, task), memory=memory)
+
+
 BROKEN = {
+    MutatesMemory: "leaves_its_inputs_alone",
+    RemembersObjects: "resumes",
     MutatesState: "leaves_its_inputs_alone",
     MutatesBroadcast: "leaves_its_inputs_alone",
     UsesGlobalGenerator: "repeats_with_its_seed",

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cyclopts import Parameter
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULTS", "Options", "certificate_rows", "logs", "number", "show", "stderr", "table"]
 
 _PIPE_WIDTH = 120  # columns of a table that goes to a file or another program
+_NAME_WIDTH = 32  # single words up to this length are never broken
 
 
 @Parameter(name="*")
@@ -100,7 +101,9 @@ def _draw(rows: Sequence[Sequence[str]]) -> None:
     drawing = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column, cells in enumerate(zip(*body, strict=True)):
         numeric = all(cell[:1].isdigit() or cell[:1] in "-–" for cell in cells)
-        drawing.add_column(header[column], justify="right" if numeric else "left", overflow="fold")
+        name = all(len(cell) <= _NAME_WIDTH and " " not in cell for cell in cells)
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        drawing.add_column(header[column], justify=justify, overflow="fold", no_wrap=name)
     for row in body:
         drawing.add_row(*map(Text, row))
     console.print(drawing)

@@ -129,7 +129,7 @@ class Lines:
 
     def _status(self) -> str:
         tally = self._tally
-        return f"{tally.label}: round {tally.rounds} of {tally.total}{_after(tally.score)}{_after(tally.text)}"
+        return f"{tally.label}: {tally.rounds} of {tally.total} rounds in all{_after(tally.score)}{_after(tally.text)}"
 
     def _print(self, text: str) -> None:
         self._last = self._clock()

@@ -14,15 +14,25 @@ if TYPE_CHECKING:
     from rivage.data.dataset import Dataset as Dataset
     from rivage.data.dataset import dataset_of as dataset_of
     from rivage.data.generative import GenerativePopulation as GenerativePopulation
+    from rivage.data.partition import IID as IID
     from rivage.data.partition import PARTITIONS as PARTITIONS
+    from rivage.data.partition import Dirichlet as Dirichlet
+    from rivage.data.partition import Pathological as Pathological
     from rivage.data.population import ClientData as ClientData
     from rivage.data.population import ClientIds as ClientIds
     from rivage.data.population import Population as Population
     from rivage.data.population import Samples as Samples
     from rivage.data.population import Schema as Schema
+    from rivage.data.readers import Digits as Digits
     from rivage.data.shifts import SHIFTS as SHIFTS
+    from rivage.data.tables import Tables as Tables
 
 _HOMES = {
+    "Tables": "tables",
+    "Pathological": "partition",
+    "IID": "partition",
+    "Dirichlet": "partition",
+    "Digits": "readers",
     "ArrayPopulation": "arrays",
     "Arrays": "dataset",
     "ClientData": "population",
@@ -42,6 +52,7 @@ _HOMES = {
 
 __all__ = [
     "DATASETS",
+    "IID",
     "PARTITIONS",
     "SHIFTS",
     "ArrayPopulation",
@@ -50,10 +61,14 @@ __all__ = [
     "ClientIds",
     "Columns",
     "Dataset",
+    "Digits",
+    "Dirichlet",
     "GenerativePopulation",
+    "Pathological",
     "Population",
     "Samples",
     "Schema",
+    "Tables",
     "build_population",
     "dataset_of",
 ]

@@ -145,9 +145,14 @@ class Cohort:
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """Adds ``strength · (w − anchor)`` to the gradient: a proximal term."""
+    """Adds ``strength · (w − anchor)`` to the gradient: a proximal term.
 
-    strength: float
+    Args:
+        strength: one for all groups, or one per group; 0 leaves a group alone.
+        anchor: one for all groups, or one per group.
+    """
+
+    strength: float | Float[Tensor, "groups 1"]
     anchor: Float[Tensor, "*groups dim"]
 
 
@@ -166,6 +171,7 @@ class Local:
         steps: number of SGD steps done (filled by the executor).
         records: number of training records held (filled by the executor).
         rate: step size used (filled by the executor).
+        gradients: number of records differentiated, over all steps and groups (filled by the executor).
     """
 
     params: Float[Tensor, "groups dim"]
@@ -178,6 +184,7 @@ class Local:
     steps: int = 0
     records: int = 0
     rate: float = 0.0
+    gradients: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,15 +193,17 @@ class Update:
 
     Args:
         payload: all that leaves the device; each vector with its own weight.
-        metrics: named numbers for the record, sent along.
+        metrics: named numbers, sent along; the record holds their mean over the cohort.
         memory: what stays on the device until it takes part again; None keeps what was there.
+        client: who sent it (filled by the engine).
         version: round of the broadcast this update answers (filled by the engine).
     """
 
     payload: Mapping[str, tuple[Tensor, float]]
     metrics: Mapping[str, float] = field(default_factory=dict)
     memory: State | None = None
-    version: int = 0
+    client: int = -1
+    version: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,12 +239,12 @@ class Algorithm(Protocol):
     needs: ClassVar[Literal["sum", "each"]]
     """``each`` wants single updates and is refused under secure aggregation."""
     needs_losses: ClassVar[bool]
-    """Whether `start` gets the loss of every local record at the broadcast."""
+    """Whether `start` and `adapt` get the loss of every local record under each row of the broadcast's ``params``."""
     federates: ClassVar[bool]
     """False for methods without exchange: no round is played, only `adapt` runs."""
 
-    def init(self, task: Task, streams: Streams) -> State:
-        """Server state before round 0."""
+    def init(self, task: Task, clients: int, streams: Streams) -> State:
+        """Server state before round 0; ``clients`` is how many may ever take part."""
         ...
 
     def select(self, state: State, candidates: Candidates, streams: Streams, task: Task) -> Cohort:
@@ -263,7 +272,11 @@ class Algorithm(Protocol):
         ...
 
     def aggregate(self, state: State, received: Any, task: Task) -> State:
-        """The next server state, from ``Mapping[str, Mean]`` or ``Sequence[Update]`` as `needs` says; never empty."""
+        """The next server state, from ``Mapping[str, Mean]`` or ``Sequence[Update]`` as `needs` says.
+
+        Called when at least one update was accepted. The mapping is empty after a round in which no client sent a
+        payload.
+        """
         ...
 
     def predictor(self, state: State, memory: State, local: Local | None, task: Task) -> Predictor:
@@ -276,8 +289,8 @@ class Adapts(Protocol):
     """Personalisation that trains before a prediction; newcomers get it too. Nothing is sent."""
 
     @property
-    def adaptation(self) -> LocalWork:
-        """What the executor runs on the job that `adapt` returns."""
+    def adaptation(self) -> LocalWork | None:
+        """What the executor runs on the job that `adapt` returns; None leaves the job as it is."""
         ...
 
     def adapt(
@@ -304,7 +317,10 @@ class Corrects(Protocol):
 
 @runtime_checkable
 class Steps(Protocol):
-    """An update rule of its own: vector algebra on the groups, given a gradient oracle for the current batch."""
+    """An update rule of its own: vector algebra on the groups, given a gradient oracle for the current batch.
+
+    Pull and drift are not applied, and `adapt`'s jobs go through it as well; ``extra`` can tell them apart.
+    """
 
     def step(
         self, extra: dict[str, Tensor], params: Tensor, gradient: Callable[[Tensor], Tensor], rate: float

@@ -43,7 +43,7 @@ class Averaging(ABC):
     learning_rate: float
     work: Phase
 
-    def init(self, task: Task, streams: Streams) -> State:
+    def init(self, task: Task, clients: int, streams: Streams) -> State:
         """One model, from the seed that all methods share."""
         return {"params": task.initial(streams.seed("model"))}
 
@@ -61,5 +61,5 @@ class Averaging(ABC):
         return Update({"params": (local.params[0], local.weight)})
 
     def aggregate(self, state: State, received: Mapping[str, Mean], task: Task) -> State:
-        """The weighted mean of what arrived."""
-        return {"params": received["params"].mean}
+        """The weighted mean of what arrived; the model stays where it was if all of that has weight 0."""
+        return {"params": received["params"].mean} if received["params"].weight > 0 else state

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -115,8 +115,8 @@ class Notebook:
             self.messages.append(message)
 
     def commit(self, snapshot: Snapshot) -> None:
-        """Keep the newest."""
-        self.snapshot = snapshot
+        """Keep the newest; the engine goes on writing into its own mapping of memories."""
+        self.snapshot = replace(snapshot, memories=dict(snapshot.memories))
 
 
 class Files:

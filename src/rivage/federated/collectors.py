@@ -20,16 +20,22 @@ class Plain:
 
     Args:
         each: keep single updates instead of summing.
+
+    Attributes:
+        count: updates taken in.
+        shapes: of their payload entries, which are alike; empty before the first.
     """
 
     def __init__(self, *, each: bool) -> None:
         self._each: list[Update] | None = [] if each else None
         self._means: dict[str, Mean] = {}
         self.count = 0
+        self.shapes: dict[str, torch.Size] = {}
 
     def add(self, update: Update) -> None:
         """Take in one update; call in the cohort's order, which fixes the rounding."""
         self.count += 1
+        self.shapes = self.shapes or {name: vector.shape for name, (vector, _) in update.payload.items()}
         if self._each is not None:
             self._each.append(update)
             return

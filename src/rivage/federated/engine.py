@@ -9,31 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from rivage.core.errors import ProtocolError, RivageError
-from rivage.core.messages import Message, Payload
+from rivage.core.errors import ProtocolError, require
+from rivage.core.messages import Message
 from rivage.core.seeding import Streams
 from rivage.data.population import ClientIds, Population, called
 from rivage.federated.algorithm import Algorithm, Cohort, State, Update
 from rivage.federated.checkpoint import Journal, Memory, Notebook, Snapshot
 from rivage.federated.cohorts import Candidates, Permutation
 from rivage.federated.collectors import Plain
-from rivage.federated.evaluation import Evaluation, Evaluator
-from rivage.federated.executors.functional import Functional, Job
-from rivage.learning.params import to_numpy
+from rivage.federated.evaluation import Evaluation, Evaluator, naming
+from rivage.federated.exchange import as_payload, average, broadcast_message, fault_of, roster, traffic, update_message
+from rivage.federated.executors.functional import Functional, Job, one_thread
 from rivage.learning.task import Task
 
 __all__ = ["Outcome", "Trial", "run"]
 
-SERVER = "server"
-_LISTED = 1000  # cohorts up to this size are written out in the record, larger ones as a digest
 _JUDGED = 10_000  # populations up to this size are evaluated whole, larger ones on so many clients / 10
 
 Observe = Callable[[Mapping[str, Any]], None]
@@ -67,6 +63,12 @@ class Trial:
     unseen: ClientIds = field(default_factory=lambda: np.empty(0, np.int64))
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        require(self.rounds, "rounds", least=0)
+        require(self.every, "every", least=1)
+        if self.cohort is not None:
+            require(self.cohort, "cohort", least=1)
+
     @property
     def planned(self) -> int:
         """Rounds that will be played."""
@@ -88,6 +90,7 @@ class Trial:
             "algorithm": repr(self.algorithm),
             "population": self.population.fingerprint,
             "layout": self.task.layout.as_json(),
+            "learns": [self.task.loss.name, self.task.metric.name, str(self.task.dtype)],
             "rounds": self.planned,
             "cohort": self.cohort,
             "seed": self.seed,
@@ -123,7 +126,8 @@ def run(trial: Trial, journal: Journal | None = None, observe: Observe = lambda 
     Raises:
         ProtocolError: when no update of a round is usable.
     """
-    return _Session(trial, Notebook() if journal is None else journal, observe).play()
+    with one_thread():
+        return _Session(trial, Notebook() if journal is None else journal, observe).play()
 
 
 class _Session:
@@ -149,15 +153,16 @@ class _Session:
             self._record(event)
             done = number + 1
             if done % self.trial.every == 0 and done < self.trial.planned:
-                self._evaluate(done)
+                self._evaluate(done, keep=False)
             self.journal.timing(round=number, seconds=time.perf_counter() - started)
             self.journal.commit(Snapshot(done, self.state, self.memories))
-        seen, unseen = self._evaluate(self.trial.planned)
+        seen, unseen = self._evaluate(self.trial.planned, keep=True)
         return Outcome(self.state, seen, unseen)
 
     def _begin(self) -> None:
         trial = self.trial
-        self.state = trial.algorithm.init(trial.task, self.streams)
+        clients = trial.population.size - len(trial.unseen)
+        self.state = trial.algorithm.init(trial.task, clients, self.streams)
         setup = trial.population.setup
         self._record(
             {
@@ -169,7 +174,7 @@ class _Session:
                 **trial.facts,
             }
         )
-        self._record({"event": "setup", "messages": len(setup), **_traffic(setup)})
+        self._record({"event": "setup", "messages": len(setup), **traffic(setup)})
         for message in setup:
             self.journal.message(message)
 
@@ -183,25 +188,30 @@ class _Session:
         streams = self.streams.child("round", number)
         candidates = Candidates(trial.population, number, trial.cohort, trial.unseen)
         cohort = trial.algorithm.select(self.state, candidates, streams, trial.task)
+        self._require_cohort(cohort, number)
         arrives = trial.population.completes(cohort.ids, number)
         collector = Plain(each=trial.algorithm.needs == "each")
         rejected: list[dict[str, Any]] = []
-        traffic = {"bytes_up": 0, "bytes_down": 0}
-        shared, payload = None, _arrays(None)
+        tally = {"bytes_up": 0, "bytes_down": 0, "gradients": 0}
+        metrics: dict[str, list[float]] = {}
+        shared, payload = None, as_payload(None)
         for client, weight, arrived in zip(cohort.ids.tolist(), cohort.weights.tolist(), arrives, strict=True):
             down = trial.algorithm.broadcast(self.state, client, trial.task)
             if down is not shared:  # one object for all clients is turned into one payload
-                shared, payload = down, _arrays(down)
-            traffic["bytes_down"] += self._send(_down(number, client, payload))
+                shared, payload = down, as_payload(down)
+            tally["bytes_down"] += self._send(broadcast_message(number, client, payload))
             if not arrived:
                 continue
-            update, memory = self._client(cohort, client, weight, down, number, streams)
-            traffic["bytes_up"] += self._send(_up(number, client, update))
-            fault = _fault(update, trial.task.dimension)
+            update, memory, gradients = self._client(cohort, client, weight, down, number, streams)
+            tally["gradients"] += gradients
+            tally["bytes_up"] += self._send(update_message(number, client, update))
+            fault = fault_of(update, trial.task.dimension, collector.shapes)
             if fault:
                 rejected.append({"client": client, "reason": fault})
                 continue
             collector.add(update)
+            for name, value in update.metrics.items():
+                metrics.setdefault(name, []).append(float(value))
             if memory is not None:
                 self.memories[client] = memory
         self._require_one(number, collector.count, rejected)
@@ -211,11 +221,30 @@ class _Session:
         return {
             "event": "round",
             "round": number,
-            "cohort": _roster(cohort.ids),
-            "lost": _roster(lost),
+            "cohort": roster(cohort.ids),
+            "lost": roster(lost),
             "rejected": rejected,
-            **traffic,
+            "metrics": {name: average(values) for name, values in metrics.items()},
+            **tally,
         }
+
+    def _require_cohort(self, cohort: Cohort, number: int) -> None:
+        """Refuse what no `select` may return: it would train on clients that are kept apart, or twice on one."""
+        ids, weights = cohort.ids, cohort.weights
+        faults = {
+            f"{len(ids)} clients and {len(weights)} weights": len(ids) != len(weights),
+            "a client twice": len(np.unique(ids)) != len(ids),
+            "a client that is not registered": bool(((ids < 0) | (ids >= self.trial.population.size)).any()),
+            "an unseen client": bool(np.isin(ids, self.trial.unseen).any()),
+            "a weight that is negative or not finite": not bool((np.isfinite(weights) & (weights >= 0)).all()),
+        }
+        found = [fault for fault, present in faults.items() if present]
+        if found:
+            raise ProtocolError(
+                f"select returned {' and '.join(found)}",
+                where=f'method "{self.trial.name}", seed {self.trial.seed}, round {number}',
+                mend="Return distinct ids that candidates.eligible lets through, and one weight >= 0 for each.",
+            )
 
     def _client(
         self,
@@ -225,8 +254,8 @@ class _Session:
         down: State | None,
         number: int,
         streams: Streams,
-    ) -> tuple[Update, Memory | None]:
-        """One client's round: start, train, finish. The memory is None when nothing changed."""
+    ) -> tuple[Update, Memory | None, int]:
+        """One client's round: start, train, finish. Also its memory, None when nothing changed, and its gradients."""
         trial = self.trial
         algorithm, task = trial.algorithm, trial.task
         data = trial.population.client(client, number)
@@ -238,13 +267,13 @@ class _Session:
         local.weight = weight
         job = Job(client, local, data.train, memory.position)
         if cohort.work is not None:
-            with _naming(self._place(number, client)):
+            with naming(self._place(number, client)):
                 self.executor.train(algorithm, cohort.work, [job], self.streams.child("train"), number)
-        update = algorithm.finish(local, task)
+        update = replace(algorithm.finish(local, task), client=client, version=number)
         if update.memory is None and job.position == memory.position:
-            return update, None
+            return update, None, local.gradients
         values = memory.values if update.memory is None else update.memory
-        return update, Memory(values, job.position)
+        return update, Memory(values, job.position), local.gradients
 
     def _send(self, message: Message | None) -> int:
         if message is None:
@@ -266,7 +295,7 @@ class _Session:
         who = called(self.trial.population, client)
         return f'method "{self.trial.name}", seed {self.trial.seed}, round {number}, {who}'
 
-    def _evaluate(self, done: int) -> tuple[Evaluation, Evaluation | None]:
+    def _evaluate(self, done: int, *, keep: bool) -> tuple[Evaluation, Evaluation | None]:
         started = time.perf_counter()
         judged, unseen = self.trial.judged, self.trial.unseen
         groups = {"seen": judged[~np.isin(judged, unseen)], "unseen": unseen}
@@ -274,66 +303,8 @@ class _Session:
         results = {}
         for group, ids in groups.items():
             if len(ids):
-                results[group] = self.evaluator.evaluate(self.state, values, ids.tolist(), done, group)
+                with naming(f'method "{self.trial.name}", seed {self.trial.seed}, evaluation after round {done}'):
+                    results[group] = self.evaluator.evaluate(self.state, values, ids.tolist(), done, group, keep=keep)
                 self._record(results[group].event())
         self.journal.timing(evaluation=done, seconds=time.perf_counter() - started)
         return results["seen"], results.get("unseen")
-
-
-@contextmanager
-def _naming(where: str) -> Iterator[None]:
-    """What fails inside a model's own code says at which client."""
-    try:
-        yield
-    except RivageError as error:
-        raise error.at(where) from error
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise ProtocolError(
-            f"training failed ({type(error).__name__}: {error})",
-            where=where,
-            mend="Check the model on a batch of this client; batch norm, for one, cannot train on a single record.",
-        ) from error
-
-
-def _arrays(state: State | None) -> Payload:
-    return {name: to_numpy(value) for name, value in (state or {}).items()}
-
-
-def _down(number: int, client: int, payload: Payload) -> Message | None:
-    if not payload:
-        return None
-    return Message(round=number, sender=SERVER, receiver=f"client:{client}", kind="broadcast", payload=payload)
-
-
-def _up(number: int, client: int, update: Update) -> Message | None:
-    """Vectors, their weights and the metrics: all that leaves the device."""
-    payload = {name: to_numpy(vector) for name, (vector, _) in update.payload.items()}
-    payload |= {f"{name}.weight": np.array([weight]) for name, (_, weight) in update.payload.items()}
-    payload |= {f"metric.{name}": np.array([float(value)]) for name, value in update.metrics.items()}
-    if not payload:
-        return None
-    return Message(round=number, sender=f"client:{client}", receiver=SERVER, kind="update", payload=payload)
-
-
-def _fault(update: Update, dimension: int) -> str | None:
-    """Why an update cannot be used; None when it can."""
-    for name, (vector, weight) in update.payload.items():
-        if not (np.isfinite(weight) and weight >= 0):
-            return f"{name} with weight {weight}"
-        if name == "params" and vector.shape[-1] != dimension:
-            return f"{name} of shape {tuple(vector.shape)} where {dimension} parameters were expected"
-        if not bool(torch.isfinite(vector).all()):
-            return f"{name} with norm {float(torch.linalg.vector_norm(vector))} after local training"
-    return None
-
-
-def _roster(ids: ClientIds) -> Any:
-    if len(ids) <= _LISTED:
-        return ids.tolist()
-    digest = hashlib.blake2b(ids.astype("<i8").tobytes(), digest_size=16).hexdigest()
-    return {"count": len(ids), "digest": digest}
-
-
-def _traffic(messages: tuple[Message, ...]) -> dict[str, int]:
-    up = sum(message.nbytes for message in messages if message.receiver == SERVER)
-    return {"bytes_up": up, "bytes_down": sum(message.nbytes for message in messages) - up}

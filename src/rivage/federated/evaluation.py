@@ -7,7 +7,8 @@ per client, so that means, deciles and comparisons with Local can be recomputed 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,14 +16,14 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from rivage.core.errors import ProtocolError
+from rivage.core.errors import ProtocolError, RivageError
 from rivage.core.seeding import Streams
 from rivage.data.population import ClientData, Population, Samples, called
 from rivage.federated.algorithm import Adapts, Algorithm, Local, Predictor, State
 from rivage.federated.executors.functional import Functional, Job
 from rivage.learning.params import to_numpy
 
-__all__ = ["Evaluation", "Evaluator"]
+__all__ = ["Evaluation", "Evaluator", "naming"]
 
 
 @dataclass(slots=True)
@@ -36,7 +37,7 @@ class Evaluation:
             record counts; None where undefined (no records, AUROC of one class).
         skipped: clients without test records; they stand in the columns with None.
         pooled: metric over all predictions together, for metrics that exist only so.
-        predictors: the personal models, by client.
+        predictors: the personal models, by client, where they were to be kept.
     """
 
     round: int
@@ -69,21 +70,36 @@ class Evaluator:
     streams: Streams
 
     def evaluate(
-        self, state: State, memories: Mapping[int, State], clients: Iterable[int], round: int, group: str
+        self,
+        state: State,
+        memories: Mapping[int, State],
+        clients: Iterable[int],
+        round: int,
+        group: str,
+        *,
+        keep: bool,
     ) -> Evaluation:
-        """Judge ``clients``; O(records) forward passes, plus what `adapt` trains."""
+        """Judge ``clients``; O(records) forward passes, plus what `adapt` trains.
+
+        With ``keep`` the personal models stay in memory, up to D numbers for each client.
+        """
         result = Evaluation(round, group)
+        metric = self.executor.task.metric
         rows: list[dict[str, Any]] = []
         pool: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
         for client in clients:
             data = self.population.client(client, round)
-            predictor = self._personal(state, memories.get(client, {}), data, round)
-            result.predictors[client] = predictor
-            rows.append(self._row(predictor, data, pool))
+            with naming(called(self.population, client)):
+                predictor = self._personal(state, memories.get(client, {}), data, round)
+                row, predictions = self._row(predictor, data)
+            rows.append(row)
+            if keep:
+                result.predictors[client] = predictor
+            if metric.kind == "pooled" and predictions is not None:
+                pool.append((predictions, data.test.y))
             result.skipped += len(data.test) == 0
         result.columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else {})}
-        metric = self.executor.task.metric
-        if metric.kind == "pooled" and pool:
+        if pool:
             result.pooled = self.executor.task.score(
                 np.concatenate([predictions for predictions, _ in pool]),
                 np.concatenate([targets for _, targets in pool]),
@@ -99,17 +115,15 @@ class Evaluator:
                 losses = self.executor.losses(down["params"].reshape(-1, task.dimension), data.train)
             streams = self.streams.child("adapt")
             local = algorithm.adapt(state, memory, data, losses, streams.child("client", data.id, round), task)
-            if local is not None:
-                job = Job(data.id, local, data.train)
-                self.executor.train(algorithm, algorithm.adaptation, [job], streams, round)
+            if local is not None and (work := algorithm.adaptation) is not None:
+                self.executor.train(algorithm, work, [Job(data.id, local, data.train)], streams, round)
         return algorithm.predictor(state, memory, local, task)
 
-    def _row(self, predictor: Predictor, data: ClientData, pool: list[Any]) -> dict[str, Any]:
-        test, predictions = self._judge(predictor, data.test, data.id)
-        validation, _ = self._judge(predictor, data.validation, data.id)
-        if predictions is not None:
-            pool.append((predictions, data.test.y))
-        return {
+    def _row(self, predictor: Predictor, data: ClientData) -> tuple[dict[str, Any], np.ndarray[Any, Any] | None]:
+        """One client's entries of the columns, and its predictions on test records."""
+        test, predictions = self._judge(predictor, data.test)
+        validation, _ = self._judge(predictor, data.validation)
+        row = {
             "clients": data.id,
             "test": test["metric"],
             "test_loss": test["loss"],
@@ -119,9 +133,10 @@ class Evaluator:
             "validation_se": validation["se"],
             "validation_size": len(data.validation),
         }
+        return row, predictions
 
     def _judge(
-        self, predictor: Predictor, samples: Samples, client: int
+        self, predictor: Predictor, samples: Samples
     ) -> tuple[dict[str, float | None], np.ndarray[Any, Any] | None]:
         if len(samples) == 0:
             return {"metric": None, "loss": None, "se": None}, None
@@ -132,7 +147,6 @@ class Evaluator:
         if not np.isfinite(outputs).all():
             raise ProtocolError(
                 "the personal model predicts numbers that are not finite",
-                where=f"{called(self.population, client)}, evaluation",
                 mend="Lower learning_rate: its training diverged.",
             )
         spread = losses.std(ddof=1) / len(losses) ** 0.5 if len(losses) > 1 else np.nan
@@ -146,16 +160,29 @@ class Evaluator:
     def _predict(self, predictor: Predictor, samples: Samples) -> Float[Tensor, "records *output"]:
         """Σ_m mix_m · prediction_m: probabilities or real outputs are mixed, never logits."""
         x, _ = self.executor.task.tensors(samples)
-        bound = self.executor.bound
         total: Tensor | None = None
         for params, share in zip(predictor.params, predictor.mix, strict=True):
             if share == 0:
                 continue
-            bound.load(params)
-            part = bound.predictions(x) * share
+            part = self.executor.predictions(params, x) * share
             total = part if total is None else total + part
         assert total is not None, "a mix sums to one"
         return total
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """What fails inside a model's own code says where."""
+    try:
+        yield
+    except RivageError as error:
+        raise error.at(where) from error
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ProtocolError(
+            f"the model failed ({type(error).__name__}: {error})",
+            where=where,
+            mend="Check the model on a batch of this client; batch norm, for one, cannot train on a single record.",
+        ) from error
 
 
 def _finite(value: float | None) -> float | None:

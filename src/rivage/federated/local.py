@@ -70,7 +70,7 @@ class Local:
         require(self.learning_rate, "learning_rate", above=0)
         require(self.epochs, "epochs", least=1)
 
-    def init(self, task: Task, streams: Streams) -> State:
+    def init(self, task: Task, clients: int, streams: Streams) -> State:
         """The start that all methods share."""
         return {"params": task.initial(streams.seed("model"))}
 

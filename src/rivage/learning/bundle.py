@@ -143,6 +143,11 @@ class ModelBundle:
             )
         return model
 
+    def parts(self, client: int | None) -> tuple[Float[ndarray, "groups dim"], Float[ndarray, "groups"]]:
+        """Parameter vectors and mix of a client's model (None: of a newcomer), as `collect` takes them."""
+        personal = self.personal(client)
+        return self.vectors[list(personal.rows)], np.array(personal.mix)
+
     def task(self, model: Callable[..., Any] | None = None) -> Task:
         """The task the vectors belong to.
 

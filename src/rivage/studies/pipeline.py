@@ -182,7 +182,11 @@ class _Stage:
         """What the user should read before the run."""
         yield f"{self.population.size:,} clients, {self.task.dimension:,} parameters"
         for key, value in self.population.notes.items():
-            yield f"{key.replace('_', ' ')}: {value}"
+            label = key.replace("_", " ")
+            if isinstance(value, Mapping):
+                yield from (f"{label}, {name}: {text}" for name, text in value.items())
+            else:
+                yield f"{label}: {value}"
         if self.study.run.log is None and self.policy().keeps == "meta":
             yield 'the message log would exceed 256 MiB: payloads are left out (set run.log = "all" to keep them)'
 
@@ -212,7 +216,10 @@ def _play(stage: _Stage, method: Method, record: RunRecord, observer: Observer) 
     folder = record.trial_folder(method.name, stage.seed)
     trial = stage.trial(method.name, method)
     observer.on_event({"event": "trial", "method": method.name, "seed": stage.seed, "rounds": trial.planned})
-    if not TrialRecord.open(folder).finished:
+    done = TrialRecord.open(folder)
+    if done.finished:
+        _require_same_data(stage, done)
+    else:
         with Files(folder, stage.policy(), stage.header(method)) as journal:
             outcome = run(trial, journal, observer.on_event)
             notice = _save_models(stage, method, trial, outcome, folder / MODELS)
@@ -220,6 +227,16 @@ def _play(stage: _Stage, method: Method, record: RunRecord, observer: Observer) 
                 observer.on_event({"event": "notice", "text": notice})
             journal.event({"event": "end", "rounds": trial.planned})
     observer.on_event({"event": "trial_end", "method": method.name, "seed": stage.seed})
+
+
+def _require_same_data(stage: _Stage, done: TrialRecord) -> None:
+    """Refuse to mix trials of data that have changed since; what is unfinished is refused by its checkpoint."""
+    if done.start["population"]["fingerprint"] != stage.population.fingerprint:
+        raise ConfigError(
+            "the data are not those this trial was finished with",
+            where=str(done.folder),
+            mend="Restore the data, or start anew with --fresh.",
+        )
 
 
 def _save_models(stage: _Stage, method: Method, trial: Trial, outcome: Outcome, path: Path) -> str:
@@ -278,8 +295,36 @@ def _guard(stage: _Stage, name: str, guarded: Guarded, record: RunRecord) -> Non
     for events in filter(None, evaluations.values()):
         for event in compose(events, among):
             trial.append(event)
+    _save_chosen(stage, method, trial, candidates)
     trial.append_timing({"evaluation": 0, "seconds": sum(t.seconds for t in candidates.values())})
     trial.append({"event": "end", "rounds": 0})
+
+
+def _save_chosen(stage: _Stage, method: Method, trial: TrialRecord, candidates: Mapping[str, TrialRecord]) -> None:
+    """One bundle with every client's chosen model; newcomers get the preferred candidate that has a general model."""
+    paths = {name: candidate.folder / MODELS for name, candidate in candidates.items()}
+    if not all(path.exists() for path in paths.values()):
+        return  # a candidate's models were too large to be saved
+    bundles = {name: ModelBundle.load(path) for name, path in paths.items()}
+    chosen = {
+        client: bundles[name]
+        for choice in trial.events("choice")
+        for client, name in zip(choice["clients"], choice["chosen"], strict=True)
+    }
+    general = (bundles[name] for name in trial.events("choice")[0]["among"] if bundles[name].newcomer is not None)
+    source = next(general, None)
+    ModelBundle.collect(
+        ((client, *bundle.parts(client), bundle.personal(client).score) for client, bundle in chosen.items()),
+        newcomer=None if source is None else source.parts(None),
+        settings=stage.study.task,
+        task=stage.task,
+        provenance=Provenance(
+            run=stage.population.fingerprint,
+            method=method.name,
+            seed=stage.seed,
+            references=(asdict(method.algorithm.reference),),
+        ),
+    ).save(trial.folder / MODELS)
 
 
 def _last(candidates: Mapping[str, TrialRecord], group: str) -> dict[str, Any]:
@@ -309,6 +354,7 @@ def _summary(record: RunRecord, certificates: list[Certificate]) -> dict[str, An
     page = record.folder / "report.html"
     return {
         "run": str(record.folder),
+        "hash": record.hash,
         "report": str(page) if page.exists() else None,
         "methods": summarize(record),
         "certificates": [certificate.as_dict() for certificate in certificates],

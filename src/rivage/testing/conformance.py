@@ -33,7 +33,7 @@ from rivage.federated.cohorts import Candidates
 from rivage.federated.collectors import Plain
 from rivage.federated.engine import Trial, run
 from rivage.federated.executors.functional import Functional, Job
-from rivage.learning.params import to_numpy
+from rivage.learning.params import from_numpy, to_numpy
 from rivage.testing.toys import Clients, linear_clients, linear_task
 
 __all__ = ["Battery", "Finding", "check_algorithm"]
@@ -184,8 +184,13 @@ def _resumes(algorithm: Any) -> None:
         notebook = Notebook()
         run(replace(_trial(algorithm), rounds=stop), notebook)
         assert notebook.snapshot is not None
-        state = {name: torch.from_numpy(v) for name, v in _through_a_file(notebook.snapshot.state).items()}
-        notebook.snapshot = replace(notebook.snapshot, state=state)
+        memories = {
+            client: replace(memory, values=_through_a_file(memory.values))
+            for client, memory in notebook.snapshot.memories.items()
+        }
+        notebook.snapshot = replace(
+            notebook.snapshot, state=_through_a_file(notebook.snapshot.state), memories=memories
+        )
         resumed = run(_trial(algorithm), notebook)
         assert _equal(resumed.state, whole.state), f"stopped after round {stop}, it ends elsewhere"
         assert resumed.seen.columns == whole.seen.columns, f"stopped after round {stop}, it predicts otherwise"
@@ -204,18 +209,25 @@ def _leaves_its_inputs_alone(algorithm: Any) -> None:
         updates = [
             _exchange(algorithm, client, population, task, executor, state, cohort, guarded) for client in cohort.ids
         ]
+        kept = {update.client: update.memory or {} for update in updates}
+        for update in updates:  # a second time, now with something to remember
+            with _unchanged({"memory": kept[update.client]}, "a later round"):
+                _exchange(
+                    algorithm, update.client, population, task, executor, state, cohort, guarded, kept[update.client]
+                )
         received = _collect(algorithm, updates)
         with _unchanged(guarded, "aggregate"):
             state = dict(algorithm.aggregate(state, received, task))
-        guarded["state"] = state
-    local = None
+        guarded |= {"state": state, "memory": kept[0]}
+    local, memory = None, guarded.get("memory", {})
     if adapting is not None:
+        losses = _losses(algorithm, algorithm.broadcast(state, 0, task), executor, data)
         with _unchanged(guarded, "adapt"):
-            local = adapting.adapt(state, {}, data, None, Streams(0), task)
-            if local is not None:
+            local = adapting.adapt(state, memory, data, losses, Streams(0), task)
+            if local is not None and adapting.adaptation is not None:
                 executor.train(algorithm, adapting.adaptation, [Job(0, local, data.train)], Streams(0), 0)
     with _unchanged(guarded, "predictor"):
-        algorithm.predictor(state, {}, local, task)
+        algorithm.predictor(state, memory, local, task)
 
 
 def _does_not_depend_on_the_order_of_updates(algorithm: Any) -> None:
@@ -234,8 +246,7 @@ def _does_not_depend_on_the_order_of_updates(algorithm: Any) -> None:
 def _keeps_its_state_in_files(algorithm: Any) -> None:
     """State is a mapping of names to tensors, and comes back from a file unchanged."""
     _, _, _, state = _stage(algorithm)
-    loaded = _through_a_file(state)
-    assert all((to_numpy(value) == loaded[name]).all() for name, value in state.items()), "state changed in a file"
+    assert _equal(state, _through_a_file(state)), "state changed in a file"
 
 
 def _predicts_for_everyone(algorithm: Any) -> None:
@@ -291,7 +302,7 @@ def _record(algorithm: Algorithm) -> list[dict[str, Any]]:
 def _stage(algorithm: Algorithm) -> tuple[Clients, Any, Functional, dict[str, Tensor]]:
     population = linear_clients()
     task = linear_task(population)
-    return population, task, Functional(task), dict(algorithm.init(task, Streams(0)))
+    return population, task, Functional(task), dict(algorithm.init(task, population.size, Streams(0)))
 
 
 def _candidates(population: Clients) -> Candidates:
@@ -307,6 +318,7 @@ def _exchange(
     state: Mapping[str, Tensor],
     cohort: Any,
     guarded: dict[str, Any],
+    memory: Mapping[str, Tensor] | None = None,
 ) -> Update:
     """One client's round, hook by hook, with watched inputs."""
     client = int(client)
@@ -314,16 +326,23 @@ def _exchange(
     with _unchanged(guarded, "broadcast"):
         down = algorithm.broadcast(state, client, task) or {}
     watched = {**guarded, "broadcast": down, "data": {"x": data.train.x, "y": data.train.y}}
-    losses = executor.losses(down["params"].reshape(-1, task.dimension), data.train) if algorithm.needs_losses else None
+    losses = _losses(algorithm, down, executor, data)
     with _unchanged(watched, "start"):
-        local = algorithm.start(down, {}, data, losses, Streams(0).child("client", client), task)
+        local = algorithm.start(down, memory or {}, data, losses, Streams(0).child("client", client), task)
     local.weight = float(cohort.weights[cohort.ids.tolist().index(client)])
     if cohort.work is not None:
         with _unchanged(watched, "training"):
             executor.train(algorithm, cohort.work, [Job(client, local, data.train)], Streams(0), 0)
     with _unchanged(watched, "finish"):
         update: Update = algorithm.finish(local, task)
-    return update
+    return replace(update, client=client)
+
+
+def _losses(algorithm: Any, down: Mapping[str, Tensor] | None, executor: Functional, data: Any) -> Tensor | None:
+    """What the engine hands to `start` and `adapt`."""
+    if not (algorithm.needs_losses and down):
+        return None
+    return executor.losses(down["params"].reshape(-1, executor.task.dimension), data.train)
 
 
 def _collect(algorithm: Any, updates: list[Update]) -> Any:
@@ -333,9 +352,9 @@ def _collect(algorithm: Any, updates: list[Update]) -> Any:
     return collector.result()
 
 
-def _through_a_file(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    tensors = {name: to_numpy(value) for name, value in state.items()}
-    return decode(encode(tensors))
+def _through_a_file(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    arrays = decode(encode({name: to_numpy(value) for name, value in state.items()}))
+    return {name: from_numpy(array) for name, array in arrays.items()}
 
 
 def _equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:

@@ -10,6 +10,8 @@ module itself and never pulled, drifted or corrected.
 
 Groups of a job are trained one after the other, unless the algorithm brings its own `step` or `correct`, which see
 all groups at once.
+
+Small steps lose time on several threads, and sums must not depend on their number: callers hold `one_thread`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -29,7 +32,9 @@ from rivage.federated.algorithm import Algorithm, Corrects, Local, LocalWork, Ph
 from rivage.federated.batches import Position, Shuffler, batches
 from rivage.learning.task import Task
 
-__all__ = ["Functional", "Job"]
+__all__ = ["Functional", "Job", "one_thread"]
+
+_CHUNK = 1024  # records per forward pass without gradients: bounds the memory of their activations
 
 
 @dataclass(slots=True)
@@ -50,7 +55,7 @@ class Job:
 
 
 class Functional:
-    """Trains jobs in this process, on one thread.
+    """Trains jobs in this process.
 
     Args:
         task: what is learnt.
@@ -59,6 +64,7 @@ class Functional:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.bound = task.bind()
+        self._keys: dict[tuple[Streams, int], int] = {}
 
     def losses(self, params: Float[Tensor, "groups dim"], samples: Samples) -> Float[Tensor, "records groups"]:
         """Loss of every record under every group's parameters, in evaluation mode, without gradients."""
@@ -68,34 +74,62 @@ class Functional:
         with torch.no_grad():
             for row in params:
                 self.bound.load(row)
-                columns.append(self.bound.losses(x, y))
+                parts = zip(torch.split(x, _CHUNK), torch.split(y, _CHUNK), strict=True)
+                columns.append(torch.cat([self.bound.losses(*part) for part in parts]))
         return torch.stack(columns, dim=1)
 
+    def predictions(self, params: Float[Tensor, "dim"], x: Tensor) -> Float[Tensor, "records *output"]:
+        """What one model predicts, without gradients."""
+        self.bound.load(params)
+        return torch.cat([self.bound.predictions(part) for part in torch.split(x, _CHUNK)])
+
     def train(self, algorithm: Algorithm, work: LocalWork, jobs: Sequence[Job], streams: Streams, round: int) -> None:
-        """Run ``work`` on every job, in place: params, extra, steps, records, rate and loader position.
+        """Run ``work`` on every job, in place: what the executor fills of its `Local`, and the loader's position.
 
         Results depend on (streams, client, round) only, never on the other jobs.
         """
-        keys = [streams.seed("batches", number) for number in range(len(work.phases))]
-        noise = streams.child("noise", round)
-        with _private_generator(), _one_thread(), torch.no_grad():
+        keys = [self._key(streams, number) for number in range(len(work.phases))]
+        with torch.no_grad():
             self.bound.module.train()
             for job in jobs:
-                if self.bound.stochastic:
-                    torch.manual_seed(noise.seed(job.client))
-                self._train(algorithm, work, job, keys, round)
+                with self._noise(streams, round, job.client):
+                    self._train(algorithm, work, job, keys, round)
+
+    def _key(self, streams: Streams, phase: int) -> int:
+        """Key of a phase's batches, the same in every round: deriving it costs as much as a small step."""
+        if (streams, phase) not in self._keys:
+            self._keys[streams, phase] = streams.seed("batches", phase)
+        return self._keys[streams, phase]
+
+    @contextmanager
+    def _noise(self, streams: Streams, round: int, client: int) -> Iterator[None]:
+        """Layers such as dropout draw from torch's global generator: lend it to them and put it back."""
+        if not self.bound.stochastic:
+            yield
+            return
+        device = self.task.device
+        generator = (
+            torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
+        )
+        before = generator.get_state()
+        generator.manual_seed(streams.seed("noise", round, client))
+        try:
+            yield
+        finally:
+            generator.set_state(before)
 
     def _train(self, algorithm: Algorithm, work: LocalWork, job: Job, keys: Sequence[int], round: int) -> None:
         local = job.local
         local.params = local.params.clone()  # the broadcast is shared by the cohort
         local.records, local.rate = len(job.samples), work.learning_rate
         x, y = self.task.tensors(job.samples)
+        joint = hasattr(algorithm, "step") or hasattr(algorithm, "correct")  # isinstance on a protocol costs 20 µs
         for phase, key in zip(work.phases, keys, strict=True):
             rows, job.position = batches(phase, len(job.samples), Shuffler(key, job.client), round, job.position)
             steps = [torch.from_numpy(batch).to(x.device) for batch in rows]
             local.steps += len(steps)
-            if isinstance(algorithm, Corrects | Steps):
-                self._joint(algorithm, phase, local, x, y, steps)
+            if joint:
+                self._joint(cast("Corrects | Steps", algorithm), phase, local, x, y, steps)
             else:
                 self._separate(phase, local, x, y, steps)
 
@@ -114,7 +148,9 @@ class Functional:
     def _signals(part: Tensor, span: slice, local: Local, group: int) -> None:
         """Pull and drift on one stretch of the vector; the pull comes first, it needs the old parameters."""
         if local.pull is not None:
-            part.lerp_(_row(local.pull.anchor, group)[span], local.rate * local.pull.strength)
+            strength = local.pull.strength
+            strength = strength if isinstance(strength, int | float) else float(strength[group])
+            part.lerp_(_row(local.pull.anchor, group)[span], local.rate * strength)
         if local.drift is not None:
             part.add_(_row(local.drift, group)[span], alpha=-local.rate)
 
@@ -132,7 +168,7 @@ class Functional:
             def gradient(params: Tensor, rows: Tensor = rows) -> Tensor:
                 return self._joint_gradient(phase, local, params, x, y, rows)
 
-            if isinstance(algorithm, Steps):
+            if hasattr(algorithm, "step"):
                 local.params, local.extra = algorithm.step(local.extra, local.params, gradient, local.rate)
                 continue
             direction = algorithm.correct(local.extra, local.params, gradient(local.params))
@@ -165,12 +201,14 @@ class Functional:
     ) -> tuple[Tensor, ...]:
         if len(rows) == 0:  # an empty Poisson batch has no gradient, but the step counts
             return tuple(torch.zeros_like(parameter) for parameter in trained)
+        local.gradients += len(rows)
         divisor = len(rows) if phase.denominator == "rows" else min(phase.batch_size or len(x), len(x))
         with torch.enable_grad():
             losses = self.bound.losses(x.index_select(0, rows), y.index_select(0, rows))
-            if local.weights is not None:
-                losses = losses * local.weights.index_select(0, rows)[:, group]
-            return torch.autograd.grad(losses.sum() / divisor, trained, allow_unused=True, materialize_grads=True)
+        shares = losses.new_full((len(rows),), 1 / divisor)  # d(objective) / d(loss of each record)
+        if local.weights is not None:
+            shares *= local.weights.index_select(0, rows)[:, group]
+        return torch.autograd.grad(losses, trained, shares, allow_unused=True, materialize_grads=True)
 
     def _trained(self, phase: Phase) -> list[Tensor]:
         return [self.bound.parameters[i] for i in self._chosen(phase)]
@@ -205,15 +243,8 @@ def _row(stack: Tensor, group: int) -> Tensor:
 
 
 @contextmanager
-def _private_generator() -> Iterator[None]:
-    """Layers such as dropout draw from torch's global generator: lend it to them and put it back."""
-    with torch.random.fork_rng(devices=[]):
-        yield
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Small steps lose time on several threads, and sums must not depend on their number."""
+def one_thread() -> Iterator[None]:
+    """Torch computes on one thread inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
