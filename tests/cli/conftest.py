@@ -48,7 +48,7 @@ def write_run(parent: Path, *, certified: bool = True) -> RunRecord:
     record.write_certificates(checked)
     certificates = [certificate.as_dict() for certificate in checked]
     shared = {"run": str(record.folder), "report": None}
-    record.write_summary({**shared, "methods": summarize(record), "certificates": certificates})
+    record.write_summary({**shared, "hash": record.hash, "methods": summarize(record), "certificates": certificates})
     return RunRecord.open(record.folder)
 
 

@@ -72,7 +72,7 @@ def test_train_shows_a_line_and_tables_and_progress_elsewhere(pipeline: Pipeline
     assert main(["train", str(study)]) == 0
     captured = capsys.readouterr()
     line, *tables = captured.out.splitlines()
-    assert line == f"{pipeline.record.folder}: 2 methods, 1 of 1 certificates hold"
+    assert line == f"{pipeline.record.folder}: 2 methods; certificates: 1 hold, 0 no power, 0 fail"
     assert [row.split()[0] for row in tables if row.startswith((" local", " fedavg"))] == ["local", "fedavg"]
     assert "\x1b" not in captured.out, "no colour when not a terminal"
     assert captured.err == "4 clients\nwarning: warned\n"

@@ -84,7 +84,7 @@ def test_as_a_population(data_root: Path) -> None:
     assert held.schema.num_classes == 100
     assert held.client(3).train.y.dtype == np.int64
     assert held.client(3).train.index.max() < held.client(3).validation.index.min()
-    assert held.notes == {"roles_below_min_characters": 158}
+    assert held.notes["roles_below_min_characters"] == 158
 
 
 def test_roles_without_a_training_window_are_skipped(data_root: Path) -> None:

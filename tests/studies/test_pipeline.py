@@ -75,6 +75,41 @@ def test_a_touched_record_does_not_verify(record: RunRecord, capsys: pytest.Capt
     assert not all(certificate["agrees"] for certificate in answer["certificates"])
 
 
+def test_files_that_changed_do_not_verify(record: RunRecord, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(record.folder), "--quiet"]) == 0
+    path = record.trial("fedavg", 0).folder / "record.jsonl"
+    whole = path.read_text()
+    path.write_text(whole.replace('"skipped":0', '"skipped":1'))  # no certificate reads this
+    assert main(["verify", str(record.folder), "--json"]) == 3
+    assert len(json.loads(capsys.readouterr().out.partition("\n")[2])["changes"]) == 2
+    path.write_text(whole)
+    summary = record.summary
+    summary["methods"]["fedavg"]["mean"] = 1.0
+    record.write_summary(summary)
+    assert main(["verify", str(record.folder), "--quiet"]) == 3
+    models = record.trial("local", 0).folder / "models.safetensors"
+    data = bytearray(models.read_bytes())
+    data[-1] ^= 1
+    models.write_bytes(data)
+    assert main(["verify", str(record.folder), "--quiet"]) == 1
+
+
+def test_a_population_of_a_billion_ends_with_a_report(tmp_path: Path) -> None:
+    study = tmp_path / "fleet.toml"
+    study.write_text(
+        """
+        data = { kind = "population", size = 1_000_000_000, features = 5, classes = 2 }
+        availability = { kind = "markov", mean = 0.3, correlation = 0.5 }
+        methods = [{ kind = "fedavg", learning_rate = 0.1 }]
+        run = { rounds = 2, cohort = 10 }
+        """
+    )
+    assert main(["run", str(study), "--out", str(tmp_path), "--quiet"]) == 0
+    folder = next(path for path in tmp_path.iterdir() if path.is_dir())
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert main(["verify", str(folder), "--quiet"]) == 0
+
+
 def test_hidden_traffic_does_not_verify(record: RunRecord) -> None:
     path = record.trial("fedavg", 1).folder / "record.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]

@@ -6,7 +6,7 @@ Whatever is heavy is imported inside the verb that needs it, so that help needs 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -137,12 +137,11 @@ def _study(path: Path | None, overrides: Sequence[str]) -> Study:
 def _show_run(record: RunRecord, options: Options, strict: bool) -> int:
     summary = record.summary
     methods, certificates = summary["methods"], summary["certificates"]
-    holding = sum(certificate["verdict"] == "holds" for certificate in certificates)
     page = summary.get("report")
     show(
         options,
         summary,
-        f"{record.folder}: {len(methods)} methods, {holding} of {len(certificates)} certificates hold",
+        f"{record.folder}: {len(methods)} methods; {_verdicts(certificates)}",
         table(
             ("method", "metric", "mean", "bottom decile", "worse than Local", "MB up", "MB down", "seconds"),
             [(name, *_method_cells(methods[name])) for name in record.methods if name in methods],
@@ -151,6 +150,13 @@ def _show_run(record: RunRecord, options: Options, strict: bool) -> int:
         then=f"report: {page}" if page else "",
     )
     return VIOLATION if strict and any(c["verdict"] == "fails" for c in certificates) else 0
+
+
+def _verdicts(certificates: Sequence[Mapping[str, Any]]) -> str:
+    """``certificates: 5 hold, 3 no power, 0 fail``."""
+    words = {"holds": "hold", "no_power": "no power", "fails": "fail"}
+    verdicts = [certificate["verdict"] for certificate in certificates]
+    return "certificates: " + ", ".join(f"{verdicts.count(verdict)} {word}" for verdict, word in words.items())
 
 
 def _method_cells(values: dict[str, Any]) -> tuple[str, ...]:
@@ -202,6 +208,8 @@ def verify(run: Path, /, *, options: Options = DEFAULTS) -> int:
         run: folder of a run.
         options: of every verb.
     """
+    from rivage.core.integrity import changes
+
     record = _open(run)
     stored = record.certificates
     if not stored:
@@ -213,10 +221,13 @@ def verify(run: Path, /, *, options: Options = DEFAULTS) -> int:
     again = [_recompute(certificate, record) for certificate in stored]
     agree = [_agree(one, two) for one, two in zip(stored, again, strict=True)]
     sound = [same and new.verdict != "fails" for same, new in zip(agree, again, strict=True)]
+    changed = list(changes(record))
     show(
         options,
         {
             "run": str(run),
+            "hash": record.hash,
+            "changes": changed,
             "certificates": [
                 {**new.as_dict(), "stored": old.as_dict(), "agrees": same}
                 for old, new, same in zip(stored, again, agree, strict=True)
@@ -237,8 +248,9 @@ def verify(run: Path, /, *, options: Options = DEFAULTS) -> int:
                 for old, new, same, good in zip(stored, again, agree, sound, strict=True)
             ],
         ),
+        then="\n".join([f"record hash {record.hash}", *(f"changed: {change}" for change in changed)]),
     )
-    return 0 if all(sound) else VIOLATION
+    return 0 if all(sound) and not changed else VIOLATION
 
 
 def _recompute(certificate: Certificate, record: RunRecord) -> Certificate:

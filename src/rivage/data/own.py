@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Shaped
 from numpy import ndarray
 
-from rivage.core.errors import DataError, nearest
+from rivage.core.errors import DataError, RivageError, nearest
 from rivage.core.registry import locate
 from rivage.data.dataset import Dataset, TargetType, dataset_of
 from rivage.data.population import Population
@@ -78,8 +78,18 @@ class PythonFunction:
             ConfigError: if it cannot be imported.
             DataError: if it returns something else.
         """
-        made = locate(self.function, where="[data] function")(seed=seed, **self.options)
         source = f'python "{self.function}"'
+        function = locate(self.function, where="[data] function")
+        try:
+            made = function(seed=seed, **self.options)
+        except RivageError:
+            raise
+        except Exception as error:  # whatever a user's code raises is about that code
+            raise DataError(
+                f"the function failed ({type(error).__name__}: {error})",
+                where=source,
+                mend="It is called with seed and [data.options]; --verbose shows where it failed.",
+            ) from error
         if isinstance(made, Dataset):
             return made
         if hasattr(type(made), "client"):

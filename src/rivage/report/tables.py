@@ -212,7 +212,7 @@ def client_rows(record: RunRecord, summary: Summary) -> tuple[list[dict[str, Any
     names: list[str] = []
     for trial in record.trials:
         event = trial.final("seen") or {"clients": [], "test": [], "test_size": []}
-        names = names or list(trial.start["population"].get("names", ()))
+        names = names or list(trial.start["population"].get("names") or ())
         for client, value, size in zip(event["clients"], event["test"], event["test_size"], strict=True):
             sizes[client] = size
             of_client = values.setdefault(client, {}).setdefault(trial.method, [])

@@ -184,9 +184,9 @@ class _Stage:
         for key, value in self.population.notes.items():
             label = key.replace("_", " ")
             if isinstance(value, Mapping):
-                yield from (f"{label}, {name}: {text}" for name, text in value.items())
+                yield from (f"{label}, {name}: {_plain(item)}" for name, item in value.items())
             else:
-                yield f"{label}: {value}"
+                yield f"{label}: {_plain(value)}"
         if self.study.run.log is None and self.policy().keeps == "meta":
             yield 'the message log would exceed 256 MiB: payloads are left out (set run.log = "all" to keep them)'
 
@@ -209,6 +209,10 @@ class _Stage:
             "secure_aggregation": False,
             "differential_privacy": None,
         }
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _play(stage: _Stage, method: Method, record: RunRecord, observer: Observer) -> None:
