@@ -123,6 +123,15 @@ def test_an_update_that_is_not_finite_is_rejected_named_and_left_out() -> None:
     assert torch.isfinite(outcome.state["params"]).all()
 
 
+def test_one_bad_client_alone_in_its_round_stops_nothing() -> None:
+    notebook = Notebook()
+    run(trial(algorithm=Poisoned(learning_rate=0.1, work=WORK, bad=7), cohort=1), notebook)
+    alone = [event for event in rounds_of(notebook) if event["cohort"] == [1]]
+    assert alone
+    assert all(event["rejected"] for event in alone)
+    assert len(rounds_of(notebook)) == 6
+
+
 def test_a_run_in_which_nothing_is_usable_says_which_client_and_how_to_mend() -> None:
     with pytest.raises(ProtocolError, match=r'method "avg".*client.*norm.*learning_rate'):
         run(trial(algorithm=FedAvg(learning_rate=1e200, work=WORK), cohort=None))

@@ -103,7 +103,8 @@ def test_participation_counts_every_round_once(make_run: MakeRun) -> None:
 def test_participation_of_a_counted_cohort_names_nobody(make_run: MakeRun) -> None:
     record = make_run(methods={"fedavg": "fedavg"}, seeds=(0,), rounds=2)
     event = {"event": "round", "round": 2, "cohort": {"count": 5000, "digest": "ab"}, "bytes_up": 1, "bytes_down": 1}
-    record.trial("fedavg", 0).append(event | {"lost": [], "rejected": []})
+    record.trial("fedavg", 0).append(event | {"lost": {"count": 1500, "digest": "ab"}, "rejected": []})
     counted = series.participation(series.trials_of(record, "fedavg"))
     assert counted.cohort == pytest.approx((10 + 10 + 5000) / 3)
+    assert counted.lost == series.participation(series.trials_of(make_run(seeds=(0,), rounds=2), "fedavg")).lost + 1500
     assert len(counted.chosen) == 0

@@ -282,7 +282,8 @@ class _Session:
         return message.nbytes
 
     def _require_one(self, number: int, accepted: int, rejected: list[dict[str, Any]]) -> None:
-        if accepted or not rejected:
+        """Stop when training has diverged: several clients answered, none usably. One bad client stops nothing."""
+        if accepted or len(rejected) < 2:
             return
         first = rejected[0]
         raise ProtocolError(

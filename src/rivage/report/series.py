@@ -176,7 +176,8 @@ def participation(trials: Sequence[TrialRecord]) -> Participation:
     rounds = [event for trial in trials for event in trial.events("round")]
     population = trials[0].start["population"]
     size = int(population["size"])
-    lost = [client for event in rounds for client in event.get("lost", ())]
+    missing = [event.get("lost", ()) for event in rounds]
+    lost = [client for ids in missing if not isinstance(ids, Mapping) for client in ids]
     rejected = [entry for event in rounds for entry in event.get("rejected", ())]
     named = [event["cohort"] for event in rounds if not isinstance(event["cohort"], Mapping)]
     unseen = np.asarray(population.get("unseen", ()), dtype=np.int64)
@@ -188,7 +189,7 @@ def participation(trials: Sequence[TrialRecord]) -> Participation:
     return Participation(
         rounds=len(rounds),
         cohort=float(np.mean([_cohort_size(event["cohort"]) for event in rounds])) if rounds else 0.0,
-        lost=len(lost),
+        lost=sum(_cohort_size(ids) for ids in missing),
         rejected=dict(sorted(Counter(str(entry["reason"]) for entry in rejected).items())),
         chosen=chosen,
         failed=failed,
