@@ -101,6 +101,24 @@ def test_phases_train_only_the_parameters_they_name() -> None:
         trained(Local(before[None]), LocalWork((Phase(train=("head",)),), 0.1), task=task, data=data)
 
 
+def test_a_part_is_named_by_whole_words() -> None:
+    class Twins(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.body2 = nn.Linear(3, 2), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(x) + self.body2(x)
+
+    schema = Schema(input_shape=(3,), target="class", num_classes=2)
+    task = Task(lambda s: Twins(), CROSS_ENTROPY, ACCURACY, schema)
+    data = Samples(np.ones((5, 3), np.float32), np.array([0, 1, 0, 1, 1]), np.arange(5))
+    before = task.initial(0)
+    after = trained(Local(before[None]), LocalWork((Phase(train=("body",)),), 0.1), task=task, data=data).params[0]
+    moved = {e.name for e in task.layout.entries if not torch.equal(after[e.span], before[e.span])}
+    assert moved == {"body.weight", "body.bias"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Corrected(FedAvg):
     """Halves every gradient."""

@@ -91,7 +91,7 @@ class Phase:
         batch_size: records per step, >= 1; None takes all records in one step (B = ∞).
         batches: ``shuffle`` (every pass a new permutation), ``poisson`` (each record independently with rate
             batch_size / n) or ``endless`` (the loader's position survives rounds).
-        train: prefixes of the parameter names that learn; empty means all.
+        train: parts of the model that learn, by name (``"head"``, ``"body.0.weight"``); empty means all.
         denominator: the batch loss is divided by its ``rows`` or by the ``expected`` batch size.
     """
 
@@ -280,7 +280,10 @@ class Algorithm(Protocol):
         ...
 
     def predictor(self, state: State, memory: State, local: Local | None, task: Task) -> Predictor:
-        """The personal model of one client; ``local`` is what `adapt` trained, if it did."""
+        """The personal model of one client; ``local`` is what `adapt` trained, if it did.
+
+        Without memory and ``local`` it is asked for the general model, for clients nobody knows yet.
+        """
         ...
 
 

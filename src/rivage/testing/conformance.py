@@ -254,7 +254,8 @@ def _predicts_for_everyone(algorithm: Any) -> None:
     trial = replace(_trial(algorithm), unseen=np.array([1]))
     outcome = run(trial)
     assert outcome.unseen is not None
-    for predictor in (*outcome.seen.predictors.values(), *outcome.unseen.predictors.values()):
+    general = (algorithm.predictor(outcome.state, {}, None, trial.task),) if algorithm.federates else ()
+    for predictor in (*outcome.seen.predictors.values(), *outcome.unseen.predictors.values(), *general):
         _require_predictor(predictor, trial.task.dimension)
 
 

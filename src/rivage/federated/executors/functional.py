@@ -228,7 +228,8 @@ class Functional:
         names = [entry.name for entry in self.task.layout.entries if entry.offset < self.task.layout.trainable]
         if not phase.train:
             return list(range(len(names)))
-        chosen = [i for i, name in enumerate(names) if name.startswith(phase.train)]
+        within = tuple(f"{prefix.removesuffix('.')}." for prefix in phase.train)  # "body" is not "body2"
+        chosen = [i for i, name in enumerate(names) if f"{name}.".startswith(within)]
         if not chosen:
             raise ConfigError(
                 f"no parameter name starts with {' or '.join(phase.train)}",
