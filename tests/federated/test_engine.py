@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rivage.core.errors import ConfigError, ProtocolError
 from rivage.core.messages import Message, encode
 from rivage.core.seeding import Streams
-from rivage.federated import FedAvg, FineTuned, Notebook, Phase, Trial, Update, run
+from rivage.federated import FedAvg, FineTuned, Guarded, Notebook, Phase, Trial, Update, run
 from rivage.federated import Local as LocalMethod
 from rivage.federated.algorithm import Cohort, Local, LocalWork, Mean
 from rivage.federated.exchange import fault_of, roster
@@ -121,6 +121,11 @@ def test_an_update_that_is_not_finite_is_rejected_named_and_left_out() -> None:
     assert [event["rejected"][0]["client"] for event in rounds_of(notebook)] == [1] * 6
     assert "norm nan" in rounds_of(notebook)[0]["rejected"][0]["reason"]
     assert torch.isfinite(outcome.state["params"]).all()
+
+
+def test_what_is_no_algorithm_is_refused_with_a_reason() -> None:
+    with pytest.raises(ConfigError, match="Guarded cannot be played by itself"):
+        trial(algorithm=Guarded())
 
 
 def test_one_bad_client_alone_in_its_round_stops_nothing() -> None:

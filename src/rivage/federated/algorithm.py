@@ -232,6 +232,7 @@ class Predictor:
     mix: Float[Tensor, "groups"]
 
 
+@runtime_checkable
 class Algorithm(Protocol):
     """A federated algorithm."""
 

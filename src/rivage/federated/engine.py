@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rivage.core.errors import ProtocolError, require
+from rivage.core.errors import ConfigError, ProtocolError, require
 from rivage.core.messages import Message
 from rivage.core.seeding import Streams
 from rivage.data.population import ClientIds, Population, called
@@ -64,6 +64,11 @@ class Trial:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.algorithm, Algorithm):
+            raise ConfigError(
+                f"{type(self.algorithm).__name__} cannot be played by itself: it lacks hooks of an algorithm",
+                mend="Name it in a study if it chooses among other methods; else see `Algorithm` for the hooks.",
+            )
         require(self.rounds, "rounds", least=0)
         require(self.every, "every", least=1)
         if self.cohort is not None:
