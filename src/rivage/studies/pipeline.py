@@ -323,7 +323,7 @@ def _save_chosen(stage: _Stage, method: Method, trial: TrialRecord, candidates: 
         settings=stage.study.task,
         task=stage.task,
         provenance=Provenance(
-            run=stage.population.fingerprint,
+            run=trial.hash,
             method=method.name,
             seed=stage.seed,
             references=(asdict(method.algorithm.reference),),
