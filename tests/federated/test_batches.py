@@ -5,13 +5,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rivage.federated.algorithm import Phase
-from rivage.federated.batches import Position, Shuffler, batches
+from rivage.federated.batches import Position
+from rivage.federated.batches import batches as of_cohort
 
 START = Position()
 
 
-def shuffler(client: int = 3, seed: int = 5) -> Shuffler:
-    return Shuffler(seed, client)
+def batches(
+    phase: Phase, records: int, who: tuple[int, int], round: int, position: Position
+) -> tuple[list[np.ndarray], Position]:
+    """One client's."""
+    ((found, after),) = of_cohort(phase, who[0], [who[1]], [records], round, [position])
+    return found.split(), after
+
+
+def shuffler(client: int = 3, seed: int = 5) -> tuple[int, int]:
+    return seed, client
 
 
 @settings(deadline=None)

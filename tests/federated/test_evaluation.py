@@ -14,7 +14,7 @@ from rivage.core.seeding import Streams
 from rivage.data.population import ClientData, Samples
 from rivage.federated.algorithm import Local, LocalWork, Phase, Predictor
 from rivage.federated.evaluation import Evaluation, Evaluator
-from rivage.federated.executors.functional import Functional
+from rivage.federated.executors.executor import Executor
 from rivage.federated.fedavg import FedAvg
 from rivage.learning.metrics import Metric
 from rivage.testing.toys import Clients, linear_clients, linear_task
@@ -34,7 +34,7 @@ class Split(Clients):
 
 
 def evaluate(algorithm: Any, state: Any, population: Any = POPULATION, task: Any = None, **changes: Any) -> Evaluation:
-    executor = Functional(task or linear_task(population))
+    executor = Executor(task or linear_task(population))
     given = {"memories": {}, "clients": [0, 1, 2], "round": 5, "group": "seen", "keep": True, **changes}
     return Evaluator(algorithm, population, executor, Streams(0)).evaluate(state, **given)
 

@@ -11,7 +11,8 @@ import torch
 from rivage.core.errors import ConfigError
 from rivage.core.seeding import Streams
 from rivage.federated import FedAvg, FedProx, FedSGD, Local, Phase, Trial, run
-from rivage.federated.batches import Position, Shuffler, batches
+from rivage.federated.batches import Position, batches
+from rivage.federated.execution import Execution
 from rivage.learning.task import Task
 from rivage.testing.toys import Clients, linear_clients, linear_task, quadratic_clients, quadratic_task
 
@@ -63,11 +64,13 @@ def test_one_client_is_local_sgd_bit_for_bit(dtype: torch.dtype) -> None:  # A2
     optimizer = torch.optim.SGD(model.parameters(), lr=0.03)
     x, y = (torch.from_numpy(part).to(dtype) for part in population.records[0])
     for number in range(4):
-        for rows in batches(phase, 11, Shuffler(key, 0), number, Position())[0]:
+        for rows in batches(phase, key, [0], [11], number, [Position()])[0][0].split():
             optimizer.zero_grad()
             (0.5 * (model(x[rows]) - y[rows]).square().sum() / len(rows)).backward()
             optimizer.step()
-    trained = final(FedAvg(learning_rate=0.03, work=phase), population, task, 4, seed=3)
+    trained = final(
+        FedAvg(learning_rate=0.03, work=phase), population, task, 4, seed=3, execution=Execution(executor="functional")
+    )
     assert (trained == model.weight.detach().numpy()[0]).all()
 
 

@@ -72,9 +72,9 @@ def corrupt_checkpoint() -> None:
     record = trial / "record.jsonl"
     lines = record.read_text().splitlines(keepends=True)
     record.write_text("".join(lines[:-1]))  # the end is missing: the trial resumes
-    path = trial / "checkpoint.safetensors"
+    path = trial / "checkpoint.sqlite"
     data = bytearray(path.read_bytes())
-    data[-3] ^= 1
+    data[data.index(b'"rounds"')] ^= 1
     path.write_bytes(data)
 
 
@@ -196,6 +196,6 @@ def test_after_mending_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     whole = RunRecord.open(folder).hash
     corrupt_checkpoint()
     assert main(["train", "study.toml", "--quiet"]) == 1
-    next(folder.glob("trials/fedavg/seed-0/checkpoint.safetensors")).unlink()
+    next(folder.glob("trials/fedavg/seed-0/checkpoint.sqlite")).unlink()
     assert main(["train", "study.toml", "--quiet"]) == 0
     assert RunRecord.open(folder).hash == whole

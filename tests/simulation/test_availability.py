@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rivage.core.errors import ConfigError
@@ -67,6 +67,7 @@ def test_transitions_of_one_client_over_time(pi: float, eigenvalue: float) -> No
         assert abs(after[before == state].mean() - expected) <= 3.5 * error + 1e-12
 
 
+@settings(deadline=None)
 @given(
     law=st.sampled_from(
         [

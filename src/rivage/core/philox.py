@@ -18,29 +18,32 @@ from numpy import ndarray
 __all__ = ["philox4x32", "uniforms"]
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
-_KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
+_KEY_INCREMENTS = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
 _ROUNDS = 10
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 
 
-def philox4x32(counter: UInt32[ndarray, "*n 4"], key: tuple[int, int]) -> UInt32[ndarray, "*n 4"]:
+Key = tuple[int, int] | tuple[UInt32[ndarray, "*n"], UInt32[ndarray, "*n"]]
+
+
+def philox4x32(counter: UInt32[ndarray, "*n 4"], key: Key) -> UInt32[ndarray, "*n 4"]:
     """Ten rounds of Philox4x32 on every counter block.
 
     Args:
         counter: four 32-bit words per block.
-        key: two 32-bit words.
+        key: two 32-bit words, the same for all blocks or own ones for each.
 
     Returns:
         Four random 32-bit words per block. O(n) time, a few temporaries of the size of the input.
     """
     c0, c1, c2, c3 = (counter[..., word].astype(np.uint64) for word in range(4))
-    k0, k1 = key
+    k0, k1 = (np.asarray(word, np.uint64) for word in key)
     for _ in range(_ROUNDS):
         product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c2 = (product1 >> _HALF) ^ c1 ^ np.uint64(k0), (product0 >> _HALF) ^ c3 ^ np.uint64(k1)
+        c0, c2 = (product1 >> _HALF) ^ c1 ^ k0, (product0 >> _HALF) ^ c3 ^ k1
         c1, c3 = product1 & _LOW, product0 & _LOW
-        k0, k1 = (k0 + _KEY_INCREMENTS[0]) & 0xFFFFFFFF, (k1 + _KEY_INCREMENTS[1]) & 0xFFFFFFFF
+        k0, k1 = (k0 + _KEY_INCREMENTS[0]) & _LOW, (k1 + _KEY_INCREMENTS[1]) & _LOW
     return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
 
 

@@ -7,7 +7,7 @@
       trials/<method>/seed-<n>/
         record.jsonl     events of one trial; deterministic, hashed
         timings.jsonl    wall clock; not hashed
-        checkpoint.safetensors  messages.rvg  models.safetensors
+        checkpoint.sqlite  messages.rvg  models.safetensors
 
 A *trial* is one method with one seed. The eight digits are the hash of the settings, so equal studies share a
 folder and resume. `RunRecord.hash` covers the settings and every event, and depends on neither the folder nor

@@ -8,18 +8,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rivage.federated.algorithm import Local as LocalJob
     from rivage.federated.algorithm import LocalWork, Phase, Predictor, Pull, Reference, Update
+    from rivage.federated.apfl import APFL
     from rivage.federated.checkpoint import Notebook
-    from rivage.federated.engine import Outcome, Trial, run
+    from rivage.federated.ditto import Ditto
+    from rivage.federated.engine import Outcome, Session, run
+    from rivage.federated.execution import Execution
     from rivage.federated.fedavg import FedAvg, FedSGD
+    from rivage.federated.fedopt import FedAdagrad, FedAdam, FedAvgM, FedYogi
     from rivage.federated.fedprox import FedProx
     from rivage.federated.finetuned import FineTuned
     from rivage.federated.guarded import Guarded
     from rivage.federated.local import Local
+    from rivage.federated.scaffold import Scaffold
+    from rivage.federated.trial import Trial
 
 __all__ = [
+    "APFL",
+    "Ditto",
+    "Execution",
+    "FedAdagrad",
+    "FedAdam",
     "FedAvg",
+    "FedAvgM",
     "FedProx",
     "FedSGD",
+    "FedYogi",
     "FineTuned",
     "Guarded",
     "Local",
@@ -31,15 +44,24 @@ __all__ = [
     "Predictor",
     "Pull",
     "Reference",
+    "Scaffold",
+    "Session",
     "Trial",
     "Update",
     "run",
 ]
 
 _HOMES = {
+    "APFL": "apfl",
+    "Ditto": "ditto",
+    "Execution": "execution",
+    "FedAdagrad": "fedopt",
+    "FedAdam": "fedopt",
     "FedAvg": "fedavg",
+    "FedAvgM": "fedopt",
     "FedProx": "fedprox",
     "FedSGD": "fedavg",
+    "FedYogi": "fedopt",
     "FineTuned": "finetuned",
     "Guarded": "guarded",
     "Local": "local",
@@ -50,7 +72,9 @@ _HOMES = {
     "Predictor": "algorithm",
     "Pull": "algorithm",
     "Reference": "algorithm",
-    "Trial": "engine",
+    "Scaffold": "scaffold",
+    "Session": "engine",
+    "Trial": "trial",
     "Update": "algorithm",
     "run": "engine",
 }

@@ -93,6 +93,8 @@ class Phase:
             batch_size / n) or ``endless`` (the loader's position survives rounds).
         train: parts of the model that learn, by name (``"head"``, ``"body.0.weight"``); empty means all.
         denominator: the batch loss is divided by its ``rows`` or by the ``expected`` batch size.
+        clip: largest Euclidean norm of one record's gradient, over all groups together, > 0: what is longer is scaled
+            down before records are summed. None clips nothing.
     """
 
     epochs: int = 1
@@ -101,6 +103,7 @@ class Phase:
     batches: Literal["shuffle", "poisson", "endless"] = "shuffle"
     train: tuple[str, ...] = ()
     denominator: Literal["rows", "expected"] = "rows"
+    clip: float | None = field(default=None, metadata={"none": "off"})
 
     def __post_init__(self) -> None:
         require(self.epochs, "epochs", least=0)
@@ -108,6 +111,8 @@ class Phase:
             require(self.updates, "updates", least=0)
         if self.batch_size is not None:
             require(self.batch_size, "batch_size", least=1)
+        if self.clip is not None:
+            require(self.clip, "clip", above=0)
         if self.batches == "endless" and self.updates is None:
             raise ConfigError("endless batches have no end of pass to count", mend="Set updates.")
 

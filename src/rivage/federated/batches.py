@@ -2,12 +2,15 @@
 
 Any round of any client replays alone. `shuffle` and `poisson` depend on the round; `endless` does not: its passes
 follow one another over rounds, and the place where it stopped is kept in client memory.
+
+The orders of a whole cohort are drawn in one go; a client's own never depends on who else is in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Int64, UInt32
@@ -16,9 +19,10 @@ from numpy import ndarray
 from rivage.core.philox import philox4x32
 from rivage.federated.algorithm import Phase
 
-__all__ = ["Position", "Rows", "Shuffler", "batches"]
+__all__ = ["Batches", "Position", "batches", "orders", "within"]
 
-Rows = Int64[ndarray, "batch"]
+Flat = Int64[ndarray, "rows"]
+_WORD = np.uint64(0xFFFFFFFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,57 +34,119 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Shuffler:
-    """Random words and orders of one client's records.
+class Batches:
+    """The mini-batches of one client in one phase.
 
     Args:
-        seed: 64-bit key of the run and the phase.
-        client: whose records.
+        rows: row positions of all batches, one after the other.
+        sizes: rows of each batch; a Poisson batch may be empty.
     """
 
-    seed: int
-    client: int
+    rows: Flat
+    sizes: Int64[ndarray, "steps"]
 
-    def words(self, records: int, a: int, b: int) -> UInt32[ndarray, "records"]:
-        """One random word per record, keyed by (seed, client, a, b)."""
-        place = np.array([self.client & 0xFFFFFFFF, self.client >> 32, a, b], np.uint32)
-        block = philox4x32(place, (self.seed & 0xFFFFFFFF, self.seed >> 32))
-        counter = np.zeros((-(-records // 4), 4), np.uint32)
-        counter[:, 0] = np.arange(len(counter))
-        return philox4x32(counter, (int(block[0]), int(block[1]))).reshape(-1)[:records]
-
-    def order(self, records: int, a: int, b: int) -> Int64[ndarray, "records"]:
-        """A random permutation of the records."""
-        return np.argsort(self.words(records, a, b), kind="stable")
+    def split(self) -> list[Flat]:
+        """The rows of each batch."""
+        return np.split(self.rows, np.cumsum(self.sizes)[:-1]) if len(self.sizes) else []
 
 
 def batches(
-    phase: Phase, records: int, shuffler: Shuffler, round: int, position: Position
-) -> tuple[list[Rows], Position]:
-    """The mini-batches of one client in one phase, as row positions, and where an endless loader stops.
+    phase: Phase,
+    seed: int,
+    clients: Sequence[int],
+    records: Sequence[int],
+    round: int,
+    positions: Sequence[Position],
+) -> list[tuple[Batches, Position]]:
+    """The mini-batches of a cohort in one phase, and where each endless loader stops.
 
     A partial last batch of a pass is kept. A client without records has no batch.
 
     Args:
         phase: what is asked for.
-        records: number of training records.
-        shuffler: the client's random orders.
+        seed: 64-bit key of the run and the phase.
+        clients: whose records.
+        records: number of training records of each.
         round: current round.
-        position: where an endless loader stands; returned unchanged by the other kinds.
+        positions: where each endless loader stands; returned unchanged by the other kinds.
     """
-    if records == 0:
-        return [], position
-    size = min(phase.batch_size or records, records)
     if phase.batches == "endless":
-        return _endless(phase, records, size, shuffler, position)
-    per_pass = -(-records // size)
-    steps = phase.epochs * per_pass if phase.updates is None else phase.updates
+        return [_endless(phase, seed, *one) for one in zip(clients, records, positions, strict=True)]
     if phase.batches == "poisson":
-        threshold = round_to_word(size / records)
-        return [np.flatnonzero(shuffler.words(records, round, step) < threshold) for step in range(steps)], position
-    passes = (shuffler.order(records, round, epoch) for epoch in range(-(-steps // per_pass)))
-    rows = [order[i : i + size] for order in passes for i in range(0, records, size)]
-    return rows[:steps], position
+        drawn = [_poisson(phase, seed, c, n, round) for c, n in zip(clients, records, strict=True)]
+    else:
+        drawn = _shuffled(phase, seed, clients, records, round)
+    return list(zip(drawn, positions, strict=True))
+
+
+def orders(seed: int, clients: Flat, records: Flat, a: Flat, b: Flat) -> Flat:
+    """A random permutation of the records for each (client, a, b), one after the other.
+
+    Records are sorted by a random word each, ties by their row. A handful of array operations for all together.
+    """
+    words, rows = _words(seed, clients, records, a, b).astype(np.uint64), within(records)
+    bits = int(records.max(initial=1) - 1).bit_length()
+    if bits + (len(clients) - 1).bit_length() <= 32:  # segment, word and row fit one sortable number
+        segment = np.repeat(np.arange(len(clients), dtype=np.uint64), records)
+        key = (segment << np.uint64(32 + bits)) | (words << np.uint64(bits)) | rows.astype(np.uint64)
+        key.sort()
+        return (key & np.uint64((1 << bits) - 1)).astype(np.int64)
+    parts = np.split(words, np.cumsum(records)[:-1])
+    return np.concatenate([np.argsort(part, kind="stable") for part in parts])
+
+
+def _words(seed: int, clients: Flat, records: Flat, a: Flat, b: Flat) -> UInt32[ndarray, "rows"]:
+    """One random word per record of each (client, a, b)."""
+    place = np.stack([clients & 0xFFFFFFFF, clients >> 32, a, b], axis=1).astype(np.uint32)
+    keys = philox4x32(place, (seed & 0xFFFFFFFF, seed >> 32))
+    blocks = -(-records // 4)
+    owner = np.repeat(np.arange(len(clients)), blocks)
+    counter = np.zeros((len(owner), 4), np.uint32)
+    counter[:, 0] = within(blocks)
+    words = philox4x32(counter, (keys[owner, 0], keys[owner, 1])).reshape(-1)
+    taken: UInt32[ndarray, "rows"] = words[within(4 * blocks) < np.repeat(records, 4 * blocks)]
+    return taken
+
+
+def within(sizes: Flat) -> Flat:
+    """0, 1, … within each segment."""
+    position: Flat = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return position
+
+
+def _shuffled(phase: Phase, seed: int, clients: Sequence[int], records: Sequence[int], round: int) -> list[Batches]:
+    sizes = [_sizes(n, phase.batch_size, phase.epochs, phase.updates) for n in records]
+    passes = np.array([-(-int(s.sum()) // n) if n else 0 for s, n in zip(sizes, records, strict=True)], np.int64)
+    owner = np.repeat(np.arange(len(clients)), passes)
+    counts = np.asarray(records, np.int64)[owner]
+    flat = orders(seed, np.asarray(clients, np.int64)[owner], counts, np.full(len(owner), round), within(passes))
+    ends = np.cumsum(passes * np.asarray(records, np.int64)).tolist()
+    starts = [0, *ends[:-1]]
+    return [Batches(flat[start : start + int(s.sum())], s) for start, s in zip(starts, sizes, strict=True)]
+
+
+@lru_cache(maxsize=4096)
+def _sizes(records: int, batch_size: int | None, epochs: int, updates: int | None) -> Int64[ndarray, "steps"]:
+    """Rows of each batch of so many passes or steps."""
+    size = min(batch_size or records, records)
+    if not size:
+        return np.empty(0, np.int64)
+    one = [size] * (records // size) + [records % size] * bool(records % size)
+    steps = epochs * len(one) if updates is None else updates
+    sizes = np.array(one * -(-steps // len(one)), np.int64)[:steps]
+    sizes.flags.writeable = False
+    return sizes
+
+
+def _poisson(phase: Phase, seed: int, client: int, records: int, round: int) -> Batches:
+    if not records:
+        return Batches(np.empty(0, np.int64), np.empty(0, np.int64))
+    size = min(phase.batch_size or records, records)
+    steps = phase.epochs * -(-records // size) if phase.updates is None else phase.updates
+    step = np.arange(steps)
+    words = _words(seed, np.full(steps, client), np.full(steps, records), np.full(steps, round), step)
+    taken = words.reshape(steps, records) < round_to_word(size / records)
+    return Batches(np.nonzero(taken)[1], taken.sum(axis=1))
 
 
 def round_to_word(probability: float) -> int:
@@ -88,24 +154,18 @@ def round_to_word(probability: float) -> int:
     return round(probability * 2**32)
 
 
-def _endless(
-    phase: Phase, records: int, size: int, shuffler: Shuffler, position: Position
-) -> tuple[list[Rows], Position]:
-    source = _passes(records, size, shuffler, position)
-    rows: list[Rows] = []
+def _endless(phase: Phase, seed: int, client: int, records: int, position: Position) -> tuple[Batches, Position]:
+    if not records:
+        return Batches(np.empty(0, np.int64), np.empty(0, np.int64)), position
+    size = min(phase.batch_size or records, records)
+    rows: list[Flat] = []
+    order, held = np.empty(0, np.int64), -1
     for _ in range(phase.updates or 0):
-        batch, position = next(source)
-        rows.append(batch)
-    return rows, position
-
-
-def _passes(records: int, size: int, shuffler: Shuffler, position: Position) -> Iterator[tuple[Rows, Position]]:
-    passes, start = position.passes, position.position
-    while True:
-        order = shuffler.order(records, passes, 0)
-        while start < records:
-            end = start + size
-            after = Position(passes, end) if end < records else Position(passes + 1, 0)
-            yield order[start:end], after
-            start = end
-        passes, start = passes + 1, 0
+        if held != position.passes:
+            held = position.passes
+            order = orders(seed, *(np.array([value]) for value in (client, records, held, 0)))
+        end = position.position + size
+        rows.append(order[position.position : end])
+        position = Position(held, end) if end < records else Position(held + 1, 0)
+    flat = np.concatenate(rows) if rows else np.empty(0, np.int64)
+    return Batches(flat, np.array([len(batch) for batch in rows], np.int64)), position

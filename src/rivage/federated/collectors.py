@@ -1,18 +1,80 @@
 """What happens between the clients' updates and the server's `aggregate`.
 
-`Plain` is the collector of a trusted server: a running weighted mean per payload entry, O(D) memory for any cohort.
-The mean is updated by ``mean += (w / W) (v − mean)``, so that a single update is returned bit for bit.
+A *collection* is the setting, a *collector* takes in the updates of one round. `Plain` is the collector of a trusted
+server: a running weighted mean per payload entry, O(D) memory for any cohort. The mean is updated by
+``mean += (w / W) (v − mean)``, so that a single update is returned bit for bit. Rules for servers that do not trust
+every client are in `rivage.federated.robust`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 
-from rivage.federated.algorithm import Mean, Update
+from rivage.federated.algorithm import Mean, State, Update
 
-__all__ = ["Plain"]
+__all__ = ["Averaged", "Collection", "Collector", "Plain"]
+
+
+class Collector(Protocol):
+    """Takes in the updates of one round.
+
+    Attributes:
+        count: updates taken in.
+        shapes: of their payload entries, which are alike; empty before the first.
+    """
+
+    count: int
+    shapes: dict[str, torch.Size]
+
+    def add(self, update: Update, down: State | None = None) -> None:
+        """Take in one update, and what was broadcast to its client (None or empty: nothing)."""
+        ...
+
+    @property
+    def refusal(self) -> str | None:
+        """Why what arrived must not be aggregated: the round then leaves the server's state as it is."""
+        ...
+
+    def result(self) -> Mapping[str, Mean] | Sequence[Update]:
+        """What `Algorithm.aggregate` receives; nothing when there is a `refusal`."""
+        ...
+
+
+@runtime_checkable
+class Collection(Protocol):
+    """How updates are combined, a frozen dataclass of settings."""
+
+    def refusal(self, received: int) -> str | None:
+        """Why so many updates cannot be combined; None when they can."""
+        ...
+
+    def collector(self, *, each: bool) -> Collector:
+        """A new collector for one round.
+
+        Args:
+            each: hand on single updates instead of combining them.
+
+        Raises:
+            ConfigError: when the collection cannot do that.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaged:
+    """The weighted mean: what every method expects, and what one faulty client can move anywhere."""
+
+    def refusal(self, received: int) -> str | None:
+        """Any number will do."""
+        return None
+
+    def collector(self, *, each: bool) -> Plain:
+        """The plain collector."""
+        return Plain(each=each)
 
 
 class Plain:
@@ -32,7 +94,12 @@ class Plain:
         self.count = 0
         self.shapes: dict[str, torch.Size] = {}
 
-    def add(self, update: Update) -> None:
+    @property
+    def refusal(self) -> str | None:
+        """Any number of updates will do."""
+        return None
+
+    def add(self, update: Update, down: State | None = None) -> None:
         """Take in one update; call in the cohort's order, which fixes the rounding."""
         self.count += 1
         self.shapes = self.shapes or {name: vector.shape for name, (vector, _) in update.payload.items()}

@@ -7,8 +7,7 @@ per client, so that means, deciles and comparisons with Local can be recomputed 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,14 +15,18 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from rivage.core.errors import ProtocolError, RivageError
+from rivage.core.errors import ProtocolError
 from rivage.core.seeding import Streams
 from rivage.data.population import ClientData, Population, Samples, called
 from rivage.federated.algorithm import Adapts, Algorithm, Local, Predictor, State
-from rivage.federated.executors.functional import Functional, Job
+from rivage.federated.executors.executor import Executor
+from rivage.federated.executors.jobs import Job
+from rivage.federated.failures import Failed, explained, naming
 from rivage.learning.params import to_numpy
 
-__all__ = ["Evaluation", "Evaluator", "naming"]
+__all__ = ["Evaluation", "Evaluator"]
+
+_BLOCK = 256  # clients judged together: bounds the memory of their models and records
 
 
 @dataclass(slots=True)
@@ -66,7 +69,7 @@ class Evaluator:
 
     algorithm: Algorithm
     population: Population
-    executor: Functional
+    executor: Executor
     streams: Streams
 
     def evaluate(
@@ -84,64 +87,83 @@ class Evaluator:
         With ``keep`` the personal models stay in memory, up to D numbers for each client.
         """
         result = Evaluation(round, group)
-        metric = self.executor.task.metric
         rows: list[dict[str, Any]] = []
         pool: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
-        for client in clients:
-            data = self.population.client(client, round)
-            with naming(called(self.population, client)):
-                predictor = self._personal(state, memories.get(client, {}), data, round)
-                row, predictions = self._row(predictor, data)
-            rows.append(row)
-            if keep:
-                result.predictors[client] = predictor
-            if metric.kind == "pooled" and predictions is not None:
-                pool.append((predictions, data.test.y))
-            result.skipped += len(data.test) == 0
+        ids = list(clients)
+        for block in (ids[i : i + _BLOCK] for i in range(0, len(ids), _BLOCK)):
+            data = [self.population.client(client, round) for client in block]
+            predictors = self._personal(state, [memories.get(client, {}) for client in block], data, round)
+            for held, predictor, (row, predictions) in zip(data, predictors, self._rows(predictors, data), strict=True):
+                rows.append(row)
+                if keep:
+                    result.predictors[held.id] = predictor
+                if predictions is not None:
+                    pool.append((predictions, held.test.y))
+                result.skipped += len(held.test) == 0
         result.columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else {})}
-        if pool:
+        if pool and self.executor.task.metric.kind == "pooled":
             result.pooled = self.executor.task.score(
                 np.concatenate([predictions for predictions, _ in pool]),
                 np.concatenate([targets for _, targets in pool]),
             )
         return result
 
-    def _personal(self, state: State, memory: State, data: ClientData, round: int) -> Predictor:
-        local: Local | None = None
+    def _personal(
+        self, state: State, memories: Sequence[State], data: Sequence[ClientData], round: int
+    ) -> list[Predictor]:
+        """The personal models, after what `adapt` trains; all clients' jobs are trained together."""
         algorithm, task = self.algorithm, self.executor.task
+        locals_: list[Local | None] = [None] * len(data)
         if isinstance(algorithm, Adapts):
-            losses = None
-            if algorithm.needs_losses and (down := algorithm.broadcast(state, data.id, task)) is not None:
-                losses = self.executor.losses(down["params"].reshape(-1, task.dimension), data.train)
             streams = self.streams.child("adapt")
-            local = algorithm.adapt(state, memory, data, losses, streams.child("client", data.id, round), task)
-            if local is not None and (work := algorithm.adaptation) is not None:
-                self.executor.train(algorithm, work, [Job(data.id, local, data.train)], streams, round)
-        return algorithm.predictor(state, memory, local, task)
+            downs = [algorithm.broadcast(state, held.id, task) if algorithm.needs_losses else None for held in data]
+            losses = self.executor.client_losses(algorithm, downs, data)
+            locals_ = [
+                algorithm.adapt(state, memory, held, loss, streams.child("client", held.id, round), task)
+                for memory, held, loss in zip(memories, data, losses, strict=True)
+            ]
+            jobs = [Job(h.id, local, h.train) for h, local in zip(data, locals_, strict=True) if local is not None]
+            if jobs and (work := algorithm.adaptation) is not None:
+                try:
+                    self.executor.train(algorithm, work, jobs, streams, round)
+                except Failed as failure:
+                    who = called(self.population, failure.client)
+                    raise explained(failure.__cause__ or failure, who) from failure.__cause__
+        return [
+            algorithm.predictor(state, memory, local, task) for memory, local in zip(memories, locals_, strict=True)
+        ]
 
-    def _row(self, predictor: Predictor, data: ClientData) -> tuple[dict[str, Any], np.ndarray[Any, Any] | None]:
-        """One client's entries of the columns, and its predictions on test records."""
-        test, predictions = self._judge(predictor, data.test)
-        validation, _ = self._judge(predictor, data.validation)
-        row = {
-            "clients": data.id,
-            "test": test["metric"],
-            "test_loss": test["loss"],
-            "test_size": len(data.test),
-            "validation": validation["metric"],
-            "validation_loss": validation["loss"],
-            "validation_se": validation["se"],
-            "validation_size": len(data.validation),
-        }
-        return row, predictions
+    def _rows(
+        self, predictors: Sequence[Predictor], data: Sequence[ClientData]
+    ) -> Iterator[tuple[dict[str, Any], np.ndarray[Any, Any] | None]]:
+        """Each client's entries of the columns, and its predictions on test records."""
+        task = self.executor.task
+        asked = [(p, part) for p, held in zip(predictors, data, strict=True) for part in (held.test, held.validation)]
+        filled = [(predictor, task.inputs(part.x)) for predictor, part in asked if len(part)]
+        found = iter(self.executor.predictions(filled))
+        for held in data:
+            with naming(called(self.population, held.id)):
+                test, predictions = self._judge(held.test, found)
+                validation, _ = self._judge(held.validation, found)
+            row = {
+                "clients": held.id,
+                "test": test["metric"],
+                "test_loss": test["loss"],
+                "test_size": len(held.test),
+                "validation": validation["metric"],
+                "validation_loss": validation["loss"],
+                "validation_se": validation["se"],
+                "validation_size": len(held.validation),
+            }
+            yield row, predictions
 
     def _judge(
-        self, predictor: Predictor, samples: Samples
+        self, samples: Samples, found: Iterator[Float[Tensor, "records *output"]]
     ) -> tuple[dict[str, float | None], np.ndarray[Any, Any] | None]:
+        """Score the next predictions, which are those for these records, if there are any."""
         if len(samples) == 0:
             return {"metric": None, "loss": None, "se": None}, None
-        task = self.executor.task
-        predictions = self._predict(predictor, samples)
+        task, predictions = self.executor.task, next(found)
         losses = to_numpy(task.loss.of_predictions(predictions, task.tensors(samples)[1]))
         outputs = to_numpy(predictions)
         if not np.isfinite(outputs).all():
@@ -156,33 +178,6 @@ class Evaluator:
             "se": float(spread),
         }
         return {key: _finite(value) for key, value in judged.items()}, outputs
-
-    def _predict(self, predictor: Predictor, samples: Samples) -> Float[Tensor, "records *output"]:
-        """Σ_m mix_m · prediction_m: probabilities or real outputs are mixed, never logits."""
-        x, _ = self.executor.task.tensors(samples)
-        total: Tensor | None = None
-        for params, share in zip(predictor.params, predictor.mix, strict=True):
-            if share == 0:
-                continue
-            part = self.executor.predictions(params, x) * share
-            total = part if total is None else total + part
-        assert total is not None, "a mix sums to one"
-        return total
-
-
-@contextmanager
-def naming(where: str) -> Iterator[None]:
-    """What fails inside a model's own code says where."""
-    try:
-        yield
-    except RivageError as error:
-        raise error.at(where) from error
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise ProtocolError(
-            f"the model failed ({type(error).__name__}: {error})",
-            where=where,
-            mend="Check the model on a batch of this client; batch norm, for one, cannot train on a single record.",
-        ) from error
 
 
 def _finite(value: float | None) -> float | None:

@@ -4,42 +4,94 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import torch
 
-from rivage.core.messages import Message, Payload
+from rivage.core.messages import Message, Payload, encoded_size
 from rivage.data.population import ClientIds
 from rivage.federated.algorithm import State, Update
+from rivage.federated.checkpoint import Journal
 from rivage.learning.params import to_numpy
 
-__all__ = ["as_payload", "average", "broadcast_message", "fault_of", "roster", "traffic", "update_message"]
+__all__ = ["Postman", "average", "fault_of", "roster", "traffic"]
 
 SERVER = "server"
 _LISTED = 1000  # cohorts up to this size are written out in the record, larger ones as a digest
 
 
-def as_payload(state: State | None) -> Payload:
-    """What a broadcast carries; nothing for None."""
-    return {name: to_numpy(value) for name, value in (state or {}).items()}
+class Postman:
+    """Counts the bytes of a round's messages, and hands them to the journal if it keeps any.
+
+    Args:
+        journal: where messages go.
+        number: of the round.
+    """
+
+    def __init__(self, journal: Journal, number: int) -> None:
+        self.journal, self.number = journal, number
+        self.bytes_up = self.bytes_down = 0
+        self.by_client: dict[int, list[int]] = {}
+        self._shared: State | None = None
+        self._payload: Payload = {}
+        self._size = 0
+        self._sizes: dict[Any, int] = {}
+
+    def down(self, client: int, state: State | None) -> None:
+        """Send a broadcast to one client; one object for all clients is turned into one payload."""
+        if state is None:
+            self.by_client[client] = [0, 0]
+            return
+        if self._shared is None or not _same(state, self._shared):
+            self._shared, self._payload = state, {name: to_numpy(value) for name, value in state.items()}
+            self._size = encoded_size(self._payload) if self._payload else 0
+        self.bytes_down += self._size
+        self.by_client[client] = [self._size, 0]
+        if self._payload and self.journal.logs:
+            self._log(SERVER, f"client:{client}", "broadcast", self._payload)
+
+    def up(self, client: int, update: Update, payload: Payload | None = None) -> None:
+        """Send an update: vectors, their weights and the metrics, all that leaves the device.
+
+        Args:
+            client: who sends it.
+            update: as the server reads it.
+            payload: the entries as on the wire; without it they travel as they are.
+        """
+        if payload is None and not self.journal.logs:  # updates of one round are alike: their size is known
+            form = tuple((name, vector.shape, vector.dtype) for name, (vector, _) in update.payload.items())
+            key = (form, tuple(update.metrics))
+            if key not in self._sizes:
+                self._sizes[key] = _size(_wire(update, None))
+            nbytes = self._sizes[key]
+        else:
+            wire = _wire(update, payload)
+            nbytes = _size(wire)
+            if wire and self.journal.logs:
+                self._log(f"client:{client}", SERVER, "update", wire)
+        self.bytes_up += nbytes
+        self.by_client[client][1] = nbytes
+
+    def _log(self, sender: str, receiver: str, kind: str, payload: Payload) -> None:
+        message = Message(round=self.number, sender=sender, receiver=receiver, kind=kind, payload=payload)
+        self.journal.message(message)
 
 
-def broadcast_message(number: int, client: int, payload: Payload) -> Message | None:
-    """The server's message to one client; None when there is nothing to say."""
-    if not payload:
-        return None
-    return Message(round=number, sender=SERVER, receiver=f"client:{client}", kind="broadcast", payload=payload)
+def _same(one: State, other: State) -> bool:
+    """Whether two states hold the very same tensors."""
+    return one is other or (one.keys() == other.keys() and all(one[name] is other[name] for name in one))
 
 
-def update_message(number: int, client: int, update: Update) -> Message | None:
-    """Vectors, their weights and the metrics, all that leaves the device; None when nothing does."""
-    payload = {name: to_numpy(vector) for name, (vector, _) in update.payload.items()}
-    payload |= {f"{name}.weight": np.array([weight]) for name, (_, weight) in update.payload.items()}
-    payload |= {f"metric.{name}": np.array([float(value)]) for name, value in update.metrics.items()}
-    if not payload:
-        return None
-    return Message(round=number, sender=f"client:{client}", receiver=SERVER, kind="update", payload=payload)
+def _wire(update: Update, payload: Payload | None) -> dict[str, Any]:
+    entries = {name: to_numpy(v) for name, (v, _) in update.payload.items()} if payload is None else dict(payload)
+    entries |= {f"{name}.weight": np.array([weight]) for name, (_, weight) in update.payload.items()}
+    return entries | {f"metric.{name}": np.array([float(value)]) for name, value in update.metrics.items()}
+
+
+def _size(payload: Payload) -> int:
+    return encoded_size(payload) if payload else 0
 
 
 def fault_of(update: Update, dimension: int, shapes: Mapping[str, torch.Size]) -> str | None:
@@ -53,7 +105,8 @@ def fault_of(update: Update, dimension: int, shapes: Mapping[str, torch.Size]) -
             return f"{name} of shape {tuple(vector.shape)} where {dimension} parameters were expected"
         if vector.shape != shapes.get(name, vector.shape):
             return f"{name} of shape {tuple(vector.shape)} where others sent {tuple(shapes[name])}"
-        if not bool(torch.isfinite(vector).all()):
+        # A sum is one fast pass, and finite only if all is, except for huge numbers: those are looked at closely.
+        if not isfinite(float(vector.sum())) and not bool(torch.isfinite(vector).all()):
             return f"{name} with norm {float(torch.linalg.vector_norm(vector))} after local training"
     return None
 

@@ -10,11 +10,18 @@ ALGORITHMS = Registry(
     "rivage.algorithms",
     "method",
     {
+        "apfl": "rivage.federated.apfl:APFL",
+        "ditto": "rivage.federated.ditto:Ditto",
+        "fedadagrad": "rivage.federated.fedopt:FedAdagrad",
+        "fedadam": "rivage.federated.fedopt:FedAdam",
         "fedavg": "rivage.federated.fedavg:FedAvg",
         "fedavg+": "rivage.federated.finetuned:FineTuned",
+        "fedavgm": "rivage.federated.fedopt:FedAvgM",
         "fedprox": "rivage.federated.fedprox:FedProx",
         "fedsgd": "rivage.federated.fedavg:FedSGD",
+        "fedyogi": "rivage.federated.fedopt:FedYogi",
         "guarded": "rivage.federated.guarded:Guarded",
         "local": "rivage.federated.local:Local",
+        "scaffold": "rivage.federated.scaffold:Scaffold",
     },
 )

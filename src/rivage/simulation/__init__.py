@@ -8,5 +8,18 @@ from rivage.simulation.availability import (
     Heterogeneous,
     Markov,
 )
+from rivage.simulation.devices import DEVICES, Classes, DeviceClass, Devices, LogNormal
 
-__all__ = ["AVAILABILITY", "Always", "Availability", "Bernoulli", "Heterogeneous", "Markov"]
+__all__ = [
+    "AVAILABILITY",
+    "DEVICES",
+    "Always",
+    "Availability",
+    "Bernoulli",
+    "Classes",
+    "DeviceClass",
+    "Devices",
+    "Heterogeneous",
+    "LogNormal",
+    "Markov",
+]

@@ -30,8 +30,10 @@ from rivage.core.summaries import local_method, summarize
 from rivage.data import build_population
 from rivage.data.population import ClientIds, Population
 from rivage.federated.checkpoint import Files
-from rivage.federated.engine import Outcome, Trial, run
+from rivage.federated.engine import Outcome, run
+from rivage.federated.execution import Execution
 from rivage.federated.guarded import Guarded, compose, preference
+from rivage.federated.trial import Trial
 from rivage.learning.bundle import ModelBundle, Provenance
 from rivage.learning.params import to_numpy
 from rivage.learning.task import Task, make_task
@@ -71,7 +73,7 @@ def run_study(
     """
     observer = Silent() if observer is None else observer
     stages = [_Stage.build(study, seed) for seed in study.run.seeds[:1]]
-    record = RunRecord.create(out or Path("runs"), study.name, dump_study(study))
+    record = RunRecord.create(out or Path("runs"), study.name, _identity(study))
     if fresh:
         shutil.rmtree(record.folder / "trials", ignore_errors=True)
     trained = [method for method in study.methods if not isinstance(method.algorithm, Guarded)]
@@ -90,10 +92,21 @@ def run_study(
     return record
 
 
+def _identity(study: Study) -> dict[str, Any]:
+    """The settings that a result depends on: all but the number of workers."""
+    table = dump_study(study)
+    table["run"].pop("workers", None)
+    return table
+
+
 def _plan(study: Study, trained: list[Method]) -> dict[str, Any]:
     rounds = sum(study.run.rounds for method in trained if method.algorithm.federates)
     seeds = len(study.run.seeds)
     return {"event": "study", "trials": len(trained) * seeds, "rounds": rounds * seeds}
+
+
+def _execution(study: Study) -> Execution:
+    return Execution(executor=study.run.executor, workers=study.run.workers, device=study.run.device)
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,12 @@ class _Stage:
             validation=study.evaluation.validation,
             test=study.evaluation.test,
         )
-        task = make_task(study.task, population.schema, dtype=getattr(torch, study.run.dtype))
+        task = make_task(
+            study.task,
+            population.schema,
+            dtype=getattr(torch, study.run.dtype),
+            device=_execution(study).resolved_device,
+        )
         stage = cls(study, seed, population, task, np.empty(0, np.int64))
         judged = stage.trial("", study.methods[0]).judged
         count = math.floor(study.evaluation.unseen_clients * len(judged))
@@ -136,6 +154,9 @@ class _Stage:
                 where="[run] cohort",
                 mend=f"Give at most {there}, or leave cohort out to take everyone available.",
             )
+        for number, method in enumerate(self.study.methods, 1):
+            if cohort is None and (reason := method.collector.refusal(there)):
+                raise ConfigError(f"{there} clients give {reason}", where=f"[[methods]] {number}", mend="Lower faulty.")
 
     def trial(self, name: str, method: Method) -> Trial:
         """One method on this stage."""
@@ -151,6 +172,10 @@ class _Stage:
             every=settings.evaluation.every,
             unseen=self.unseen,
             facts=self.facts(method),
+            stages=method.stages,
+            collector=method.collector,
+            adversary=settings.adversary,
+            execution=_execution(settings),
         )
 
     def facts(self, method: Method) -> dict[str, Any]:
@@ -159,12 +184,23 @@ class _Stage:
         return {
             "kind": method.kind,
             "settings": dump(method.algorithm),
+            **self.exchange(method),
             "metric": metric.name,
             "higher_is_better": metric.higher_is_better,
             "dtype": self.study.run.dtype,
             "reference": asdict(method.algorithm.reference),
             "population": self.census(),
         }
+
+    def exchange(self, method: Method) -> dict[str, Any]:
+        """What happens to updates between clients and server, where that is not the plain mean of what was sent."""
+        table = dump(method)
+        parts = {
+            "stages": table["stages"],
+            "collector": table["collector"],
+            "adversary": dump(self.study).get("adversary"),
+        }
+        return {name: part for name, part in parts.items() if part and part != {"kind": "mean"}}
 
     def census(self) -> dict[str, Any]:
         """Who the clients are."""
@@ -206,6 +242,7 @@ class _Stage:
             "loss": self.task.loss.name,
             "method": method.kind,
             "hyper_parameters": dump(method.algorithm),
+            **self.exchange(method),
             "secure_aggregation": False,
             "differential_privacy": None,
         }

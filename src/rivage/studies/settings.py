@@ -10,6 +10,7 @@ replaces the method's table as a whole, key by key merging would make ``updates`
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,9 +25,11 @@ from rivage.core.toml import apply_overrides, load_toml, parse_toml
 from rivage.data.build import DATASETS
 from rivage.data.partition import PARTITIONS
 from rivage.data.shifts import SHIFTS
+from rivage.federated.kinds import ADVERSARIES, COLLECTIONS, STAGES
 from rivage.federated.registry import ALGORITHMS
 from rivage.simulation.availability import AVAILABILITY, Always
 
+_AVERAGED = Located("rivage.federated.collectors:Averaged")
 _WORK = Located("rivage.federated.algorithm:Phase")
 _TASK = Located("rivage.learning.task:TaskSettings")
 
@@ -35,14 +38,17 @@ if TYPE_CHECKING:
     from rivage.data.dataset import Source
     from rivage.data.partition import Partition
     from rivage.data.shifts import Shift
+    from rivage.federated.adversaries import Adversary
     from rivage.federated.algorithm import Algorithm
     from rivage.federated.algorithm import Phase as Work
+    from rivage.federated.collectors import Collection
+    from rivage.federated.stages import UpdateStage
     from rivage.learning.task import TaskSettings as TaskTable
     from rivage.simulation.availability import Availability
 
     DataTable = Source | PopulationSource
 else:  # resolved when a study is read: algorithms and tasks import torch
-    Algorithm = DataTable = Partition = Shift = Availability = Any
+    Adversary = Algorithm = Availability = Collection = DataTable = Partition = Shift = UpdateStage = Any
     Work = Annotated[Any, _WORK]
     TaskTable = Annotated[Any, _TASK]
 
@@ -65,10 +71,14 @@ class Method:
     Args:
         name: what it is called in this study; its kind when left out.
         algorithm: the method with its hyper-parameters.
+        stages: what happens to an update between client and server, in this order.
+        collector: how the server combines updates.
     """
 
     name: str = ""
     algorithm: Annotated[Algorithm, OneOf(ALGORITHMS)] = field(metadata={"flat": True})
+    stages: tuple[Annotated[UpdateStage, OneOf(STAGES)], ...] = ()
+    collector: Annotated[Collection, OneOf(COLLECTIONS)] = field(default_factory=_AVERAGED)
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -93,6 +103,10 @@ class Run:
         dtype: numbers of models and losses.
         log: what the message log keeps: ``none``, ``meta``, ``clients:[0, 5]`` or ``all``; left out, everything
             while that is small.
+        executor: what trains the clients: ``functional`` (any model, one client at a time), ``tiled`` (several clients
+            at once, simple models) or ``auto``, which chooses.
+        workers: processes or threads that train, >= 1; ``"auto"`` chooses.
+        device: where models are trained: ``auto``, ``cpu``, or a GPU such as ``cuda:0``.
     """
 
     rounds: int = 50
@@ -100,6 +114,9 @@ class Run:
     seeds: tuple[int, ...] = (0,)
     dtype: Literal["float32", "float64"] = "float32"
     log: str | None = None
+    executor: Literal["auto", "functional", "tiled"] = "auto"
+    workers: int | None = field(default=None, metadata={"none": "auto"})
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         require(self.rounds, "rounds", least=0)
@@ -112,6 +129,10 @@ class Run:
             raise ConfigError(seeds, mend="Give whole numbers from 0 to 2**64 - 1.")
         if self.log is not None:
             LogPolicy.parse(self.log)
+        if self.workers is not None:
+            require(self.workers, "workers", least=1)
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", self.device):
+            raise ConfigError(f'device is "{self.device}"', mend='Write "auto", "cpu" or "cuda:0".')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +172,7 @@ class Study:
         partition: how records that are not split yet are dealt to clients.
         shift: how clients differ on top of the split.
         availability: who is there when.
+        adversary: which clients do harm, and how; None means that all are honest.
         task: model, loss and metric.
         work: local work of every method that does not say otherwise.
         run: rounds, cohort and seeds.
@@ -163,13 +185,19 @@ class Study:
     partition: Annotated[Partition, OneOf(PARTITIONS)] | None = None
     shift: Annotated[Shift, OneOf(SHIFTS)] | None = None
     availability: Annotated[Availability, OneOf(AVAILABILITY)] = field(default_factory=Always)
+    adversary: Annotated[Adversary, OneOf(ADVERSARIES)] | None = None
     task: TaskTable = field(default_factory=_TASK)
     work: Work = field(default_factory=_WORK)
     run: Run = field(default_factory=Run)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
     def __post_init__(self) -> None:
-        if problems := [*_blank(self.name), *_ambiguous(self.methods), *_unfit(self.methods)]:
+        if problems := [
+            *_blank(self.name),
+            *_ambiguous(self.methods),
+            *_unfit(self.methods),
+            *_unsound(self.methods, self.run.cohort),
+        ]:
             raise combine(problems)
 
 
@@ -211,6 +239,29 @@ def _unfit(methods: Sequence[Method]) -> Iterator[ConfigError]:
             elif name not in others:
                 mend = f"{known} {nearest(name, others)}".strip()
                 yield ConfigError(f'among names "{name}", but no method is called so', where=where, mend=mend)
+
+
+def _unsound(methods: Sequence[Method], cohort: int | None) -> Iterator[ConfigError]:
+    """Stages and collectors that cannot do what they promise."""
+    for number, method in enumerate(methods, 1):
+        for fault in _faults(method, cohort):
+            yield ConfigError(fault.what, where=f"[[methods]] {number}", mend=fault.mend)
+
+
+def _faults(method: Method, cohort: int | None) -> Iterator[RivageError]:
+    from rivage.federated.stages import order_faults  # imports torch, as the methods have done by now
+
+    yield from order_faults(method.stages)
+    if not getattr(method.algorithm, "federates", False):
+        if method.stages or method.collector != _AVERAGED():
+            yield ConfigError(f'"{method.name}" sends no updates', mend="Leave stages and collector out.")
+        return
+    try:
+        method.collector.collector(each=method.algorithm.needs == "each")
+    except ConfigError as error:
+        yield error
+    if cohort is not None and (reason := method.collector.refusal(cohort)):
+        yield ConfigError(f"a cohort of {cohort} gives {reason}", mend="Raise run.cohort, or lower faulty.")
 
 
 def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:

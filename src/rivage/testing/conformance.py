@@ -31,8 +31,11 @@ from rivage.federated.algorithm import Adapts, Algorithm, Predictor, Update
 from rivage.federated.checkpoint import Notebook
 from rivage.federated.cohorts import Candidates
 from rivage.federated.collectors import Plain
-from rivage.federated.engine import Trial, run
-from rivage.federated.executors.functional import Functional, Job
+from rivage.federated.engine import run
+from rivage.federated.execution import Execution
+from rivage.federated.executors.executor import Executor
+from rivage.federated.executors.jobs import Job
+from rivage.federated.trial import Trial
 from rivage.learning.params import from_numpy, to_numpy
 from rivage.testing.toys import Clients, linear_clients, linear_task
 
@@ -184,13 +187,13 @@ def _resumes(algorithm: Any) -> None:
         notebook = Notebook()
         run(replace(_trial(algorithm), rounds=stop), notebook)
         assert notebook.snapshot is not None
-        memories = {
-            client: replace(memory, values=_through_a_file(memory.values))
-            for client, memory in notebook.snapshot.memories.items()
+        everyone = range(_trial(algorithm).population.size)
+        kept = {
+            client: replace(memory, values=_through_a_file(memory.values), residuals=_through_a_file(memory.residuals))
+            for client, memory in zip(everyone, notebook.memories.get(everyone), strict=True)
         }
-        notebook.snapshot = replace(
-            notebook.snapshot, state=_through_a_file(notebook.snapshot.state), memories=memories
-        )
+        notebook.memories.put(kept, stop)
+        notebook.commit(replace(notebook.snapshot, state=_through_a_file(notebook.snapshot.state)))
         resumed = run(_trial(algorithm), notebook)
         assert _equal(resumed.state, whole.state), f"stopped after round {stop}, it ends elsewhere"
         assert resumed.seen.columns == whole.seen.columns, f"stopped after round {stop}, it predicts otherwise"
@@ -221,7 +224,7 @@ def _leaves_its_inputs_alone(algorithm: Any) -> None:
         guarded |= {"state": state, "memory": kept[0]}
     local, memory = None, guarded.get("memory", {})
     if adapting is not None:
-        losses = _losses(algorithm, algorithm.broadcast(state, 0, task), executor, data)
+        losses = executor.client_losses(algorithm, [algorithm.broadcast(state, 0, task)], [data])[0]
         with _unchanged(guarded, "adapt"):
             local = adapting.adapt(state, memory, data, losses, Streams(0), task)
             if local is not None and adapting.adaptation is not None:
@@ -267,6 +270,20 @@ def _require_predictor(predictor: Predictor, dimension: int) -> None:
     assert abs(float(predictor.mix.sum()) - 1) < 1e-6, "the mix does not sum to 1"
 
 
+def _is_the_same_on_every_executor(algorithm: Any) -> None:
+    """One client at a time or in tiles, to rounding in float64."""
+    one, many = (
+        run(replace(_trial(algorithm), execution=Execution(executor=kind, workers=2)))
+        for kind in ("functional", "tiled")
+    )
+    for name, value in one.state.items():
+        torch.testing.assert_close(many.state[name], value, rtol=1e-10, atol=1e-10)
+    for client, predictor in one.seen.predictors.items():
+        other = many.seen.predictors[client]
+        torch.testing.assert_close(other.params, predictor.params, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(other.mix, predictor.mix, rtol=1e-10, atol=1e-10)
+
+
 _CHECKS: tuple[Callable[[Any], None], ...] = (
     _stores_its_arguments,
     _settings_survive_a_file,
@@ -278,6 +295,7 @@ _CHECKS: tuple[Callable[[Any], None], ...] = (
     _does_not_depend_on_the_order_of_updates,
     _keeps_its_state_in_files,
     _predicts_for_everyone,
+    _is_the_same_on_every_executor,
 )
 
 
@@ -300,10 +318,10 @@ def _record(algorithm: Algorithm) -> list[dict[str, Any]]:
     return notebook.events
 
 
-def _stage(algorithm: Algorithm) -> tuple[Clients, Any, Functional, dict[str, Tensor]]:
+def _stage(algorithm: Algorithm) -> tuple[Clients, Any, Executor, dict[str, Tensor]]:
     population = linear_clients()
     task = linear_task(population)
-    return population, task, Functional(task), dict(algorithm.init(task, population.size, Streams(0)))
+    return population, task, Executor(task), dict(algorithm.init(task, population.size, Streams(0)))
 
 
 def _candidates(population: Clients) -> Candidates:
@@ -315,7 +333,7 @@ def _exchange(
     client: int,
     population: Clients,
     task: Any,
-    executor: Functional,
+    executor: Executor,
     state: Mapping[str, Tensor],
     cohort: Any,
     guarded: dict[str, Any],
@@ -327,7 +345,7 @@ def _exchange(
     with _unchanged(guarded, "broadcast"):
         down = algorithm.broadcast(state, client, task) or {}
     watched = {**guarded, "broadcast": down, "data": {"x": data.train.x, "y": data.train.y}}
-    losses = _losses(algorithm, down, executor, data)
+    losses = executor.client_losses(algorithm, [down], [data])[0]
     with _unchanged(watched, "start"):
         local = algorithm.start(down, memory or {}, data, losses, Streams(0).child("client", client), task)
     local.weight = float(cohort.weights[cohort.ids.tolist().index(client)])
@@ -337,13 +355,6 @@ def _exchange(
     with _unchanged(watched, "finish"):
         update: Update = algorithm.finish(local, task)
     return replace(update, client=client)
-
-
-def _losses(algorithm: Any, down: Mapping[str, Tensor] | None, executor: Functional, data: Any) -> Tensor | None:
-    """What the engine hands to `start` and `adapt`."""
-    if not (algorithm.needs_losses and down):
-        return None
-    return executor.losses(down["params"].reshape(-1, executor.task.dimension), data.train)
 
 
 def _collect(algorithm: Any, updates: list[Update]) -> Any:

@@ -5,57 +5,33 @@ Every step descends along
 
     Σ_i q_i ∇ℓ_i(w) / |batch|  +  strength · (w − anchor)  +  drift
 
-where the pull and the drift see the parameters before the step. Buffers (the tail of the vector) are written by the
-module itself and never pulled, drifted or corrected.
-
-Groups of a job are trained one after the other, unless the algorithm brings its own `step` or `correct`, which see
-all groups at once.
-
-Small steps lose time on several threads, and sums must not depend on their number: callers hold `one_thread`.
+where the pull and the drift see the parameters before the step, and with `Phase.clip` each q_i ∇ℓ_i is first scaled
+down to that norm. Buffers (the tail of the vector) are written by the module itself and never pulled, drifted or
+corrected. Groups of a job are trained one after the other, unless the algorithm brings its own `step` or `correct`,
+which see all groups at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from rivage.core.errors import ConfigError
-from rivage.core.seeding import Streams
-from rivage.data.population import Samples
-from rivage.federated.algorithm import Algorithm, Corrects, Local, LocalWork, Phase, Steps
-from rivage.federated.batches import Position, Shuffler, batches
+from rivage.federated.algorithm import Algorithm, Local, Phase
+from rivage.federated.executors.jobs import Job, chosen, divisor, joint_update, strength_of
 from rivage.learning.task import Task
 
-__all__ = ["Functional", "Job", "one_thread"]
+__all__ = ["Functional"]
 
 _CHUNK = 1024  # records per forward pass without gradients: bounds the memory of their activations
 
 
-@dataclass(slots=True)
-class Job:
-    """One client's training.
-
-    Args:
-        client: its number, which keys its batches.
-        local: what to train; filled in place.
-        samples: the training records.
-        position: where the client's endless loader stands; advanced in place.
-    """
-
-    client: int
-    local: Local
-    samples: Samples
-    position: Position = Position()
-
-
 class Functional:
-    """Trains jobs in this process.
+    """Trains jobs with one copy of the model; for one thread at a time.
 
     Args:
         task: what is learnt.
@@ -64,45 +40,54 @@ class Functional:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.bound = task.bind()
-        self._keys: dict[tuple[Streams, int], int] = {}
+        # Convolutions are faster on channels-last images; what flattens them sees the same order as before.
+        self._images = any(isinstance(module, nn.Conv2d) for module in self.bound.module.modules())
 
-    def losses(self, params: Float[Tensor, "groups dim"], samples: Samples) -> Float[Tensor, "records groups"]:
+    def losses(self, params: Float[Tensor, "groups dim"], x: Tensor, y: Tensor) -> Float[Tensor, "records groups"]:
         """Loss of every record under every group's parameters, in evaluation mode, without gradients."""
-        x, y = self.task.tensors(samples)
         self.bound.module.eval()
+        x = self._stored(x)
         columns = []
         with torch.no_grad():
             for row in params:
                 self.bound.load(row)
                 parts = zip(torch.split(x, _CHUNK), torch.split(y, _CHUNK), strict=True)
-                columns.append(torch.cat([self.bound.losses(*part) for part in parts]))
+                columns.append(torch.cat([self.bound.losses(self._read(a), b) for a, b in parts]))
         return torch.stack(columns, dim=1)
 
     def predictions(self, params: Float[Tensor, "dim"], x: Tensor) -> Float[Tensor, "records *output"]:
         """What one model predicts, without gradients."""
         self.bound.load(params)
-        return torch.cat([self.bound.predictions(part) for part in torch.split(x, _CHUNK)])
+        return torch.cat([self.bound.predictions(self._read(part)) for part in torch.split(self._stored(x), _CHUNK)])
 
-    def train(self, algorithm: Algorithm, work: LocalWork, jobs: Sequence[Job], streams: Streams, round: int) -> None:
-        """Run ``work`` on every job, in place: what the executor fills of its `Local`, and the loader's position.
+    def train(self, algorithm: Algorithm, phase: Phase, job: Job, noise: int) -> None:
+        """Run the batches of one phase on a job, in place.
 
-        Results depend on (streams, client, round) only, never on the other jobs.
+        Args:
+            algorithm: whose job it is.
+            phase: how it learns.
+            job: its batches are set.
+            noise: seed of layers that draw random numbers.
         """
-        keys = [self._key(streams, number) for number in range(len(work.phases))]
-        with torch.no_grad():
-            self.bound.module.train()
-            for job in jobs:
-                with self._noise(streams, round, job.client):
-                    self._train(algorithm, work, job, keys, round)
+        x, y = self.task.tensors(job.samples)
+        steps = [torch.from_numpy(rows).to(x.device) for rows in job.batches.split()]
+        run = _Run(self, phase, job.local, self._stored(x), y)
+        self.bound.module.train()
+        with torch.no_grad(), self._noise(noise):
+            if hasattr(algorithm, "step") or hasattr(algorithm, "correct"):  # isinstance on a protocol costs 20 µs
+                run.together(algorithm, steps)
+            else:
+                run.apart(steps)
 
-    def _key(self, streams: Streams, phase: int) -> int:
-        """Key of a phase's batches, the same in every round: deriving it costs as much as a small step."""
-        if (streams, phase) not in self._keys:
-            self._keys[streams, phase] = streams.seed("batches", phase)
-        return self._keys[streams, phase]
+    def _stored(self, x: Tensor) -> Tensor:
+        """Images with their channels last, so that gathered rows are channels-last images without a copy."""
+        return x.permute(0, 2, 3, 1).contiguous() if self._images and x.dim() == 4 else x
+
+    def _read(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2) if self._images and x.dim() == 4 else x
 
     @contextmanager
-    def _noise(self, streams: Streams, round: int, client: int) -> Iterator[None]:
+    def _noise(self, seed: int) -> Iterator[None]:
         """Layers such as dropout draw from torch's global generator: lend it to them and put it back."""
         if not self.bound.stochastic:
             yield
@@ -112,143 +97,112 @@ class Functional:
             torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
         )
         before = generator.get_state()
-        generator.manual_seed(streams.seed("noise", round, client))
+        generator.manual_seed(seed)
         try:
             yield
         finally:
             generator.set_state(before)
 
-    def _train(self, algorithm: Algorithm, work: LocalWork, job: Job, keys: Sequence[int], round: int) -> None:
-        local = job.local
-        local.params = local.params.clone()  # the broadcast is shared by the cohort
-        local.records, local.rate = len(job.samples), work.learning_rate
-        x, y = self.task.tensors(job.samples)
-        joint = hasattr(algorithm, "step") or hasattr(algorithm, "correct")  # isinstance on a protocol costs 20 µs
-        for phase, key in zip(work.phases, keys, strict=True):
-            rows, job.position = batches(phase, len(job.samples), Shuffler(key, job.client), round, job.position)
-            steps = [torch.from_numpy(batch).to(x.device) for batch in rows]
-            local.steps += len(steps)
-            if joint:
-                self._joint(cast("Corrects | Steps", algorithm), phase, local, x, y, steps)
-            else:
-                self._separate(phase, local, x, y, steps)
 
-    def _separate(self, phase: Phase, local: Local, x: Tensor, y: Tensor, steps: Sequence[Tensor]) -> None:
-        trained, spans = self._trained(phase), self._spans(phase)
-        for group, params in enumerate(local.params):
-            self.bound.load(params)
+class _Run:
+    """One job in one phase."""
+
+    def __init__(self, engine: Functional, phase: Phase, local: Local, x: Tensor, y: Tensor) -> None:
+        self.engine, self.phase, self.local, self.x, self.y = engine, phase, local, x, y
+        self.bound, layout = engine.bound, engine.task.layout
+        names = chosen(layout, phase)
+        self.entries = [layout.entries[i] for i in names]
+        self.trained: tuple[Tensor, ...] = tuple(self.bound.parameters[i] for i in names)
+        self.whole = len(names) == len(self.bound.parameters)
+        self.spans = [slice(0, layout.trainable)] if self.whole else [entry.span for entry in self.entries]
+        self.clip = None if phase.clip is None else phase.clip / len(local.params) ** 0.5
+        if self.clip is not None and (layout.buffers or layout.kept):
+            raise ConfigError(
+                "the gradient of one record cannot be clipped: batch statistics mix the records",
+                where="work.clip",
+                mend="Use group norm in place of batch norm, or leave clip out.",
+            )
+
+    def apart(self, steps: Sequence[Tensor]) -> None:
+        """Every group by itself."""
+        params = self.local.params.clone()  # the broadcast is shared by the cohort
+        for group, row in enumerate(params):
+            self.bound.load(row)
             for rows in steps:
-                gradients = self._gradients(trained, phase, local, group, x, y, rows)
-                for span in spans:
-                    self._signals(self.bound.vector[span], span, local, group)
-                torch._foreach_add_(trained, gradients, alpha=-local.rate)
-            params.copy_(self.bound.vector)
+                gradients = self.gradients(group, rows)
+                for span in self.spans:
+                    self.signals(self.bound.vector[span], span, group)
+                torch._foreach_add_(self.trained, gradients, alpha=-self.local.rate)
+            row.copy_(self.bound.vector)
+        self.local.params = params
 
-    @staticmethod
-    def _signals(part: Tensor, span: slice, local: Local, group: int) -> None:
+    def signals(self, part: Tensor, span: slice, group: int) -> None:
         """Pull and drift on one stretch of the vector; the pull comes first, it needs the old parameters."""
+        local = self.local
         if local.pull is not None:
-            strength = local.pull.strength
-            strength = strength if isinstance(strength, int | float) else float(strength[group])
-            part.lerp_(_row(local.pull.anchor, group)[span], local.rate * strength)
+            part.lerp_(_row(local.pull.anchor, group)[span], local.rate * strength_of(local, group))
         if local.drift is not None:
             part.add_(_row(local.drift, group)[span], alpha=-local.rate)
 
-    def _joint(
-        self,
-        algorithm: Corrects | Steps,
-        phase: Phase,
-        local: Local,
-        x: Tensor,
-        y: Tensor,
-        steps: Sequence[Tensor],
-    ) -> None:
+    def together(self, algorithm: Algorithm, steps: Sequence[Tensor]) -> None:
+        """All groups at once."""
+        local, params = self.local, self.local.params.clone()
+        mask = None
+        if self.spans != [slice(0, len(params[0]))]:
+            mask = torch.zeros_like(params[0])
+            for span in self.spans:
+                mask[span] = 1
         for rows in steps:
 
             def gradient(params: Tensor, rows: Tensor = rows) -> Tensor:
-                return self._joint_gradient(phase, local, params, x, y, rows)
+                return self.joint_gradient(params, rows)
 
-            if hasattr(algorithm, "step"):
-                local.params, local.extra = algorithm.step(local.extra, local.params, gradient, local.rate)
-                continue
-            direction = algorithm.correct(local.extra, local.params, gradient(local.params))
-            for group, params in enumerate(local.params):
-                for span in self._spans(phase):
-                    self._signals(params[span], span, local, group)
-                    params[span].add_(direction[group, span], alpha=-local.rate)
+            params, local.extra = joint_update(algorithm, local, local.extra, params, gradient, mask)
+        local.params = params
 
-    def _joint_gradient(self, phase: Phase, local: Local, params: Tensor, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+    def joint_gradient(self, params: Tensor, rows: Tensor) -> Tensor:
         """Gradient of every group on one batch; buffers move in ``params``, their gradient is zero."""
-        trained, size = self._trained(phase), self.task.layout.trainable
+        size = self.engine.task.layout.trainable
         result = torch.zeros_like(params)
         for group, vector in enumerate(params):
             self.bound.load(vector)
-            gradients = self._gradients(trained, phase, local, group, x, y, rows)
-            for view, value in zip(self._views(result[group], phase), gradients, strict=True):
-                view.copy_(value)
+            for entry, value in zip(self.entries, self.gradients(group, rows), strict=True):
+                result[group, entry.span].view(entry.shape).copy_(value)
             vector[size:] = self.bound.vector[size:]
+        self.local.gradients += len(params) * len(rows)
         return result
 
-    def _gradients(
-        self,
-        trained: Sequence[Tensor],
-        phase: Phase,
-        local: Local,
-        group: int,
-        x: Tensor,
-        y: Tensor,
-        rows: Tensor,
-    ) -> tuple[Tensor, ...]:
+    def gradients(self, group: int, rows: Tensor) -> tuple[Tensor, ...]:
+        """Of the objective on one batch, by trained parameter."""
         if len(rows) == 0:  # an empty Poisson batch has no gradient, but the step counts
-            return tuple(torch.zeros_like(parameter) for parameter in trained)
-        local.gradients += len(rows)
-        divisor = len(rows) if phase.denominator == "rows" else min(phase.batch_size or len(x), len(x))
+            return tuple(torch.zeros_like(parameter) for parameter in self.trained)
+        x, y = self.engine._read(self.x.index_select(0, rows)), self.y.index_select(0, rows)
+        share = 1 / divisor(self.phase, len(rows), len(self.x))
+        weights = None if self.local.weights is None else self.local.weights.index_select(0, rows)[:, group]
+        if self.clip is not None:
+            return self.clipped(x, y, weights, share)
         with torch.enable_grad():
-            losses = self.bound.losses(x.index_select(0, rows), y.index_select(0, rows))
-        shares = losses.new_full((len(rows),), 1 / divisor)  # d(objective) / d(loss of each record)
-        if local.weights is not None:
-            shares *= local.weights.index_select(0, rows)[:, group]
-        return torch.autograd.grad(losses, trained, shares, allow_unused=True, materialize_grads=True)
+            losses = self.bound.losses(x, y)
+        shares = losses.new_full((len(rows),), share)  # d(objective) / d(loss of each record)
+        if weights is not None:
+            shares *= weights
+        return torch.autograd.grad(losses, self.trained, shares, allow_unused=True, materialize_grads=True)
 
-    def _trained(self, phase: Phase) -> list[Tensor]:
-        return [self.bound.parameters[i] for i in self._chosen(phase)]
-
-    def _views(self, flat: Tensor, phase: Phase) -> list[Tensor]:
-        chosen = [self.task.layout.entries[i] for i in self._chosen(phase)]
-        return [flat[entry.span].view(entry.shape) for entry in chosen]
-
-    def _spans(self, phase: Phase) -> list[slice]:
-        """The stretches of the vector that learn in this phase."""
-        if not phase.train:
-            return [slice(0, self.task.layout.trainable)]
-        return [self.task.layout.entries[i].span for i in self._chosen(phase)]
-
-    def _chosen(self, phase: Phase) -> list[int]:
-        """Positions of the parameters that learn in this phase."""
-        names = [entry.name for entry in self.task.layout.entries if entry.offset < self.task.layout.trainable]
-        if not phase.train:
-            return list(range(len(names)))
-        within = tuple(f"{prefix.removesuffix('.')}." for prefix in phase.train)  # "body" is not "body2"
-        chosen = [i for i, name in enumerate(names) if f"{name}.".startswith(within)]
-        if not chosen:
-            raise ConfigError(
-                f"no parameter name starts with {' or '.join(phase.train)}",
-                where="work.train",
-                mend=f"The model has {', '.join(names)}.",
+    def clipped(self, x: Tensor, y: Tensor, weights: Tensor | None, share: float) -> tuple[Tensor, ...]:
+        """The sum of records' gradients, each scaled down to the largest norm allowed; one backward pass per record."""
+        assert self.clip is not None
+        total = tuple(torch.zeros_like(parameter) for parameter in self.trained)
+        for i in range(len(x)):
+            with torch.enable_grad():
+                loss = self.bound.losses(x[i : i + 1], y[i : i + 1])
+            one = torch.autograd.grad(
+                loss, self.trained, torch.ones_like(loss), allow_unused=True, materialize_grads=True
             )
-        return chosen
+            weight = 1.0 if weights is None else float(weights[i])
+            norm = abs(weight) * float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(one))))
+            torch._foreach_add_(total, one, alpha=share * weight * min(1.0, self.clip / max(norm, 1e-30)))
+        return total
 
 
 def _row(stack: Tensor, group: int) -> Tensor:
     return stack if stack.dim() == 1 else stack[min(group, len(stack) - 1)]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch computes on one thread inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

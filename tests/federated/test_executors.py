@@ -1,4 +1,4 @@
-"""The executor against updates written out by hand, and against itself on other paths."""
+"""Both executors against updates written out by hand, and against themselves on other paths."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from rivage.core.errors import ConfigError
 from rivage.core.seeding import Streams
 from rivage.data.population import Samples, Schema
 from rivage.federated.algorithm import Local, LocalWork, Phase, Pull
-from rivage.federated.batches import Position, Shuffler, batches
-from rivage.federated.executors.functional import Functional, Job
+from rivage.federated.batches import Position, batches
+from rivage.federated.execution import Execution
+from rivage.federated.executors.executor import Executor
+from rivage.federated.executors.functional import Functional
+from rivage.federated.executors.jobs import Job
 from rivage.federated.fedavg import FedAvg
 from rivage.learning.losses import CROSS_ENTROPY
 from rivage.learning.metrics import ACCURACY
@@ -28,6 +31,15 @@ X, Y = (torch.from_numpy(part) for part in POPULATION.records[0])
 WHOLE = Phase(updates=3, batch_size=None)
 
 
+KIND = [Execution()]
+
+
+@pytest.fixture(autouse=True, params=["functional", "auto"])
+def executor(request: pytest.FixtureRequest) -> None:
+    """Every test runs one client at a time and, where the model is a chain, in tiles."""
+    KIND[0] = Execution(executor=request.param)
+
+
 def samples() -> Samples:
     return POPULATION.client(0).train
 
@@ -35,7 +47,7 @@ def samples() -> Samples:
 def trained(local: Local, work: LocalWork, algorithm: Any = None, task: Task = TASK, data: Any = None) -> Local:
     data = samples() if data is None else data
     job = Job(0, local, data)
-    Functional(task).train(algorithm or FedAvg(), work, [job], Streams(0), 0)
+    Executor(task, KIND[0]).train(algorithm or FedAvg(), work, [job], Streams(0), 0)
     return job.local
 
 
@@ -177,7 +189,7 @@ def test_dropout_depends_on_client_and_round_only() -> None:
     def of(client: int, before: int, round: int = 0) -> Tensor:
         others = [Job(9, Local(task.initial(1)[None]), data)] * before
         job = Job(client, Local(task.initial(0)[None]), data)
-        Functional(task).train(FedAvg(), work, [*others, job], Streams(0), round)
+        Executor(task, KIND[0]).train(FedAvg(), work, [*others, job], Streams(0), round)
         return job.local.params
 
     state = torch.get_rng_state()
@@ -187,7 +199,7 @@ def test_dropout_depends_on_client_and_round_only() -> None:
 
 
 def test_losses_of_every_record_under_every_group() -> None:
-    losses = Functional(TASK).losses(start(2), samples())
+    (losses,) = Executor(TASK, KIND[0]).losses([(start(2), samples())])
     for group, w in enumerate(start(2)):
         torch.testing.assert_close(losses[:, group], 0.5 * (X @ w - Y[:, 0]).square(), rtol=0, atol=1e-12)
 
@@ -201,14 +213,14 @@ def test_each_group_may_be_pulled_by_a_strength_of_its_own() -> None:
 
 def test_many_records_pass_in_pieces() -> None:
     population = linear_clients((2500,))
-    data, executor = population.client(0).train, Functional(TASK)
-    x, y = TASK.tensors(data)
-    executor.bound.load(start()[0])
-    expected = executor.bound.losses(x, y).detach()
+    engine = Functional(TASK)
+    x, y = TASK.tensors(population.client(0).train)
+    engine.bound.load(start()[0])
+    expected = engine.bound.losses(x, y).detach()
     sizes: list[int] = []
-    executor.bound.module.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
-    torch.testing.assert_close(executor.losses(start(), data)[:, 0], expected, rtol=0, atol=1e-12)
-    assert len(executor.predictions(start()[0], x)) == 2500
+    engine.bound.module.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    torch.testing.assert_close(engine.losses(start(), x, y)[:, 0], expected, rtol=0, atol=1e-12)
+    assert len(engine.predictions(start()[0], x)) == 2500
     assert max(sizes) <= 1024
 
 
@@ -219,9 +231,9 @@ def test_gradients_are_counted_by_record_and_group() -> None:
 def test_the_expected_size_divides_smaller_batches_too() -> None:
     """Nine records in batches of six: the last one has three, and counts half."""
     one = Phase(batch_size=6, denominator="expected")
-    rows, _ = batches(one, 9, Shuffler(Streams(0).seed("batches", 0), 0), 0, Position())
+    rows, _ = batches(one, Streams(0).seed("batches", 0), [0], [9], 0, [Position()])[0]
     w = start()[0].clone()
-    for batch in rows:
+    for batch in rows.split():
         x, y = X[batch], Y[batch, 0]
         w = w - 0.1 * x.T @ (x @ w - y) / 6
     result = trained(Local(start()), LocalWork((one,), 0.1)).params[0]
@@ -232,13 +244,13 @@ def test_the_expected_size_divides_smaller_batches_too() -> None:
 def test_an_empty_poisson_batch_counts_as_a_step_and_still_pulls(denominator: Any) -> None:
     data = samples().take(np.arange(2))
     phase = Phase(updates=40, batch_size=1, batches="poisson", denominator=denominator)
-    rows, _ = batches(phase, 2, Shuffler(Streams(0).seed("batches", 0), 0), 0, Position())
+    rows, _ = batches(phase, Streams(0).seed("batches", 0), [0], [2], 0, [Position()])[0]
     w, anchor = start()[0].clone(), torch.ones(3, dtype=torch.float64)
-    for batch in rows:
+    for batch in rows.split():
         x, y = X[:2][batch], Y[:2][batch, 0]
         divisor = max(len(batch), 1) if denominator == "rows" else 1
         w = w - 0.01 * (x.T @ (x @ w - y) / divisor + (w - anchor))
-    assert {0, 1, 2} <= set(map(len, rows))
+    assert {0, 1, 2} <= set(rows.sizes.tolist())
     local = trained(Local(start(), pull=Pull(1.0, anchor)), LocalWork((phase,), 0.01), data=data)
     assert local.steps == 40
     torch.testing.assert_close(local.params[0], w, rtol=0, atol=1e-12)
@@ -271,5 +283,5 @@ def test_losses_are_those_of_evaluation() -> None:
     schema = Schema(input_shape=(3,), target="class", num_classes=2)
     task = Task(lambda s: nn.Sequential(nn.Dropout(0.9), nn.Linear(3, 2)), CROSS_ENTROPY, ACCURACY, schema)
     data = Samples(np.ones((8, 3), np.float32), np.zeros(8, np.int64), np.arange(8))
-    losses = Functional(task).losses(task.initial(0)[None], data)
+    (losses,) = Executor(task, KIND[0]).losses([(task.initial(0)[None], data)])
     assert torch.equal(losses, losses[:1].expand(8, 1))

@@ -1,0 +1,271 @@
+"""The executor that engines use: it chooses how clients are trained, and spreads the work over threads.
+
+A model that is a dense chain is trained in tiles, any other one client at a time. Torch releases the interpreter while
+it computes, and whole tiles (or the convolutions of one client) compute for long enough: threads share data and
+broadcast without copying, and cost a fraction of the memory of processes. Long work goes first.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Self, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rivage.core.errors import ConfigError
+from rivage.core.seeding import Streams
+from rivage.data.population import ClientData, Samples
+from rivage.federated.algorithm import Algorithm, LocalWork, Phase, Predictor, State
+from rivage.federated.batches import batches
+from rivage.federated.execution import Execution
+from rivage.federated.executors.chain import NotAChain, trace
+from rivage.federated.executors.functional import Functional
+from rivage.federated.executors.jobs import Job, chosen
+from rivage.federated.executors.tiled import Row, Tiled, cut
+from rivage.federated.failures import working_on
+from rivage.learning.task import Task
+
+__all__ = ["Executor"]
+
+_TILE_BYTES = 4 << 20
+_PADDED = 1 << 22  # numbers of inputs in one stacked evaluation
+
+T = TypeVar("T")
+
+
+class Executor:
+    """Trains jobs and computes losses and predictions, in this process.
+
+    Args:
+        task: what is learnt.
+        execution: how.
+
+    Attributes:
+        notice: why tiles are not used although they might be; empty otherwise.
+
+    Raises:
+        ConfigError: when tiles are asked for and the model is no dense chain.
+    """
+
+    def __init__(self, task: Task, execution: Execution | None = None) -> None:
+        self.task, self.execution = task, execution or Execution()
+        self.tiled, self.notice = _tiled(task, self.execution)
+        self.tile_bytes = self.execution.tile_bytes or _TILE_BYTES
+        # Layers that draw from torch's one global generator cannot run side by side.
+        self.workers = 1 if task.stochastic and self.tiled is None else self.execution.resolved_workers
+        self._spare: queue.SimpleQueue[Functional] = queue.SimpleQueue()
+        self._threads: ThreadPoolExecutor | None = None
+        self._keys: dict[tuple[Streams, int], int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the workers go."""
+        if self._threads is not None:
+            self._threads.shutdown()
+            self._threads = None
+
+    @property
+    def kind(self) -> str:
+        """``tiled`` or ``functional``."""
+        return "functional" if self.tiled is None else "tiled"
+
+    def train(self, algorithm: Algorithm, work: LocalWork, jobs: Sequence[Job], streams: Streams, round: int) -> None:
+        """Run ``work`` on every job, in place: what the executor fills of its `Local`, and the loader's position.
+
+        A job's result depends on (streams, client, round) only; beyond rounding never on the other jobs, and not at all
+        on the number of workers.
+
+        Raises:
+            Failed: when the work on a client failed.
+        """
+        for job in jobs:
+            job.local.records, job.local.rate = len(job.samples), work.learning_rate
+        for number, phase in enumerate(work.phases):
+            chosen(self.task.layout, phase)  # what it names must be there, whoever is trained
+            drawn = batches(
+                phase,
+                self._key(streams, number),
+                [job.client for job in jobs],
+                [job.local.records for job in jobs],
+                round,
+                [job.position for job in jobs],
+            )
+            for job, (job.batches, job.position) in zip(jobs, drawn, strict=True):
+                job.local.steps += len(job.batches.sizes)
+            if self.tiled is None:
+                self._one_by_one(algorithm, phase, jobs, streams, round)
+            else:
+                self._in_tiles(self.tiled, algorithm, phase, jobs)
+
+    def losses(
+        self, requests: Sequence[tuple[Float[Tensor, "groups dim"], Samples]]
+    ) -> list[Float[Tensor, "records groups"]]:
+        """Loss of every record of each request under its parameters, in evaluation mode, without gradients.
+
+        Requests with the same parameters, such as a broadcast, share their forward passes.
+        """
+        results: list[Tensor] = [torch.empty(0)] * len(requests)
+        for members in _alike([params.data_ptr() for params, _ in requests]):
+            records = [self.task.tensors(requests[i][1]) for i in members]
+            with self._functional() as engine:
+                found = engine.losses(
+                    requests[members[0]][0], torch.cat([x for x, _ in records]), torch.cat([y for _, y in records])
+                )
+            for i, part in zip(members, found.split([len(x) for x, _ in records]), strict=True):
+                results[i] = part
+        return results
+
+    def client_losses(
+        self, algorithm: Algorithm, downs: Sequence[State | None], data: Sequence[ClientData]
+    ) -> list[Float[Tensor, "records groups"] | None]:
+        """What `start` and `adapt` get as ``losses``: of the training records, at the broadcast; None if not needed."""
+        found: list[Tensor | None] = [None] * len(data)
+        if not algorithm.needs_losses:
+            return found
+        which = [i for i, down in enumerate(downs) if down is not None]
+        dimension = self.task.dimension
+        requests = [((downs[i] or {})["params"].reshape(-1, dimension), data[i].train) for i in which]
+        for i, losses in zip(which, self.losses(requests), strict=True):
+            found[i] = losses
+        return found
+
+    def predictions(self, requests: Sequence[tuple[Predictor, Tensor]]) -> list[Float[Tensor, "records *output"]]:
+        """Σ_m mix_m · prediction_m for the records of each request, none of which is empty.
+
+        Probabilities or real outputs are mixed, never logits. Parameters that several requests share are loaded once.
+        """
+        owners = [(i, g) for i, (p, _) in enumerate(requests) for g in range(len(p.mix)) if float(p.mix[g]) != 0]
+        vectors = [requests[i][0].params[g] for i, g in owners]
+        shared: list[list[int]] = []
+        own: list[list[int]] = []
+        for members in _alike([vector.data_ptr() for vector in vectors]):
+            (own if len(members) == 1 and self.tiled is not None else shared).append(members)
+        parts: list[Tensor] = [torch.empty(0)] * len(owners)
+        for members in shared:
+            x = [requests[owners[i][0]][1] for i in members]
+            with self._functional() as engine:
+                found = engine.predictions(vectors[members[0]], torch.cat(x))
+            for i, part in zip(members, found.split([len(p) for p in x]), strict=True):
+                parts[i] = part
+        self._predict_stacked([members[0] for members in own], vectors, [requests[i][1] for i, _ in owners], parts)
+        results: list[Tensor | None] = [None] * len(requests)
+        for (i, g), part in zip(owners, parts, strict=True):
+            share, total = part * requests[i][0].mix[g], results[i]
+            results[i] = share if total is None else total + share
+        return [result for result in results if result is not None]
+
+    def _predict_stacked(
+        self, which: Sequence[int], vectors: Sequence[Tensor], x: Sequence[Tensor], parts: list[Tensor]
+    ) -> None:
+        """Models of their own, stacked with others that have about as many records."""
+        order = sorted(which, key=lambda i: len(x[i]))
+        most = max(1, self.tile_bytes // (self.task.dimension * self.task.dtype.itemsize))
+        while order:
+            longest = max(1, len(x[order[-1]]) * x[order[-1]][0].numel())
+            count = min(most, max(1, _PADDED // longest))
+            order, members = order[:-count], order[-count:]
+            assert self.tiled is not None
+            found = self.tiled.predictions(torch.stack([vectors[i] for i in members]), [x[i] for i in members])
+            for i, part in zip(members, found, strict=True):
+                parts[i] = part
+
+    def _key(self, streams: Streams, phase: int) -> int:
+        """Key of a phase's batches, the same in every round: deriving it costs as much as a small step."""
+        if (streams, phase) not in self._keys:
+            self._keys[streams, phase] = streams.seed("batches", phase)
+        return self._keys[streams, phase]
+
+    def _one_by_one(
+        self, algorithm: Algorithm, phase: Phase, jobs: Sequence[Job], streams: Streams, round: int
+    ) -> None:
+        joint = hasattr(algorithm, "step") or hasattr(algorithm, "correct")
+        stochastic = self.task.stochastic
+
+        def run(job: Job) -> None:
+            noise = streams.seed("noise", round, job.client) if stochastic else 0
+            with working_on(job.client), self._functional() as engine:
+                engine.train(algorithm, phase, job, noise)
+            if not joint:
+                job.local.gradients += int(job.batches.sizes.sum()) * len(job.local.params)
+
+        busy = [job for job in jobs if len(job.batches.sizes)]
+        self._spread(run, sorted(busy, key=lambda job: -len(job.batches.sizes)))
+
+    def _in_tiles(self, tiled: Tiled, algorithm: Algorithm, phase: Phase, jobs: Sequence[Job]) -> None:
+        joint = hasattr(algorithm, "step") or hasattr(algorithm, "correct")
+        tiles = cut(jobs, self.task.dimension * self.task.dtype.itemsize, self.tile_bytes, joint=joint)
+
+        def run(tile: list[Row]) -> list[Tensor]:
+            with working_on(tile[0].job.client):
+                return tiled.train(algorithm, phase, tile)
+
+        tiles.sort(key=lambda tile: -len(tile) * tile[0].steps)
+        ended: dict[int, dict[int, Tensor]] = defaultdict(dict)
+        for tile, results in zip(tiles, self._spread(run, tiles), strict=True):
+            for row, result in zip(tile, results, strict=True):
+                ended[id(row.job)][row.group] = result
+        for job in jobs:
+            if id(job) not in ended:
+                continue
+            groups = ended[id(job)]
+            if joint:
+                job.local.params = groups[0]
+                continue
+            rows = [groups[group] for group in range(len(groups))]
+            job.local.params = rows[0][None] if len(rows) == 1 else torch.stack(rows)
+            job.local.gradients += int(job.batches.sizes.sum()) * len(groups)
+
+    def _spread(self, run: Callable[[Any], T], work: Sequence[Any]) -> list[T]:
+        """Run each piece of work, in the order given, on as many threads as there are workers."""
+        if self.workers == 1 or len(work) < 2:
+            return [run(piece) for piece in work]
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self.workers, "rivage", initializer=torch.set_num_threads, initargs=(1,))
+        return list(self._threads.map(run, work))
+
+    @contextmanager
+    def _functional(self) -> Any:
+        """A copy of the model that nobody else is using."""
+        try:
+            engine = self._spare.get_nowait()
+        except queue.Empty:
+            engine = Functional(self.task)
+        try:
+            yield engine
+        finally:
+            self._spare.put(engine)
+
+
+def _tiled(task: Task, execution: Execution) -> tuple[Tiled | None, str]:
+    """The stacked executor, or why there is none."""
+    if execution.executor == "functional":
+        return None, ""
+    try:
+        return Tiled(task, trace(task)), ""
+    except NotAChain as reason:
+        if execution.executor == "tiled":
+            raise ConfigError(
+                f"the model has no generated backward pass: {reason}",
+                where="[run] executor",
+                mend='Use executor = "functional", or leave it out.',
+            ) from reason
+        return None, f"clients are trained one at a time: {reason}"
+
+
+def _alike(keys: Sequence[int]) -> list[list[int]]:
+    """Positions with equal keys, in order of their first."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for position, key in enumerate(keys):
+        found[key].append(position)
+    return list(found.values())

@@ -1,0 +1,350 @@
+"""The stacked executor: dense chains of many clients, one batched product per layer and step.
+
+Rows are (client, group) pairs, groups being independent models of one client. Rows are sorted by their number of steps
+and cut into tiles whose parameters fit the cache. Inside a tile the rows that still have batches are always a prefix,
+so ended clients cost nothing; only partial batches are padded, with records of share 0. One step of a tile is, with
+all signals s_l taken at the old parameters (`rivage.federated.executors.chain`),
+
+    W ← lerp(W, anchor, rate · strength) − rate · drift − s' a,
+
+the update being fused into the product. With `Phase.clip` the signals of a record are scaled by min(1, clip / norm),
+where the norm of its gradient comes from ‖s a'‖ = ‖s‖ ‖a‖ (ghost norms; Goodfellow, arXiv 1510.01799).
+
+How rows are cut does not depend on the number of workers, so neither do the results.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rivage.federated.algorithm import Algorithm, Local, Phase, Pull
+from rivage.federated.executors.chain import Chain
+from rivage.federated.executors.jobs import Job, chosen, divisor, joint_update, strength_of
+from rivage.federated.executors.packing import pack
+from rivage.learning.task import Task
+
+__all__ = ["Row", "Tiled", "cut"]
+
+_GATHERED = 1 << 18  # numbers of the inputs that are gathered at a time: they should still be in the cache when used
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model of one client."""
+
+    job: Job
+    group: int
+
+    @property
+    def steps(self) -> int:
+        """Number of batches."""
+        return len(self.job.batches.sizes)
+
+    @property
+    def signature(self) -> tuple[float, bool]:
+        """What must be alike within a tile: how strongly it is pulled, and whether it drifts."""
+        return strength_of(self.job.local, self.group), self.job.local.drift is not None
+
+
+def cut(jobs: Sequence[Job], row_bytes: int, tile_bytes: int, *, joint: bool) -> list[list[Row]]:
+    """Tiles of rows, each sorted by falling number of steps.
+
+    Args:
+        jobs: their batches are set.
+        row_bytes: parameters of one model.
+        tile_bytes: parameters of a tile, at most, unless one row is larger.
+        joint: the groups of a client stay together, and only the first stands for all of them.
+    """
+    rows = [Row(job, group) for job in jobs for group in range(1 if joint else len(job.local.params))]
+    rows = sorted((row for row in rows if row.steps), key=lambda row: (row.signature, -row.steps))
+    tiles: list[list[Row]] = []
+    for _, alike in groupby(rows, key=lambda row: row.signature):
+        members = list(alike)
+        size = row_bytes * (len(members[0].job.local.params) if joint else 1)
+        count = math.ceil(len(members) / max(1, tile_bytes // size))
+        bounds = [len(members) * i // count for i in range(count + 1)]
+        tiles += [members[a:b] for a, b in pairwise(bounds)]
+    return tiles
+
+
+class Tiled:
+    """Trains tiles of a chain; may serve several threads.
+
+    Args:
+        task: what is learnt.
+        chain: its model.
+    """
+
+    def __init__(self, task: Task, chain: Chain) -> None:
+        self.task, self.chain = task, chain
+
+    def train(self, algorithm: Algorithm, phase: Phase, tile: Sequence[Row]) -> list[Float[Tensor, "*groups dim"]]:
+        """Run the batches of one phase on a tile.
+
+        Returns:
+            The parameters each row ends with; for algorithms with `step` or `correct` those of all groups of the
+            client, whose `Local.extra` and ``gradients`` are then filled in as well.
+        """
+        with torch.no_grad():
+            if hasattr(algorithm, "step") or hasattr(algorithm, "correct"):
+                return _Together(self, phase, tile).run(algorithm)
+            return _Apart(self, phase, tile).run()
+
+    def predictions(
+        self, params: Float[Tensor, "rows dim"], x: Sequence[Tensor]
+    ) -> list[Float[Tensor, "records *output"]]:
+        """What each row's model predicts for its own records, without gradients; padded to the longest."""
+        longest = max(len(part) for part in x)
+        padded = torch.zeros(len(x), longest, x[0][0].numel(), dtype=self.task.dtype, device=self.task.device)
+        for row, part in zip(padded, x, strict=True):
+            row[: len(part)] = part.flatten(1)
+        with torch.no_grad():
+            outputs = self.chain.forward(self.chain.unflatten(params), padded)[-1]
+            flat = self.task.loss.predict(outputs.flatten(0, 1))
+            predicted = flat.view(len(x), longest, *flat.shape[1:])
+        return [row[: len(part)] for row, part in zip(predicted, x, strict=True)]
+
+
+class _Tile:
+    """Records of a tile in the order they are used, and which parameters learn."""
+
+    def __init__(self, engine: Tiled, phase: Phase, rows: Sequence[Row]) -> None:
+        self.chain, self.layout, self.rows, self.phase = engine.chain, engine.task.layout, rows, phase
+        self.trained = frozenset(chosen(self.layout, phase))
+        self.lowest = next(i for i, layer in enumerate(self.chain.layers) if self.trained & {layer.weight, layer.bias})
+        jobs = list({id(row.job): row.job for row in rows}.values())
+        self.packed = pack([row.job for row in rows], jobs)
+        tensors = [engine.task.tensors(job.samples) for job in jobs]
+        self.x = _join([x for x, _ in tensors]).flatten(1)
+        self.index = torch.from_numpy(self.packed.index).to(self.x.device)
+        self.used = torch.from_numpy(self.packed.places).to(self.x.device)
+        width = self.layout.entries[self.chain.layers[-1].weight].shape[0]
+        targets = self.chain.canonical.encode(_join([y for _, y in tensors]), width)
+        self.targets = targets.to(self.x.dtype).index_select(0, self.index)
+        self.clip = None if phase.clip is None else phase.clip / len(rows[0].job.local.params) ** 0.5
+
+    def coefficients(self) -> Float[Tensor, "places"]:
+        """1 / denominator of each place's batch; 0 where a place is empty."""
+        each = [
+            1 / divisor(self.phase, size, len(row.job.samples))
+            for row in self.rows
+            for size in row.job.batches.sizes.tolist()
+        ]
+        values = np.zeros(len(self.packed.index))
+        values[self.packed.places] = np.repeat(each, self.packed.sizes)
+        return torch.from_numpy(values).to(device=self.x.device, dtype=self.x.dtype)
+
+    def weights(self, groups: Sequence[int]) -> Float[Tensor, "places"]:
+        """Weight of each place's record in its row's loss, for one group of each row; 0 where a place is empty."""
+        values = torch.zeros(len(self.index), dtype=self.x.dtype, device=self.x.device)
+        parts = [_weights(row.job, group, self.x) for row, group in zip(self.rows, groups, strict=True)]
+        values[self.used] = torch.cat(parts)
+        return values
+
+    @property
+    def weighted(self) -> bool:
+        """Whether records have weights."""
+        return self.rows[0].job.local.weights is not None
+
+    def steps(self) -> Iterator[tuple[int, slice, Tensor]]:
+        """(active rows, places, inputs ``[active, batch, in]``) of every step; inputs are gathered in chunks."""
+        batch, starts, first = self.packed.batch, self.packed.starts, 0
+        while first < len(self.packed.active):
+            last = first + 1
+            while last < len(self.packed.active) and (starts[last + 1] - starts[first]) * self.x.shape[1] <= _GATHERED:
+                last += 1
+            chunk = self.x.index_select(0, self.index[starts[first] : starts[last]])
+            for step in range(first, last):
+                low, high = starts[step] - starts[first], starts[step + 1] - starts[first]
+                active = self.packed.active[step]
+                yield active, slice(starts[step], starts[step + 1]), chunk[low:high].view(active, batch, -1)
+            first = last
+
+    def signals(
+        self, params: Sequence[Tensor], values: Sequence[Tensor], targets: Tensor, shares: Tensor, scale: Tensor
+    ) -> list[Tensor]:
+        """Of the objective, from the lowest layer that learns.
+
+        Args:
+            params: of the active rows.
+            values: of the forward pass.
+            targets: encoded.
+            shares: derivative of the objective by each record's loss; with clipping only its weight.
+            scale: with clipping, what the clipped gradient is then multiplied by.
+        """
+        signals = self.chain.signals(params, values, targets, shares, self.lowest)
+        if self.clip is None:
+            return signals
+        norms = self.chain.record_norms(values, signals, self.trained, self.lowest)
+        scale = scale * (self.clip / norms.sqrt_().clamp_min_(self.clip))
+        return [signal * scale for signal in signals]
+
+    def learning(
+        self, values: Sequence[Tensor], signals: Sequence[Tensor]
+    ) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+        """(entry, signal, input) of every parameter that learns; a bias has no input."""
+        layers = self.chain.layers[self.lowest :]
+        for layer, value, signal in zip(layers, values[self.lowest : -1], signals, strict=True):
+            if layer.weight in self.trained:
+                yield layer.weight, signal, value
+            if layer.bias is not None and layer.bias in self.trained:
+                yield layer.bias, signal, None
+
+
+class _Apart(_Tile):
+    """Rows that know nothing of one another."""
+
+    def run(self) -> list[Tensor]:
+        params = self.chain.unflatten(_stack([row.job.local.params[row.group] for row in self.rows]))
+        self.pull, self.rate = self.rows[0].job.local.rate * self.rows[0].signature[0], self.rows[0].job.local.rate
+        anchors, drifts = self._anchors(), self._drifts()
+        scale = self.coefficients() * self.rate
+        shares = scale
+        if self.weighted or self.clip is not None:
+            weights = self.weights([row.group for row in self.rows]) if self.weighted else (scale != 0).to(scale.dtype)
+            shares = weights if self.clip is not None else weights * scale
+        count, batch = -1, self.packed.batch
+        for active, where, x in self.steps():
+            if active != count:  # views are made anew only when a row has ended
+                count, now = active, [tensor[:active] for tensor in params]
+                ends = None if anchors is None else [tensor[:active] for tensor in anchors]
+                drift = None if drifts is None else [tensor[:active] for tensor in drifts]
+            values = self.chain.forward(now, x)
+            targets, share = self.targets[where].view(active, batch, -1), shares[where].view(active, batch, 1)
+            signals = self.signals(now, values, targets, share, scale[where].view(active, batch, 1))
+            for entry, signal, value in self.learning(values, signals):
+                if ends is not None:
+                    now[entry].lerp_(ends[entry], self.pull)
+                if drift is not None:
+                    now[entry].add_(drift[entry])
+                if value is not None:  # the signal has the rate in it
+                    now[entry].baddbmm_(signal.transpose(1, 2), value, alpha=-1)
+                else:
+                    now[entry].sub_(signal.sum(1, keepdim=True))
+        return list(self.chain.flatten(params))
+
+    def _anchors(self) -> list[Tensor] | None:
+        """Where each row is pulled to, by entry."""
+        if not self.pull:
+            return None
+        pulls = [(row.job.local.pull, row.group) for row in self.rows]
+        return self.chain.unflatten(
+            _stack([_of_group(pull.anchor, group) for pull, group in pulls if pull is not None])
+        )
+
+    def _drifts(self) -> list[Tensor] | None:
+        """What each row moves by at every step, by entry."""
+        drifts = [(row.job.local.drift, row.group) for row in self.rows]
+        vectors = [_of_group(drift, group) for drift, group in drifts if drift is not None]
+        return self.chain.unflatten(_stack(vectors) * -self.rate) if vectors else None
+
+
+class _Together(_Tile):
+    """Clients whose groups the algorithm's `step` or `correct` updates together; rows stand for clients."""
+
+    def run(self, algorithm: Algorithm) -> list[Tensor]:
+        locals_ = [row.job.local for row in self.rows]
+        params = torch.stack([local.params for local in locals_])
+        extra = {name: torch.stack([local.extra[name] for local in locals_]) for name in locals_[0].extra}
+        mask, shares, calls = self._mask(), self._shares(params.shape[1]), []
+        for active, where, x in self.steps():
+            calls.append(0)
+
+            def gradient(at: Tensor, where: slice = where, x: Tensor = x) -> Tensor:
+                calls[-1] += at.shape[1]
+                return self._gradient(at, x, self.targets[where], *(part[:, where] for part in shares))
+
+            seen = {name: value[:active] for name, value in extra.items()}
+            local = _stacked(locals_[:active])
+            moved, changed = joint_update(algorithm, local, seen, params[:active], gradient, mask)
+            params[:active] = moved
+            for name, value in changed.items():
+                extra[name][:active] = value
+        for position, local in enumerate(locals_):
+            local.extra = {name: value[position] for name, value in extra.items()}
+            sizes = self.rows[position].job.batches.sizes
+            local.gradients += int(np.dot(sizes, calls[: len(sizes)]))
+        return list(params)
+
+    def _mask(self) -> Tensor | None:
+        if len(self.trained) == len(self.layout.entries):
+            return None
+        mask = torch.zeros(self.layout.dimension, dtype=self.x.dtype, device=self.x.device)
+        for i in self.trained:
+            mask[self.layout.entries[i].span] = 1
+        return mask
+
+    def _shares(self, groups: int) -> tuple[Float[Tensor, "groups places"], Float[Tensor, "groups places"]]:
+        """Shares and scale, as `signals` reads them, of each group."""
+        scale = self.coefficients().expand(groups, -1)
+        if self.weighted:
+            weights = torch.stack([self.weights([group] * len(self.rows)) for group in range(groups)])
+        else:
+            weights = (scale != 0).to(scale.dtype)
+        return (weights if self.clip is not None else weights * scale), scale
+
+    def _gradient(self, at: Tensor, x: Tensor, targets: Tensor, shares: Tensor, scale: Tensor) -> Tensor:
+        """Of every group of every active client, ``[active, groups, D]``."""
+        active, groups = at.shape[:2]
+
+        def spread(tensor: Tensor) -> Tensor:  # the same records for every group
+            wide = tensor.view(active, 1, self.packed.batch, -1).expand(-1, groups, -1, -1)
+            return wide.reshape(active * groups, self.packed.batch, -1)
+
+        def by_row(tensor: Tensor) -> Tensor:  # [groups, places] -> [active * groups, batch, 1]
+            return tensor[:groups].view(groups, active, -1).transpose(0, 1).reshape(active * groups, -1, 1)
+
+        params = self.chain.unflatten(at.flatten(0, 1))
+        values = self.chain.forward(params, spread(x))
+        signals = self.signals(params, values, spread(targets), by_row(shares), by_row(scale))
+        result = [torch.zeros_like(tensor) for tensor in params]
+        for entry, signal, value in self.learning(values, signals):
+            if value is None:
+                result[entry] = signal.sum(1, keepdim=True)
+            else:
+                result[entry] = torch.bmm(signal.transpose(1, 2), value)
+        return self.chain.flatten(result).view(at.shape)
+
+
+def _join(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+
+
+def _stack(vectors: Sequence[Tensor]) -> Float[Tensor, "rows dim"]:
+    """Vectors as rows; without a copy where all are one vector, such as a broadcast."""
+    first = vectors[0]
+    if all(vector.data_ptr() == first.data_ptr() for vector in vectors):
+        return first.expand(len(vectors), -1)
+    return torch.stack(list(vectors))
+
+
+def _of_group(stack: Tensor, group: int) -> Tensor:
+    return stack if stack.dim() == 1 else stack[min(group, len(stack) - 1)]
+
+
+def _weights(job: Job, group: int, like: Tensor) -> Tensor:
+    assert job.local.weights is not None, "all clients of an algorithm have weights, or none has"
+    rows = torch.from_numpy(job.batches.rows).to(like.device)
+    return job.local.weights[:, group].index_select(0, rows).to(like.dtype)
+
+
+def _stacked(locals_: Sequence[Local]) -> Local:
+    """Pull, drift and rate of several clients as of one, with a leading axis."""
+    first = locals_[0]
+    pulls = [local.pull for local in locals_ if local.pull is not None]
+    pull = None
+    if pulls:
+        strengths = [torch.as_tensor(p.strength, dtype=p.anchor.dtype).reshape(-1, 1) for p in pulls]
+        anchors = [p.anchor.reshape(-1, p.anchor.shape[-1]) for p in pulls]
+        pull = Pull(torch.stack(strengths), torch.stack(anchors))
+    drifts = [local.drift for local in locals_ if local.drift is not None]
+    drift = torch.stack(drifts) if drifts else None
+    return replace(first, pull=pull, drift=drift)

@@ -1,0 +1,208 @@
+"""One round: who takes part, what is sent, trained, returned and combined.
+
+Clients are worked on in blocks of the cohort, in its order: everyone in a block starts, the executor trains them
+together, then each finishes and its update is taken in. Memory is bounded by the block, and what a block contains does
+not depend on the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from rivage.core.errors import ProtocolError
+from rivage.core.seeding import Streams
+from rivage.data.population import called
+from rivage.federated.algorithm import Cohort, State, Update
+from rivage.federated.checkpoint import Journal
+from rivage.federated.cohorts import Candidates
+from rivage.federated.exchange import Postman, average, fault_of, roster
+from rivage.federated.executors.executor import Executor
+from rivage.federated.executors.jobs import Job
+from rivage.federated.failures import Failed, explained
+from rivage.federated.memories import Memory
+from rivage.federated.trial import Trial
+
+__all__ = ["Round"]
+
+_BLOCK_BYTES = 128 << 20  # parameters of the clients that are in memory at the same time
+_BLOCK_CLIENTS = (8, 512)  # at least (there is something to do side by side), at most (their records are in memory too)
+
+
+class Round:
+    """One exchange between the server and a cohort.
+
+    Args:
+        trial: what is played.
+        executor: trains.
+        journal: takes messages and memories.
+        state: the server's, before.
+        number: of the round, from 0.
+    """
+
+    def __init__(self, trial: Trial, executor: Executor, journal: Journal, state: State, number: int) -> None:
+        self.trial, self.executor, self.journal, self.state, self.number = trial, executor, journal, state, number
+        self.streams = Streams(trial.seed).child("round", number)
+        self.collector = trial.collector.collector(each=trial.algorithm.needs == "each")
+        self.postman = Postman(journal, number)
+        self.rejected: list[dict[str, Any]] = []
+        self.metrics: dict[str, list[float]] = {}
+        self.gradients: dict[int, int] = {}
+
+    def play(self) -> tuple[State, dict[str, Any]]:
+        """The server's next state, and the round's event."""
+        trial = self.trial
+        candidates = Candidates(trial.population, self.number, trial.cohort, trial.unseen)
+        cohort = trial.algorithm.select(self.state, candidates, self.streams, trial.task)
+        self._require_sound(cohort)
+        arrives = trial.population.completes(cohort.ids, self.number)
+        weights = dict(zip(cohort.ids.tolist(), cohort.weights.tolist(), strict=True))
+        downs = self._broadcast(list(weights))
+        harmful = self._harmful(cohort)
+        changed: dict[int, Memory] = {}
+        for block in self._blocks(cohort.ids[arrives].tolist()):
+            changed |= self._block(cohort, block, downs, weights, harmful)
+        forgotten = self.journal.memories.put(changed, self.number) if changed else 0
+        self._require_one()
+        refusal = self.collector.refusal
+        state = self.state
+        if self.collector.count and refusal is None:
+            state = trial.algorithm.aggregate(self.state, self.collector.result(), trial.task)
+        event = {
+            "event": "round",
+            "round": self.number,
+            "cohort": roster(cohort.ids),
+            "lost": roster(cohort.ids[~arrives]),
+            "rejected": self.rejected,
+            "metrics": {name: average(values) for name, values in self.metrics.items()},
+            "bytes_up": self.postman.bytes_up,
+            "bytes_down": self.postman.bytes_down,
+            "gradients": sum(self.gradients.values()),
+        }
+        event |= {"refused": refusal} if refusal is not None else {}
+        event |= {"forgotten": forgotten} if forgotten else {}
+        return state, event | self._cost(cohort)
+
+    def _require_sound(self, cohort: Cohort) -> None:
+        """Refuse what no `select` may return: it would train on clients that are kept apart, or twice on one."""
+        ids, weights = cohort.ids, cohort.weights
+        faults = {
+            f"{len(ids)} clients and {len(weights)} weights": len(ids) != len(weights),
+            "a client twice": len(np.unique(ids)) != len(ids),
+            "a client that is not registered": bool(((ids < 0) | (ids >= self.trial.population.size)).any()),
+            "an unseen client": bool(np.isin(ids, self.trial.unseen).any()),
+            "a weight that is negative or not finite": not bool((np.isfinite(weights) & (weights >= 0)).all()),
+        }
+        found = [fault for fault, present in faults.items() if present]
+        if found:
+            raise ProtocolError(
+                f"select returned {' and '.join(found)}",
+                where=f'method "{self.trial.name}", seed {self.trial.seed}, round {self.number}',
+                mend="Return distinct ids that candidates.eligible lets through, and one weight >= 0 for each.",
+            )
+
+    def _broadcast(self, clients: list[int]) -> Mapping[int, State | None]:
+        """What goes down to each client of the cohort, also to those whose update will be lost."""
+        downs: dict[int, State | None] = {}
+        for client in clients:
+            down = downs[client] = self.trial.algorithm.broadcast(self.state, client, self.trial.task)
+            self.postman.down(client, down)
+        return downs
+
+    def _harmful(self, cohort: Cohort) -> frozenset[int]:
+        adversary = self.trial.adversary
+        if adversary is None:
+            return frozenset()
+        return frozenset(cohort.ids[adversary.malicious(cohort.ids, self.trial.seed)].tolist())
+
+    def _blocks(self, clients: list[int]) -> Iterator[list[int]]:
+        least, most = _BLOCK_CLIENTS
+        task = self.trial.task
+        size = max(least, min(most, _BLOCK_BYTES // (task.dimension * task.dtype.itemsize)))
+        return (clients[i : i + size] for i in range(0, len(clients), size))
+
+    def _block(
+        self,
+        cohort: Cohort,
+        clients: list[int],
+        downs: Mapping[int, State | None],
+        weights: Mapping[int, float],
+        harmful: frozenset[int],
+    ) -> dict[int, Memory]:
+        """Train some clients and take in their updates; returns the memories that changed."""
+        memories = self.journal.memories.get(clients)
+        jobs = self._start(clients, downs, memories)
+        for job in jobs:
+            job.local.weight = weights[job.client]
+        if cohort.work is not None:
+            try:
+                self.executor.train(
+                    self.trial.algorithm, cohort.work, jobs, Streams(self.trial.seed).child("train"), self.number
+                )
+            except Failed as failure:
+                raise explained(failure.__cause__ or failure, self._place(failure.client)) from failure.__cause__
+        changed = {}
+        for job, memory in zip(jobs, memories, strict=True):
+            after = self._finish(job, downs[job.client], memory, harmful=job.client in harmful)
+            if after is not None:
+                changed[job.client] = after
+        return changed
+
+    def _start(self, clients: list[int], downs: Mapping[int, State | None], memories: list[Memory]) -> list[Job]:
+        trial = self.trial
+        algorithm, task, population = trial.algorithm, trial.task, trial.population
+        data = [population.client(client, self.number) for client in clients]
+        losses = self.executor.client_losses(algorithm, [downs[client] for client in clients], data)
+        jobs = []
+        for client, memory, held, loss in zip(clients, memories, data, losses, strict=True):
+            streams = self.streams.child("client", client)
+            local = algorithm.start(downs[client] or {}, memory.values, held, loss, streams, task)
+            jobs.append(Job(client, local, held.train, memory.position))
+        return jobs
+
+    def _finish(self, job: Job, down: State | None, memory: Memory, *, harmful: bool) -> Memory | None:
+        """Take in what a client returns; its memory, None when nothing in it changed."""
+        trial, client = self.trial, job.client
+        update = trial.algorithm.finish(job.local, trial.task)
+        update = Update(update.payload, update.metrics, update.memory, client, self.number)
+        self.gradients[client] = job.local.gradients
+        if harmful and trial.adversary is not None:
+            update = trial.adversary.corrupt(update, down or {}, client, self.streams)
+        residuals = memory.residuals
+        if trial.stages:
+            sent = trial.pipeline.transmit(update, down or {}, residuals, self.streams.child("stages", client))
+            update, residuals = sent.update, sent.residuals
+            self.postman.up(client, update, sent.payload)
+        else:
+            self.postman.up(client, update)
+        fault = fault_of(update, trial.task.dimension, self.collector.shapes)
+        if fault:
+            self.rejected.append({"client": client, "reason": fault})
+            return None
+        self.collector.add(update, down)
+        for name, value in update.metrics.items():
+            self.metrics.setdefault(name, []).append(float(value))
+        if update.memory is None and job.position == memory.position and not trial.stages:
+            return None
+        return Memory(memory.values if update.memory is None else update.memory, job.position, residuals)
+
+    def _require_one(self) -> None:
+        """Stop when training has diverged: several clients answered, none usably. One bad client stops nothing."""
+        if self.collector.count or len(self.rejected) < 2:
+            return
+        first = self.rejected[0]
+        raise ProtocolError(
+            f"none of {len(self.rejected)} updates could be used; the first has {first['reason']}",
+            where=self._place(first["client"]),
+            mend="Lower learning_rate, or check the data of this client.",
+        )
+
+    def _place(self, client: int) -> str:
+        who = called(self.trial.population, client)
+        return f'method "{self.trial.name}", seed {self.trial.seed}, round {self.number}, {who}'
+
+    def _cost(self, cohort: Cohort) -> dict[str, Any]:
+        """Simulated time and energy, where devices are described."""
+        return {}

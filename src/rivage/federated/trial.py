@@ -1,0 +1,115 @@
+"""One method with one seed: everything a result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from rivage.core.errors import ConfigError, require
+from rivage.core.seeding import Streams
+from rivage.data.population import ClientIds, Population
+from rivage.federated.adversaries import Adversary
+from rivage.federated.algorithm import Algorithm
+from rivage.federated.cohorts import Permutation
+from rivage.federated.collectors import Averaged, Collection
+from rivage.federated.execution import Execution
+from rivage.federated.stages import Pipeline, UpdateStage
+from rivage.learning.task import Task
+from rivage.simulation.devices import Devices
+
+__all__ = ["Trial"]
+
+_JUDGED = 10_000  # populations up to this size are evaluated whole, larger ones on so many clients / 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One method with one seed.
+
+    Args:
+        name: what the method is called in this run.
+        algorithm: the method.
+        population: who holds which data.
+        task: what is learnt.
+        rounds: exchanges between server and clients, >= 0.
+        cohort: clients per round; None takes everyone available.
+        seed: root of all random streams.
+        every: rounds between evaluations; the end is always evaluated.
+        unseen: clients that never train, evaluated apart, sorted.
+        facts: further facts for the record's first event (JSON values).
+        stages: what happens to every update on its way, in order.
+        collector: how the updates of a round are combined.
+        adversary: clients that do harm, and how; None without.
+        devices: how fast the clients' devices are and what they consume; None does not ask.
+        execution: where and how local training runs.
+    """
+
+    name: str
+    algorithm: Algorithm
+    population: Population
+    task: Task
+    rounds: int
+    cohort: int | None = None
+    seed: int = 0
+    every: int = 10
+    unseen: ClientIds = field(default_factory=lambda: np.empty(0, np.int64))
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    stages: tuple[UpdateStage, ...] = ()
+    collector: Collection = field(default_factory=Averaged)
+    adversary: Adversary | None = None
+    devices: Devices | None = None
+    execution: Execution = field(default_factory=Execution)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.algorithm, Algorithm):
+            raise ConfigError(
+                f"{type(self.algorithm).__name__} cannot be played by itself: it lacks hooks of an algorithm",
+                mend="Name it in a study if it chooses among other methods; else see `Algorithm` for the hooks.",
+            )
+        require(self.rounds, "rounds", least=0)
+        require(self.every, "every", least=1)
+        if self.cohort is not None:
+            require(self.cohort, "cohort", least=1)
+
+    @property
+    def planned(self) -> int:
+        """Rounds that will be played."""
+        return self.rounds if self.algorithm.federates else 0
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The stages, ready for use."""
+        return Pipeline(self.stages)
+
+    @property
+    def judged(self) -> ClientIds:
+        """Clients that are evaluated, ascending: all of them, or a uniform sample of a very large population."""
+        size = self.population.size
+        if size <= _JUDGED:
+            return np.arange(size, dtype=np.int64)
+        order = Permutation(size, Streams(self.seed).seed("judged"))
+        return np.sort(order(np.arange(_JUDGED // 10, dtype=np.int64)))
+
+    @property
+    def identity(self) -> str:
+        """Hash of everything the result depends on; a checkpoint of another identity is refused."""
+        parts = {
+            "algorithm": repr(self.algorithm),
+            "population": self.population.fingerprint,
+            "layout": self.task.layout.as_json(),
+            "learns": [self.task.loss.name, self.task.metric.name, str(self.task.dtype)],
+            "rounds": self.planned,
+            "cohort": self.cohort,
+            "seed": self.seed,
+            "every": self.every,
+            "unseen": self.unseen.tolist(),
+            "exchange": repr((self.stages, self.collector, self.adversary, self.devices)),
+            "executor": self.execution.executor,
+        }
+        return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
