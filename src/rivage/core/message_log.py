@@ -297,10 +297,10 @@ class MessageLog:
         # the same arrays anew.
         if self._last and self._last[0].payload is message.payload and self._last[0].round == message.round:
             return self._last[1]
-        digest = hashlib.blake2b(digest_size=16)
+        digest = hashlib.sha256()  # processors have instructions for it: twice as fast as blake2b
         for chunk in tensor_chunks(message.payload):
             digest.update(chunk)
-        self._last = message, digest.hexdigest()
+        self._last = message, digest.hexdigest()[:32]
         return self._last[1]
 
     def _write(self, head: Mapping[str, Any], chunks: Sequence[memoryview]) -> None:

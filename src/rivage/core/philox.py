@@ -17,12 +17,11 @@ from numpy import ndarray
 
 __all__ = ["philox4x32", "uniforms"]
 
-_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
-_KEY_INCREMENTS = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
+_MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)
+_KEY_INCREMENTS = np.array([0x9E3779B9, 0xBB67AE85], np.uint64)
 _ROUNDS = 10
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
-
 
 Key = tuple[int, int] | tuple[UInt32[ndarray, "*n"], UInt32[ndarray, "*n"]]
 
@@ -37,14 +36,21 @@ def philox4x32(counter: UInt32[ndarray, "*n 4"], key: Key) -> UInt32[ndarray, "*
     Returns:
         Four random 32-bit words per block. O(n) time, a few temporaries of the size of the input.
     """
-    c0, c1, c2, c3 = (counter[..., word].astype(np.uint64) for word in range(4))
-    k0, k1 = (np.asarray(word, np.uint64) for word in key)
+    words = np.ascontiguousarray(np.moveaxis(counter, -1, 0), np.uint64)
+    even, odd = words[0::2], words[1::2]  # two words side by side: half as many array operations
+    shape = (2, *(1,) * (counter.ndim - 1)) if np.ndim(key[0]) == 0 else (2, *np.shape(key[0]))
+    keys, increments = np.array(key, np.uint64).reshape(shape), _KEY_INCREMENTS.reshape(2, *(1,) * (len(shape) - 1))
+    factors = _MULTIPLIERS.reshape(2, *(1,) * (counter.ndim - 1))
     for _ in range(_ROUNDS):
-        product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c2 = (product1 >> _HALF) ^ c1 ^ k0, (product0 >> _HALF) ^ c3 ^ k1
-        c1, c3 = product1 & _LOW, product0 & _LOW
-        k0, k1 = (k0 + _KEY_INCREMENTS[0]) & _LOW, (k1 + _KEY_INCREMENTS[1]) & _LOW
-    return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
+        product = (even * factors)[::-1]
+        even = product >> _HALF
+        even ^= odd
+        even ^= keys
+        odd = product & _LOW
+        keys = (keys + increments) & _LOW
+    result = np.empty(counter.shape, np.uint32)
+    result[..., 0::2], result[..., 1::2] = np.moveaxis(even, 0, -1), np.moveaxis(odd, 0, -1)
+    return result
 
 
 def uniforms(

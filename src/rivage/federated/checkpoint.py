@@ -36,6 +36,7 @@ from rivage.learning.params import from_numpy, to_numpy
 __all__ = ["CHECKPOINT", "Files", "Journal", "Memory", "Notebook", "Snapshot"]
 
 CHECKPOINT = "checkpoint.sqlite"
+_SPARE = 10  # a write may take this share of the time between writes
 """What the checkpoint of a trial is called in its folder."""
 
 _log = logging.getLogger(__name__)
@@ -175,7 +176,7 @@ class Files:
         self.record = TrialRecord.open(folder)
         self._log: MessageLog | None = None
         self._identity = ""
-        self._interval, self._clock, self._written = interval, clock, clock()
+        self._interval, self._clock, self._written, self._took = interval, clock, clock(), 0.0
         self._cache_bytes, self._limit = cache_bytes, limit
         self._drawer = _Drawer(folder / CHECKPOINT)
         self.memories = Memories(self._drawer, limit=limit, cache_bytes=cache_bytes)
@@ -253,13 +254,19 @@ class Files:
         """Note the instant; replace ``checkpoint.sqlite`` when that is due, forced, or the memories need room."""
         self.memories.mark()
         self._waiting = _Instant(snapshot, self.record.offset, 0 if self._log is None else self._log.offset)
-        if force or self.memories.full or self._clock() - self._written >= self._interval:
+        if force or self.memories.full or self._clock() - self._written >= self._due:
             self._write()
+
+    @property
+    def _due(self) -> float:
+        """Seconds between writes: as asked for, but longer where writing would take a tenth of the time."""
+        return max(self._interval, _SPARE * self._took) if self._interval else 0.0
 
     def _write(self) -> None:
         """Make the last commit permanent: record and log first, then, in one transaction, all the rest."""
         if self._waiting is None:
             return
+        started = self._clock()
         self.record.flush()
         if self._log is not None:
             self._log.flush()
@@ -277,6 +284,7 @@ class Files:
             database.write_document([dumps(head).encode(), *_chunks(self._waiting.snapshot.state)])
         self.memories.settle()
         self._waiting, self._written = None, self._clock()
+        self._took = self._written - started
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ from rivage.data.population import ClientIds, Population
 __all__ = ["Candidates", "Permutation"]
 
 _FEISTEL_ROUNDS = 6
+_TABULATED = 256  # values of a round function that are always worth a table
 _MAX_WALK = 10_000  # candidates looked at per client wanted, before a shortfall is reported
 _MAX_DENSE = 10_000_000  # populations up to this size may be asked for everyone
 
@@ -46,21 +48,39 @@ class Permutation:
 
     def __call__(self, positions: Int64[ndarray, "m"]) -> Int64[ndarray, "m"]:
         """Images of ``positions``; O(m) time and memory, at most 4 expected passes of cycle-walking."""
-        values = self._encrypt(np.asarray(positions, np.int64))
+        mix = self._rounds(len(positions))
+        values = self._encrypt(np.asarray(positions, np.int64), mix)
         while (outside := np.flatnonzero(values >= self.size)).size:
-            values[outside] = self._encrypt(values[outside])
+            values[outside] = self._encrypt(values[outside], mix)
         return values
 
-    def _encrypt(self, values: Int64[ndarray, "m"]) -> Int64[ndarray, "m"]:
-        half_bits = max(1, ((self.size - 1).bit_length() + 1) // 2)
-        mask = (1 << half_bits) - 1
-        left, right = values >> half_bits, values & mask
-        key = (self.key & 0xFFFFFFFF, self.key >> 32)
-        counter = np.zeros((len(values), 4), np.uint32)
-        for feistel_round in range(_FEISTEL_ROUNDS):
+    @property
+    def _half_bits(self) -> int:
+        return max(1, ((self.size - 1).bit_length() + 1) // 2)
+
+    def _rounds(self, count: int) -> Callable[[int, Int64[ndarray, "m"]], Int64[ndarray, "m"]]:
+        """The round function (round, half) -> half; tabulated where it has no more values than will be asked for."""
+        key, half = (self.key & 0xFFFFFFFF, self.key >> 32), 1 << self._half_bits
+
+        def mix(feistel_round: int | Int64[ndarray, "m"], right: Int64[ndarray, "m"]) -> Int64[ndarray, "m"]:
+            counter = np.zeros((len(right), 4), np.uint32)
             counter[:, 0], counter[:, 1] = right, feistel_round
-            left, right = right, left ^ (philox4x32(counter, key)[:, 0].astype(np.int64) & mask)
-        result: Int64[ndarray, "m"] = (left << half_bits) | right
+            mixed: Int64[ndarray, "m"] = philox4x32(counter, key)[:, 0].astype(np.int64) & (half - 1)
+            return mixed
+
+        if half > max(_TABULATED, count):
+            return mix
+        numbers = np.arange(_FEISTEL_ROUNDS * half)
+        table = mix(numbers // half, numbers % half).reshape(_FEISTEL_ROUNDS, half)
+        return lambda feistel_round, right: table[feistel_round, right]
+
+    def _encrypt(
+        self, values: Int64[ndarray, "m"], mix: Callable[[int, Int64[ndarray, "m"]], Int64[ndarray, "m"]]
+    ) -> Int64[ndarray, "m"]:
+        left, right = values >> self._half_bits, values & ((1 << self._half_bits) - 1)
+        for feistel_round in range(_FEISTEL_ROUNDS):
+            left, right = right, left ^ mix(feistel_round, right)
+        result: Int64[ndarray, "m"] = (left << self._half_bits) | right
         return result
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
+from numpy import ndarray
 
 from rivage.core.errors import ProtocolError
 from rivage.core.seeding import Streams
@@ -24,6 +26,7 @@ from rivage.federated.executors.jobs import Job
 from rivage.federated.failures import Failed, explained
 from rivage.federated.memories import Memory
 from rivage.federated.trial import Trial
+from rivage.simulation.devices import cost
 
 __all__ = ["Round"]
 
@@ -83,7 +86,7 @@ class Round:
         }
         event |= {"refused": refusal} if refusal is not None else {}
         event |= {"forgotten": forgotten} if forgotten else {}
-        return state, event | self._cost(cohort)
+        return state, event | self._cost(cohort, arrives)
 
     def _require_sound(self, cohort: Cohort) -> None:
         """Refuse what no `select` may return: it would train on clients that are kept apart, or twice on one."""
@@ -203,6 +206,14 @@ class Round:
         who = called(self.trial.population, client)
         return f'method "{self.trial.name}", seed {self.trial.seed}, round {self.number}, {who}'
 
-    def _cost(self, cohort: Cohort) -> dict[str, Any]:
+    def _cost(self, cohort: Cohort, arrives: Bool[ndarray, "clients"]) -> dict[str, Any]:
         """Simulated time and energy, where devices are described."""
-        return {}
+        if self.trial.devices is None:
+            return {}
+        down, up = (
+            np.array([self.postman.by_client[client][way] for client in cohort.ids.tolist()], np.float64)
+            for way in (0, 1)
+        )
+        gradients = np.array([self.gradients.get(client, 0) for client in cohort.ids.tolist()], np.float64)
+        seed = Streams(self.trial.seed).seed("devices")
+        return cost(self.trial.devices, seed, cohort.ids, gradients, down, up, arrives=arrives)

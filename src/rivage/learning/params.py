@@ -233,5 +233,7 @@ def from_numpy(
     It is copied where that cannot be: another dtype or device, a read-only array (torch tensors are always
     writable), or memory that is not contiguous.
     """
-    tensor: Tensor = torch.from_numpy(np.require(array, requirements=("C", "A", "W")))
+    if not (array.flags.carray and array.flags.writeable):
+        array = np.require(array, requirements=("C", "A", "W"))
+    tensor: Tensor = torch.from_numpy(array)
     return tensor.to(device=device, dtype=dtype)

@@ -29,7 +29,7 @@ from rivage.learning.losses import Canonical
 from rivage.learning.params import ParameterMap
 from rivage.learning.task import Bound, Task
 
-__all__ = ["Chain", "Layer", "NotAChain", "trace"]
+__all__ = ["Chain", "Layer", "NotAChain", "Stack", "trace"]
 
 _PROBE = 3  # records of the trial gradient
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
@@ -103,6 +103,21 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class Stack:
+    """Parameters of some rows, by layer, as views on those of `Chain.unflatten`.
+
+    Args:
+        weights: ``[rows, out, in]``.
+        transposed: the same, ``[rows, in, out]``.
+        biases: ``[rows, 1, out]``; None without one.
+    """
+
+    weights: list[Tensor]
+    transposed: list[Tensor]
+    biases: list[Tensor | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Chain:
     """A model as a chain.
 
@@ -129,21 +144,23 @@ class Chain:
         """The inverse of `unflatten`."""
         return torch.cat([tensor.reshape(len(tensor), -1) for tensor in tensors], dim=1)
 
-    def forward(self, params: Sequence[Tensor], x: Float[Tensor, "rows batch in"]) -> list[Tensor]:
+    def stack(self, params: Sequence[Tensor]) -> Stack:
+        """The layers' views on the parameters, as of `unflatten`, which may be cut to the first rows."""
+        weights = [params[layer.weight] for layer in self.layers]
+        biases = [None if layer.bias is None else params[layer.bias] for layer in self.layers]
+        return Stack(weights, [weight.transpose(1, 2) for weight in weights], biases)
+
+    def forward(self, stack: Stack, x: Float[Tensor, "rows batch in"]) -> list[Tensor]:
         """The input of every layer, then the outputs ``[rows, batch, width]``."""
         values = [x]
-        for layer in self.layers:
-            weight = params[layer.weight].transpose(1, 2)
-            if layer.bias is None:
-                z = torch.bmm(values[-1], weight)
-            else:
-                z = torch.baddbmm(params[layer.bias], values[-1], weight)
-            values.append(z if layer.activation is None else layer.activation.apply_(z))
+        for layer, weight, bias in zip(self.layers, stack.transposed, stack.biases, strict=True):
+            x = torch.bmm(x, weight) if bias is None else torch.baddbmm(bias, x, weight)
+            values.append(x if layer.activation is None else layer.activation.apply_(x))
         return values
 
     def signals(
         self,
-        params: Sequence[Tensor],
+        stack: Stack,
         values: Sequence[Tensor],
         targets: Float[Tensor, "rows batch width"],
         shares: Float[Tensor, "rows batch one"],
@@ -152,7 +169,7 @@ class Chain:
         """Derivative of the objective by every layer's z, from layer ``lowest`` up. Overwrites the outputs.
 
         Args:
-            params: as of `unflatten`.
+            stack: of the forward pass.
             values: as of `forward`.
             targets: encoded.
             shares: derivative of the objective by each record's loss; 0 for padding.
@@ -163,7 +180,7 @@ class Chain:
         signal *= shares
         signals = [signal]
         for index in range(len(self.layers) - 1, lowest, -1):
-            signal = torch.bmm(signal, params[self.layers[index].weight])
+            signal = torch.bmm(signal, stack.weights[index])
             activation = self.layers[index - 1].activation
             if activation is not None:
                 signal = activation.backward(signal, values[index])
@@ -288,10 +305,11 @@ def _require_equal_gradients(chain: Chain, bound: Bound, task: Task) -> None:
 
 def gradient(chain: Chain, params: Sequence[Tensor], x: Tensor, y: Tensor, shares: Tensor) -> list[Tensor]:
     """Gradients of one model, by entry, as of `Chain.unflatten`."""
-    values = chain.forward(params, x.flatten(2))
+    stack = chain.stack(params)
+    values = chain.forward(stack, x.flatten(2))
     width = values[-1].shape[-1]
     targets = chain.canonical.encode(y, width).to(x.dtype)[None]
-    signals = chain.signals(params, values, targets, shares[None, :, None])
+    signals = chain.signals(stack, values, targets, shares[None, :, None])
     result = [torch.zeros_like(tensor) for tensor in params]
     for layer, value, signal in zip(chain.layers, values, signals, strict=False):
         result[layer.weight] = torch.bmm(signal.transpose(1, 2), value)

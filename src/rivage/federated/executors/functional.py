@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from rivage.core.errors import ConfigError
 from rivage.federated.algorithm import Algorithm, Local, Phase
-from rivage.federated.executors.jobs import Job, chosen, divisor, joint_update, strength_of
+from rivage.federated.executors.jobs import Job, chosen, expected, joint_update, strength_of
 from rivage.learning.task import Task
 
 __all__ = ["Functional"]
@@ -177,7 +177,7 @@ class _Run:
         if len(rows) == 0:  # an empty Poisson batch has no gradient, but the step counts
             return tuple(torch.zeros_like(parameter) for parameter in self.trained)
         x, y = self.engine._read(self.x.index_select(0, rows)), self.y.index_select(0, rows)
-        share = 1 / divisor(self.phase, len(rows), len(self.x))
+        share = 1 / (len(rows) if self.phase.denominator == "rows" else expected(self.phase, len(self.x)))
         weights = None if self.local.weights is None else self.local.weights.index_select(0, rows)[:, group]
         if self.clip is not None:
             return self.clipped(x, y, weights, share)

@@ -16,7 +16,7 @@ from rivage.federated.algorithm import Algorithm, Local, Phase
 from rivage.federated.batches import Batches, Position
 from rivage.learning.params import ParameterMap
 
-__all__ = ["Job", "chosen", "divisor", "joint_update", "one_thread", "strength_of"]
+__all__ = ["Job", "chosen", "expected", "joint_update", "one_thread", "strength_of"]
 
 
 @dataclass(slots=True)
@@ -58,10 +58,8 @@ def chosen(layout: ParameterMap, phase: Phase) -> tuple[int, ...]:
     return found
 
 
-def divisor(phase: Phase, batch: int, records: int) -> int:
-    """What the sum of a batch's losses is divided by, >= 1."""
-    if phase.denominator == "rows":
-        return max(batch, 1)
+def expected(phase: Phase, records: int) -> int:
+    """The batch size that is meant, whatever a batch really has."""
     return min(phase.batch_size or records, records)
 
 

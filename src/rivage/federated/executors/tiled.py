@@ -25,15 +25,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rivage.data.population import Samples
 from rivage.federated.algorithm import Algorithm, Local, Phase, Pull
-from rivage.federated.executors.chain import Chain
-from rivage.federated.executors.jobs import Job, chosen, divisor, joint_update, strength_of
+from rivage.federated.executors.chain import Chain, Stack
+from rivage.federated.executors.jobs import Job, chosen, expected, joint_update, strength_of
 from rivage.federated.executors.packing import pack
 from rivage.learning.task import Task
 
 __all__ = ["Row", "Tiled", "cut"]
 
-_GATHERED = 1 << 18  # numbers of the inputs that are gathered at a time: they should still be in the cache when used
+_GATHERED = 1 << 16  # numbers of the inputs gathered at a time: they are still in the cache when used
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class Tiled:
         for row, part in zip(padded, x, strict=True):
             row[: len(part)] = part.flatten(1)
         with torch.no_grad():
-            outputs = self.chain.forward(self.chain.unflatten(params), padded)[-1]
+            outputs = self.chain.forward(self.chain.stack(self.chain.unflatten(params)), padded)[-1]
             flat = self.task.loss.predict(outputs.flatten(0, 1))
             predicted = flat.view(len(x), longest, *flat.shape[1:])
         return [row[: len(part)] for row, part in zip(predicted, x, strict=True)]
@@ -122,24 +123,23 @@ class _Tile:
         self.lowest = next(i for i, layer in enumerate(self.chain.layers) if self.trained & {layer.weight, layer.bias})
         jobs = list({id(row.job): row.job for row in rows}.values())
         self.packed = pack([row.job for row in rows], jobs)
-        tensors = [engine.task.tensors(job.samples) for job in jobs]
-        self.x = _join([x for x, _ in tensors]).flatten(1)
+        x, y = engine.task.tensors(_join([job.samples for job in jobs]))
+        self.x = x.flatten(1)
         self.index = torch.from_numpy(self.packed.index).to(self.x.device)
         self.used = torch.from_numpy(self.packed.places).to(self.x.device)
         width = self.layout.entries[self.chain.layers[-1].weight].shape[0]
-        targets = self.chain.canonical.encode(_join([y for _, y in tensors]), width)
+        targets = self.chain.canonical.encode(y, width)
         self.targets = targets.to(self.x.dtype).index_select(0, self.index)
         self.clip = None if phase.clip is None else phase.clip / len(rows[0].job.local.params) ** 0.5
 
     def coefficients(self) -> Float[Tensor, "places"]:
         """1 / denominator of each place's batch; 0 where a place is empty."""
-        each = [
-            1 / divisor(self.phase, size, len(row.job.samples))
-            for row in self.rows
-            for size in row.job.batches.sizes.tolist()
-        ]
+        divisors = self.packed.sizes
+        if self.phase.denominator == "expected":
+            each = [expected(self.phase, len(row.job.samples)) for row in self.rows]
+            divisors = np.repeat(each, [row.steps for row in self.rows])
         values = np.zeros(len(self.packed.index))
-        values[self.packed.places] = np.repeat(each, self.packed.sizes)
+        values[self.packed.places] = np.repeat(1 / np.maximum(divisors, 1), self.packed.sizes)
         return torch.from_numpy(values).to(device=self.x.device, dtype=self.x.dtype)
 
     def weights(self, groups: Sequence[int]) -> Float[Tensor, "places"]:
@@ -154,33 +154,41 @@ class _Tile:
         """Whether records have weights."""
         return self.rows[0].job.local.weights is not None
 
-    def steps(self) -> Iterator[tuple[int, slice, Tensor]]:
-        """(active rows, places, inputs ``[active, batch, in]``) of every step; inputs are gathered in chunks."""
-        batch, starts, first = self.packed.batch, self.packed.starts, 0
-        while first < len(self.packed.active):
+    def steps(self) -> Iterator[tuple[int, int, Float[Tensor, "active batch in"]]]:
+        """(step, active rows, inputs) of every step; inputs are gathered in chunks, into one buffer."""
+        batch, starts, active, first = self.packed.batch, self.packed.starts, self.packed.active, 0
+        most = max(batch * active[0], _GATHERED // self.x.shape[1])
+        buffer = self.x.new_empty(min(most, starts[-1]), self.x.shape[1])
+        while first < len(active):
             last = first + 1
-            while last < len(self.packed.active) and (starts[last + 1] - starts[first]) * self.x.shape[1] <= _GATHERED:
+            while last < len(active) and starts[last + 1] - starts[first] <= most:
                 last += 1
-            chunk = self.x.index_select(0, self.index[starts[first] : starts[last]])
-            for step in range(first, last):
-                low, high = starts[step] - starts[first], starts[step + 1] - starts[first]
-                active = self.packed.active[step]
-                yield active, slice(starts[step], starts[step + 1]), chunk[low:high].view(active, batch, -1)
+            index = self.index[starts[first] : starts[last]]
+            chunk = torch.index_select(self.x, 0, index, out=buffer[: len(index)])
+            parts = torch.split(chunk, [batch * count for count in active[first:last]])
+            for step, part in enumerate(parts, first):
+                yield step, active[step], part.view(active[step], batch, -1)
             first = last
 
+    def by_step(self, values: Float[Tensor, "places *width"]) -> list[Float[Tensor, "active batch width"]]:
+        """What stands at the places of each step."""
+        batch, active = self.packed.batch, self.packed.active
+        parts = torch.split(values, [batch * count for count in active])
+        return [part.view(count, batch, -1) for part, count in zip(parts, active, strict=True)]
+
     def signals(
-        self, params: Sequence[Tensor], values: Sequence[Tensor], targets: Tensor, shares: Tensor, scale: Tensor
+        self, stack: Stack, values: Sequence[Tensor], targets: Tensor, shares: Tensor, scale: Tensor
     ) -> list[Tensor]:
         """Of the objective, from the lowest layer that learns.
 
         Args:
-            params: of the active rows.
+            stack: of the active rows.
             values: of the forward pass.
             targets: encoded.
             shares: derivative of the objective by each record's loss; with clipping only its weight.
             scale: with clipping, what the clipped gradient is then multiplied by.
         """
-        signals = self.chain.signals(params, values, targets, shares, self.lowest)
+        signals = self.chain.signals(stack, values, targets, shares, self.lowest)
         if self.clip is None:
             return signals
         norms = self.chain.record_norms(values, signals, self.trained, self.lowest)
@@ -211,40 +219,42 @@ class _Apart(_Tile):
         if self.weighted or self.clip is not None:
             weights = self.weights([row.group for row in self.rows]) if self.weighted else (scale != 0).to(scale.dtype)
             shares = weights if self.clip is not None else weights * scale
-        count, batch = -1, self.packed.batch
-        for active, where, x in self.steps():
+        by_step = [self.by_step(part) for part in (self.targets, shares, scale)]
+        count = -1
+        for step, active, x in self.steps():
             if active != count:  # views are made anew only when a row has ended
                 count, now = active, [tensor[:active] for tensor in params]
-                ends = None if anchors is None else [tensor[:active] for tensor in anchors]
-                drift = None if drifts is None else [tensor[:active] for tensor in drifts]
-            values = self.chain.forward(now, x)
-            targets, share = self.targets[where].view(active, batch, -1), shares[where].view(active, batch, 1)
-            signals = self.signals(now, values, targets, share, scale[where].view(active, batch, 1))
+                stack = self.chain.stack(now)
+                ends = anchors and [tensor[:active] for tensor in anchors]
+                drift = drifts and [tensor[:active] for tensor in drifts]
+            values = self.chain.forward(stack, x)
+            signals = self.signals(stack, values, *(part[step] for part in by_step))
             for entry, signal, value in self.learning(values, signals):
-                if ends is not None:
-                    now[entry].lerp_(ends[entry], self.pull)
-                if drift is not None:
-                    now[entry].add_(drift[entry])
+                tensor = now[entry]
+                if ends:
+                    tensor.lerp_(ends[entry], self.pull)
+                if drift:
+                    tensor.add_(drift[entry])
                 if value is not None:  # the signal has the rate in it
-                    now[entry].baddbmm_(signal.transpose(1, 2), value, alpha=-1)
+                    tensor.baddbmm_(signal.transpose(1, 2), value, alpha=-1)
                 else:
-                    now[entry].sub_(signal.sum(1, keepdim=True))
+                    tensor.sub_(signal.sum(1, keepdim=True))
         return list(self.chain.flatten(params))
 
-    def _anchors(self) -> list[Tensor] | None:
-        """Where each row is pulled to, by entry."""
-        if not self.pull:
-            return None
-        pulls = [(row.job.local.pull, row.group) for row in self.rows]
-        return self.chain.unflatten(
-            _stack([_of_group(pull.anchor, group) for pull, group in pulls if pull is not None])
-        )
+    def _anchors(self) -> list[Tensor]:
+        """Where each row is pulled to, by entry; a single row where all are pulled to one place."""
+        pulls = [(row.job.local.pull, row.group) for row in self.rows] if self.pull else []
+        vectors = [_of_group(pull.anchor, group) for pull, group in pulls if pull is not None]
+        if not vectors:
+            return []
+        stack = _stack(vectors)
+        return self.chain.unflatten(stack[:1] if stack.stride(0) == 0 else stack)
 
-    def _drifts(self) -> list[Tensor] | None:
+    def _drifts(self) -> list[Tensor]:
         """What each row moves by at every step, by entry."""
         drifts = [(row.job.local.drift, row.group) for row in self.rows]
         vectors = [_of_group(drift, group) for drift, group in drifts if drift is not None]
-        return self.chain.unflatten(_stack(vectors) * -self.rate) if vectors else None
+        return self.chain.unflatten(_stack(vectors) * -self.rate) if vectors else []
 
 
 class _Together(_Tile):
@@ -255,12 +265,14 @@ class _Together(_Tile):
         params = torch.stack([local.params for local in locals_])
         extra = {name: torch.stack([local.extra[name] for local in locals_]) for name in locals_[0].extra}
         mask, shares, calls = self._mask(), self._shares(params.shape[1]), []
-        for active, where, x in self.steps():
+        targets = self.by_step(self.targets)
+        for step, active, x in self.steps():
             calls.append(0)
 
-            def gradient(at: Tensor, where: slice = where, x: Tensor = x) -> Tensor:
+            def gradient(at: Tensor, step: int = step, x: Tensor = x) -> Tensor:
                 calls[-1] += at.shape[1]
-                return self._gradient(at, x, self.targets[where], *(part[:, where] for part in shares))
+                where = slice(self.packed.starts[step], self.packed.starts[step + 1])
+                return self._gradient(at, x, targets[step], *(part[:, where] for part in shares))
 
             seen = {name: value[:active] for name, value in extra.items()}
             local = _stacked(locals_[:active])
@@ -303,8 +315,9 @@ class _Together(_Tile):
             return tensor[:groups].view(groups, active, -1).transpose(0, 1).reshape(active * groups, -1, 1)
 
         params = self.chain.unflatten(at.flatten(0, 1))
-        values = self.chain.forward(params, spread(x))
-        signals = self.signals(params, values, spread(targets), by_row(shares), by_row(scale))
+        stack = self.chain.stack(params)
+        values = self.chain.forward(stack, spread(x))
+        signals = self.signals(stack, values, spread(targets), by_row(shares), by_row(scale))
         result = [torch.zeros_like(tensor) for tensor in params]
         for entry, signal, value in self.learning(values, signals):
             if value is None:
@@ -314,8 +327,11 @@ class _Together(_Tile):
         return self.chain.flatten(result).view(at.shape)
 
 
-def _join(tensors: Sequence[Tensor]) -> Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+def _join(parts: Sequence[Samples]) -> Samples:
+    if len(parts) == 1:
+        return parts[0]
+    x, y, index = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y", "index"))
+    return Samples(x, y, index)
 
 
 def _stack(vectors: Sequence[Tensor]) -> Float[Tensor, "rows dim"]:
