@@ -35,11 +35,14 @@ def default_of(field: Field) -> str:
         return "required"
     if field.default is None:
         return "left out"
-    if field.default is Field or is_dataclass(field.default):
+    members = field.default if isinstance(field.default, tuple) else (field.default,)
+    if field.default is Field or any(map(is_dataclass, members)):
         return "its defaults"
     if field.default == ():
         return "`[]`"
-    return f"`{format_toml({'x': field.default}).strip().removeprefix('x = ')}`"
+    text = " ".join(format_toml({"x": field.default}).removeprefix("x = ").split())
+    text = re.sub(r"^\[ (.*), \]$", r"[\1]", text)  # arrays come on several lines; a cell has one
+    return f"`{text}`"
 
 
 def table(cls: Any) -> str:

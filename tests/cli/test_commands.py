@@ -78,6 +78,19 @@ def test_train_shows_a_line_and_tables_and_progress_elsewhere(pipeline: Pipeline
     assert captured.err == "4 clients\nwarning: warned\n"
 
 
+def test_simulated_time_has_a_table_of_its_own(pipeline: Pipeline, study: Path, capsys: Capture) -> None:
+    assert main(["train", str(study)]) == 0
+    assert "simulated joules" not in capsys.readouterr().out
+    summary = pipeline.record.summary
+    summary["methods"]["fedavg"] |= {"simulated_s": 46.16, "energy_j": 239.8}
+    pipeline.record.write_summary(summary)
+    assert main(["train", str(study)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["method", "simulated", "device", "seconds", "simulated", "joules"] in lines
+    assert ["fedavg", "46.16", "239.8"] in lines
+    assert all(line[:2] != ["local", "–"] for line in lines), "Local plays no rounds"
+
+
 def test_train_hands_its_options_on(pipeline: Pipeline, study: Path, tmp_path: Path) -> None:
     words = ["--set", "run.rounds=7", "--set", "methods.2.learning_rate=0.5", "--seed", "9", "--fresh"]
     assert main(["train", *words, str(study), "--out", str(tmp_path / "o"), "--quiet"]) == 0

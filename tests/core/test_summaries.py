@@ -166,6 +166,18 @@ def test_summary_by_hand(tmp_path: Path) -> None:
     assert (row["clients"], row["skipped"], row["undefined"], row["rounds"]) == (3, 1, 1, 1)
     assert (row["kind"], row["metric"], row["finished"]) == ("fedavg", "accuracy", True)
     assert row["unseen_mean"] is None
+    assert (row["simulated_s"], row["energy_j"]) == (None, None), "no devices, nothing simulated"
+
+
+def test_simulated_time_and_energy_add_up_over_rounds_and_average_over_seeds(tmp_path: Path) -> None:
+    record = _run(tmp_path, {"fedavg": {0: [0.5], 1: [0.5]}, "local": {0: [0.5], 1: [0.5]}}, sizes=[1])
+    for seed in (0, 1):
+        for number in (1, 2):
+            spent = {"simulated_s": 10.0 * number + seed, "energy_j": 0.25}
+            record.trial("fedavg", seed).append({"event": "round", "round": number, "cohort": [9], **spent})
+    summary = summarize(record)
+    assert (summary["fedavg"]["simulated_s"], summary["fedavg"]["energy_j"]) == (31.0, 0.5)
+    assert summary["local"]["simulated_s"] is None
 
 
 def test_contract_keys_are_plain_json_values(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from rivage.federated.algorithm import Local, LocalWork, Phase, Predictor
 from rivage.federated.evaluation import Evaluation, Evaluator
 from rivage.federated.executors.executor import Executor
 from rivage.federated.fedavg import FedAvg
+from rivage.federated.memories import Box, Memories, Memory
 from rivage.learning.metrics import Metric
 from rivage.testing.toys import Clients, linear_clients, linear_task
 
@@ -35,8 +37,13 @@ class Split(Clients):
 
 def evaluate(algorithm: Any, state: Any, population: Any = POPULATION, task: Any = None, **changes: Any) -> Evaluation:
     executor = Executor(task or linear_task(population))
-    given = {"memories": {}, "clients": [0, 1, 2], "round": 5, "group": "seen", "keep": True, **changes}
+    given = {"recall": nobody, "clients": [0, 1, 2], "round": 5, "group": "seen", "keep": True, **changes}
     return Evaluator(algorithm, population, executor, Streams(0)).evaluate(state, **given)
+
+
+def nobody(ids: Sequence[int]) -> list[Memory]:
+    """No client remembers anything."""
+    return [Memory() for _ in ids]
 
 
 def model(*values: float) -> torch.Tensor:
@@ -105,11 +112,26 @@ class Remembering(FedAvg):
 
 
 def test_each_client_is_judged_with_its_own_model() -> None:
-    memories = {1: {"own": model(1, 2, 3)}}
-    result = evaluate(Remembering(), {"params": model(0, 0, 0)}, memories=memories)
+    memories = Memories(Box())
+    memories.put({1: Memory({"own": model(1, 2, 3)})}, round=0)
+    result = evaluate(Remembering(), {"params": model(0, 0, 0)}, recall=memories.get)
     x, y = POPULATION.records[1]
     assert result.columns["test"][1] == pytest.approx(np.abs(x @ [1, 2, 3] - y[:, 0]).mean())
     assert result.columns["test"][0] == pytest.approx(np.abs(POPULATION.records[0][1]).mean())
+
+
+def test_memories_are_read_in_blocks() -> None:
+    """However many clients are judged, the memories of few are in RAM."""
+    clients, asked = 1000, list[list[int]]()
+
+    def recall(ids: Sequence[int]) -> list[Memory]:
+        asked.append(list(ids))
+        return [Memory({"own": model(client, 0, 0)}) for client in ids]
+
+    population = linear_clients((3,) * clients)
+    evaluate(Remembering(), {"params": model(0, 0, 0)}, population, recall=recall, clients=range(clients), keep=False)
+    assert [client for ids in asked for client in ids] == list(range(clients))
+    assert max(map(len, asked)) <= 256
 
 
 def test_models_are_kept_only_when_asked() -> None:

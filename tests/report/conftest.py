@@ -97,12 +97,14 @@ def _make_run(
     values: Callable[[str, int, int], Sequence[float | None]] | None = None,
     certificates: Sequence[Certificate] = (),
     notes: Mapping[str, Any] | None = None,
+    devices: bool = False,
 ) -> RunRecord:
     """A run folder with one trial per method and seed.
 
     Args:
         values: (kind, seed, rounds done) -> test value of each client; by default plausible random values.
         unfinished: leave the last seed of the last method in the middle.
+        devices: rounds say what they took on simulated devices: 90 s and 1,500 J for 50 rounds.
     """
     settings = {
         "name": name,
@@ -141,7 +143,7 @@ def _make_run(
                 }
             )
             trial.append({"event": "setup", "bytes_up": 4000, "bytes_down": 2000, "messages": 2 * clients})
-            _play(trial, kind, played, every, cohort, clients, sizes, values)
+            _play(trial, kind, played, every, cohort, clients, sizes, values, devices and kind != "local")
             if unseen:
                 test = values_of(kind, seed + 100, unseen, played / max(rounds, 1), error)
                 ids = list(range(clients, clients + unseen))
@@ -165,6 +167,7 @@ def _play(
     clients: int,
     sizes: Sequence[int],
     values: Callable[[str, int, int], Sequence[float | None]],
+    devices: bool,
 ) -> None:
     """Rounds and evaluations; everybody trains locally every round, else a cohort that leans to low ids."""
     odds = 1 / (5 + np.arange(clients))
@@ -188,6 +191,7 @@ def _play(
                 "rejected": rejected,
                 "bytes_up": 0 if alone else 19_320 * (len(ids) - len(lost)),
                 "bytes_down": 0 if alone else 19_320 * len(ids),
+                **({"simulated_s": 1.8, "energy_j": 30.0, "energy_radio_j": 3.0} if devices else {}),
             }
         )
         trial.append_timing({"round": done, "seconds": 0.02})

@@ -66,6 +66,15 @@ def _words(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)).replace("\xa0", " ")
 
 
+def test_simulated_time_is_told_apart_from_wall_clock(make_run: MakeRun, tmp_path: Path) -> None:
+    words = _words(_write(tmp_path / "r.html", make_run(devices=True))[0])
+    assert "Downloaded Time Simulated device time Simulated energy" in words
+    assert re.search(r"\d s 1 min 30 s 1\.50 kJ", words)
+    assert re.search(r"\d s – –", words), "Local plays no rounds"
+    assert "time is the wall clock of the machine that ran the simulation" in words
+    assert "Simulated" not in _words(_write(tmp_path / "s.html", make_run(name="plain"))[0])
+
+
 def test_one_run_tells_everything(make_run: MakeRun, certificate: MakeCertificate, tmp_path: Path) -> None:
     certificates = [certificate("holds", "it is fine"), certificate("fails", "it is not"), certificate("no_power")]
     notes = {"columns": {"age": "real"}, "skipped_clients": ["site 7"], "rows": 920}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,53 @@ def test_a_cohort_that_cannot_be_filled_is_refused_before_anything_is_written(tm
     with pytest.raises(ConfigError, match="only 16 clients can train"):
         run_study(study, out=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+SMALL = """
+name = "small"
+data = { kind = "digits" }
+partition = { kind = "iid", clients = 8 }
+run = { rounds = 3, cohort = 4 }
+evaluation = { every = 2 }
+methods = [
+  { kind = "local" },
+  { kind = "scaffold" },
+  { name = "sparse", kind = "fedavg", stages = [{ kind = "top_k", share = 0.01 }] },
+  { kind = "guarded" },
+]
+"""
+
+
+def test_described_devices_give_simulated_time_and_energy(tmp_path: Path) -> None:
+    record = run_study(override_study(parse_study(SMALL), ['devices.kind="lognormal"']), out=tmp_path)
+    methods = record.summary["methods"]
+    for key in ("simulated_s", "energy_j"):
+        rounds = {method: [e[key] for e in record.trial(method, 0).events("round")] for method in methods}
+        assert methods["scaffold"][key] == pytest.approx(sum(rounds["scaffold"]))
+        assert 0 < methods["sparse"][key] < methods["scaffold"][key], "fewer bytes over the same links"
+        assert methods["local"][key] is None, "it plays no rounds"
+        assert methods["guarded"][key] == pytest.approx(methods["sparse"][key] + methods["scaffold"][key])
+    assert record.trial("sparse", 0).start["devices"]["kind"] == "lognormal"
+    assert main(["verify", str(record.folder), "--quiet"]) == 0
+
+
+def test_without_devices_no_time_is_simulated(finished: RunRecord) -> None:
+    for values in finished.summary["methods"].values():
+        assert (values["simulated_s"], values["energy_j"]) == (None, None)
+    assert "devices" not in finished.trial("fedavg", 0).start
+
+
+def test_as_many_clients_are_remembered_as_the_study_says(tmp_path: Path) -> None:
+    study = parse_study(SMALL)
+    forgotten = {}
+    for remembered in ('"all"', "8", "4"):
+        record = run_study(override_study(study, [f"run.remembered={remembered}"]), out=tmp_path)
+        rounds = [record.trial(method, 0).events("round") for method in ("scaffold", "sparse")]
+        forgotten[remembered] = [[event.get("forgotten", 0) for event in events] for events in rounds]
+    assert forgotten['"all"'] == forgotten["8"] == [[0, 0, 0]] * 2
+    cohorts = [event["cohort"] for event in record.trial("scaffold", 0).events("round")]
+    gone = [0, *(len(set(before) - set(now)) for before, now in pairwise(cohorts))]
+    assert forgotten["4"] == [gone, gone], "four are remembered: those of the last cohort"
 
 
 def test_a_scaled_target_is_judged_and_predicted_in_its_own_unit(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from rivage.federated.fedprox import FedProx
 from rivage.federated.guarded import Guarded
 from rivage.federated.registry import ALGORITHMS
 from rivage.simulation.availability import Always, Markov
+from rivage.simulation.devices import DEVICES
 from rivage.studies.settings import (
     Evaluation,
     Method,
@@ -134,6 +135,8 @@ runs = st.builds(
     cohort=st.none() | st.integers(1, 9),
     seeds=st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=3, unique=True).map(tuple),
     log=st.none() | st.sampled_from(["none", "meta", "all", "clients:[1, 2]"]),
+    workers=st.none() | st.integers(1, 9),
+    remembered=st.none() | st.integers(1, 9),
 )
 
 
@@ -155,6 +158,15 @@ def test_every_method_round_trips_with_its_defaults(kind: str) -> None:
     study = parse_study(small(f'[[methods]]\nkind = "{kind}"\n{companion}'))
     assert study.methods[0].kind == kind
     assert parse_study(as_text(study)) == study
+
+
+@pytest.mark.parametrize("kind", sorted(DEVICES.builtin))
+def test_devices_round_trip_with_their_defaults(kind: str) -> None:
+    text = small('[[methods]]\nkind = "fedavg"')
+    study = parse_study(text, overrides=[f'devices.kind="{kind}"'])
+    assert study.devices == DEVICES.get(kind)()
+    assert parse_study(as_text(study)) == study
+    assert parse_study(text).devices is None
 
 
 def test_a_resolved_study_still_follows_its_work_table() -> None:
@@ -251,6 +263,8 @@ def test_a_chooser_needs_something_to_choose() -> None:
         ({"seeds": (-1,)}, "seeds is [-1]"),
         ({"seeds": (2**64,)}, f"seeds is [{2**64}]"),
         ({"log": "some"}, 'log is "some"'),
+        ({"workers": 0}, "workers is 0"),
+        ({"remembered": 0}, "remembered is 0"),
     ],
 )
 def test_values_of_run_are_checked(changes: dict[str, Any], fault: str) -> None:

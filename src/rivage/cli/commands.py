@@ -136,7 +136,8 @@ def _study(path: Path | None, overrides: Sequence[str]) -> Study:
 
 def _show_run(record: RunRecord, options: Options, strict: bool) -> int:
     summary = record.summary
-    methods, certificates = summary["methods"], summary["certificates"]
+    certificates = summary["certificates"]
+    methods = {name: summary["methods"][name] for name in record.methods if name in summary["methods"]}
     page = summary.get("report")
     show(
         options,
@@ -144,8 +145,9 @@ def _show_run(record: RunRecord, options: Options, strict: bool) -> int:
         f"{record.folder}: {len(methods)} methods; {_verdicts(certificates)}",
         table(
             ("method", "metric", "mean", "bottom decile", "worse than Local", "MB up", "MB down", "seconds"),
-            [(name, *_method_cells(methods[name])) for name in record.methods if name in methods],
+            [(name, *_method_cells(values)) for name, values in methods.items()],
         ),
+        _device_table(methods),
         certificate_rows(certificates),
         then=f"report: {page}" if page else "",
     )
@@ -157,6 +159,13 @@ def _verdicts(certificates: Sequence[Mapping[str, Any]]) -> str:
     words = {"holds": "hold", "no_power": "no power", "fails": "fail"}
     verdicts = [certificate["verdict"] for certificate in certificates]
     return "certificates: " + ", ".join(f"{verdicts.count(verdict)} {word}" for verdict, word in words.items())
+
+
+def _device_table(methods: Mapping[str, Mapping[str, Any]]) -> list[Sequence[str]]:
+    """What the simulated devices took and spent; no row where there are none."""
+    known = {name: values for name, values in methods.items() if values.get("simulated_s") is not None}
+    rows = [(name, number(values["simulated_s"]), number(values["energy_j"])) for name, values in known.items()]
+    return table(("method", "simulated device seconds", "simulated joules"), rows)
 
 
 def _method_cells(values: dict[str, Any]) -> tuple[str, ...]:

@@ -148,6 +148,20 @@ class TrialRecord:
         return sum(event.get("bytes_down", 0) for event in self.events())
 
     @property
+    def simulated_s(self) -> float | None:
+        """Seconds that the rounds would have taken on the simulated devices; None where none are described."""
+        return self._of_devices("simulated_s")
+
+    @property
+    def energy_j(self) -> float | None:
+        """Joules that the rounds would have cost the simulated devices; None where none are described."""
+        return self._of_devices("energy_j")
+
+    def _of_devices(self, key: str) -> float | None:
+        values = [event[key] for event in self.events() if key in event]
+        return math.fsum(values) if values else None
+
+    @property
     def timings(self) -> tuple[Event, ...]:
         """Wall-clock facts, in order."""
         return tuple(read_jsonl(self._timings)) if self._timings.exists() else ()

@@ -1,4 +1,4 @@
-"""What a run says in a few numbers: means, bottom deciles, clients worse off than with Local, bytes and time.
+"""What a run says in a few numbers: means, bottom deciles, clients worse off than with Local, bytes, time, energy.
 
 The same functions feed the report, the command line and ``summary.json``, so that they cannot disagree. A client
 whose metric is undefined (``null`` in the record: AUROC of one class, no test records) is left out of every number
@@ -168,6 +168,8 @@ def _summarize_method(record: RunRecord, trials: Sequence[TrialRecord]) -> dict[
         "bytes_up": round(np.mean([t.bytes_up for t in trials])),
         "bytes_down": round(np.mean([t.bytes_down for t in trials])),
         "seconds": float(np.mean([t.seconds for t in trials])),
+        "simulated_s": mean_and_std([t.simulated_s for t in trials])[0],
+        "energy_j": mean_and_std([t.energy_j for t in trials])[0],
         "rounds": max(len(t.events("round")) for t in trials),
         "clients": max((len(e["clients"]) for e in seen.values()), default=0),
         "skipped": max((int(e.get("skipped", 0)) for e in seen.values()), default=0),
@@ -181,10 +183,12 @@ def summarize(record: RunRecord) -> dict[str, dict[str, Any]]:
     """The ``methods`` object of ``summary.json`` and of ``rivage run --json``: method name -> its numbers.
 
     Per method: ``metric``, ``mean`` (weighted by test size), ``bottom_decile``, ``share_worse_than_local`` (None
-    without Local), ``bytes_up``, ``bytes_down`` (set-up messages included) and ``seconds``, each averaged over
-    seeds; ``…std`` is the sample standard deviation over seeds (None for one seed), except ``client_std``, the
-    population standard deviation over clients; ``by_seed`` holds the mean of each seed. ``skipped`` clients have no
-    test records, ``undefined`` ones no defined metric. A method that has not begun is left out.
+    without Local), ``bytes_up``, ``bytes_down`` (set-up messages included), ``seconds`` (wall clock of the machine that
+    simulated), ``simulated_s`` and ``energy_j`` (what the rounds would have taken on the devices of the study, and
+    cost all of them together; None without devices or without rounds), each averaged over seeds; ``…std`` is the
+    sample standard deviation over seeds (None for one seed), except ``client_std``, the population standard deviation
+    over clients; ``by_seed`` holds the mean of each seed. ``skipped`` clients have no test records, ``undefined`` ones
+    no defined metric. A method that has not begun is left out.
 
     Cost: O(trials x clients log clients) plus reading the records.
     """

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rivage.federated.engine import Outcome, Session, run
     from rivage.federated.execution import Execution
     from rivage.federated.fedavg import FedAvg, FedSGD
+    from rivage.federated.fedem import FedEM
     from rivage.federated.fedopt import FedAdagrad, FedAdam, FedAvgM, FedYogi
     from rivage.federated.fedprox import FedProx
     from rivage.federated.finetuned import FineTuned
@@ -30,6 +31,7 @@ __all__ = [
     "FedAdam",
     "FedAvg",
     "FedAvgM",
+    "FedEM",
     "FedProx",
     "FedSGD",
     "FedYogi",
@@ -59,6 +61,7 @@ _HOMES = {
     "FedAdam": "fedopt",
     "FedAvg": "fedavg",
     "FedAvgM": "fedopt",
+    "FedEM": "fedem",
     "FedProx": "fedprox",
     "FedSGD": "fedavg",
     "FedYogi": "fedopt",

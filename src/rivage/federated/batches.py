@@ -75,7 +75,7 @@ def batches(
     if phase.batches == "poisson":
         drawn = [_poisson(phase, seed, c, n, round) for c, n in zip(clients, records, strict=True)]
     else:
-        drawn = _shuffled(phase, seed, clients, records, round)
+        drawn = _shuffled(phase, seed, clients, records, round) if clients else []
     return list(zip(drawn, positions, strict=True))
 
 

@@ -36,8 +36,9 @@ from rivage.learning.params import from_numpy, to_numpy
 __all__ = ["CHECKPOINT", "Files", "Journal", "Memory", "Notebook", "Snapshot"]
 
 CHECKPOINT = "checkpoint.sqlite"
-_SPARE = 10  # a write may take this share of the time between writes
 """What the checkpoint of a trial is called in its folder."""
+
+_SPARE = 10  # times as long as a write takes, at least, until the next one
 
 _log = logging.getLogger(__name__)
 

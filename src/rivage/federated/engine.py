@@ -59,7 +59,8 @@ class Session:
     """
 
     def __init__(self, trial: Trial, journal: Journal | None = None, observe: Observe = lambda event: None) -> None:
-        self.trial, self.journal, self.observe = trial, Notebook() if journal is None else journal, observe
+        self.trial, self.observe = trial, observe
+        self.journal = Notebook(limit=trial.remembered) if journal is None else journal
         self.streams = Streams(trial.seed)
         self.executor = Executor(trial.task, trial.execution)
         self.evaluator = Evaluator(trial.algorithm, trial.population, self.executor, self.streams)
@@ -138,12 +139,9 @@ class Session:
         where = f'method "{self.trial.name}", seed {self.trial.seed}, evaluation after round {self.done}'
         for group, ids in groups.items():
             if len(ids):
-                kept = self.journal.memories.get(ids.tolist())
-                values = {client: memory.values for client, memory in zip(ids.tolist(), kept, strict=True)}
+                recall, clients = self.journal.memories.get, ids.tolist()
                 with one_thread(), naming(where):
-                    results[group] = self.evaluator.evaluate(
-                        self.state, values, ids.tolist(), self.done, group, keep=keep
-                    )
+                    results[group] = self.evaluator.evaluate(self.state, recall, clients, self.done, group, keep=keep)
                 self._record(results[group].event())
         self.journal.timing(evaluation=self.done, seconds=time.perf_counter() - started)
         return results["seen"], results.get("unseen")

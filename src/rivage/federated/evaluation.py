@@ -7,7 +7,7 @@ per client, so that means, deciles and comparisons with Local can be recomputed 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,11 +22,14 @@ from rivage.federated.algorithm import Adapts, Algorithm, Local, Predictor, Stat
 from rivage.federated.executors.executor import Executor
 from rivage.federated.executors.jobs import Job
 from rivage.federated.failures import Failed, explained, naming
+from rivage.federated.memories import Memory
 from rivage.learning.params import to_numpy
 
 __all__ = ["Evaluation", "Evaluator"]
 
 _BLOCK = 256  # clients judged together: bounds the memory of their models and records
+
+Recall = Callable[[Sequence[int]], Sequence[Memory]]
 
 
 @dataclass(slots=True)
@@ -75,16 +78,22 @@ class Evaluator:
     def evaluate(
         self,
         state: State,
-        memories: Mapping[int, State],
+        recall: Recall,
         clients: Iterable[int],
         round: int,
         group: str,
         *,
         keep: bool,
     ) -> Evaluation:
-        """Judge ``clients``; O(records) forward passes, plus what `adapt` trains.
+        """Judge clients, block by block; O(records) forward passes, plus what `adapt` trains.
 
-        With ``keep`` the personal models stay in memory, up to D numbers for each client.
+        Args:
+            state: the server's tensors.
+            recall: what some clients remember, in their order; asked once per block.
+            clients: who is judged.
+            round: rounds trained before.
+            group: ``seen`` or ``unseen`` at training.
+            keep: whether the personal models stay in memory, up to D numbers for each client.
         """
         result = Evaluation(round, group)
         rows: list[dict[str, Any]] = []
@@ -92,7 +101,7 @@ class Evaluator:
         ids = list(clients)
         for block in (ids[i : i + _BLOCK] for i in range(0, len(ids), _BLOCK)):
             data = [self.population.client(client, round) for client in block]
-            predictors = self._personal(state, [memories.get(client, {}) for client in block], data, round)
+            predictors = self._personal(state, [memory.values for memory in recall(block)], data, round)
             for held, predictor, (row, predictions) in zip(data, predictors, self._rows(predictors, data), strict=True):
                 rows.append(row)
                 if keep:

@@ -21,12 +21,15 @@ class Execution:
         executor: ``tiled`` trains many clients of a dense chain in one batched product, ``functional`` any module one
             client at a time; ``auto`` takes tiles where the model is a chain.
         workers: how many train at the same time, >= 1; None is one per core. Results do not depend on it.
+        pool: whether workers are ``threads`` or ``processes``; ``auto`` takes threads, and processes for long runs of
+            short steps. Tiles always run in threads.
         device: ``cpu``, ``cuda:0``, or ``auto``: a GPU if torch sees one.
         tile_bytes: parameters of the clients in one tile, at most; None is measured once per machine.
     """
 
     executor: Literal["auto", "functional", "tiled"] = "auto"
     workers: int | None = None
+    pool: Literal["auto", "threads", "processes"] = "auto"
     device: str = "auto"
     tile_bytes: int | None = None
 

@@ -17,6 +17,7 @@ ALGORITHMS = Registry(
         "fedavg": "rivage.federated.fedavg:FedAvg",
         "fedavg+": "rivage.federated.finetuned:FineTuned",
         "fedavgm": "rivage.federated.fedopt:FedAvgM",
+        "fedem": "rivage.federated.fedem:FedEM",
         "fedprox": "rivage.federated.fedprox:FedProx",
         "fedsgd": "rivage.federated.fedavg:FedSGD",
         "fedyogi": "rivage.federated.fedopt:FedYogi",

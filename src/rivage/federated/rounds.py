@@ -187,7 +187,7 @@ class Round:
         self.collector.add(update, down)
         for name, value in update.metrics.items():
             self.metrics.setdefault(name, []).append(float(value))
-        if update.memory is None and job.position == memory.position and not trial.stages:
+        if update.memory is None and job.position == memory.position and not (residuals or memory.residuals):
             return None
         return Memory(memory.values if update.memory is None else update.memory, job.position, residuals)
 

@@ -47,6 +47,7 @@ class Trial:
         collector: how the updates of a round are combined.
         adversary: clients that do harm, and how; None without.
         devices: how fast the clients' devices are and what they consume; None does not ask.
+        remembered: clients whose memory the journal keeps, see `rivage.federated.memories.Memories`; None for all.
         execution: where and how local training runs.
     """
 
@@ -64,6 +65,7 @@ class Trial:
     collector: Collection = field(default_factory=Averaged)
     adversary: Adversary | None = None
     devices: Devices | None = None
+    remembered: int | None = None
     execution: Execution = field(default_factory=Execution)
 
     def __post_init__(self) -> None:
@@ -74,8 +76,9 @@ class Trial:
             )
         require(self.rounds, "rounds", least=0)
         require(self.every, "every", least=1)
-        if self.cohort is not None:
-            require(self.cohort, "cohort", least=1)
+        for name in ("cohort", "remembered"):
+            if (count := getattr(self, name)) is not None:
+                require(count, name, least=1)
 
     @property
     def planned(self) -> int:
@@ -110,6 +113,7 @@ class Trial:
             "every": self.every,
             "unseen": self.unseen.tolist(),
             "exchange": repr((self.stages, self.collector, self.adversary, self.devices)),
+            "remembered": self.remembered,
             "executor": self.execution.executor,
         }
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -116,6 +116,7 @@ def _run(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dict[str
         "local": local_method(record),
         "seeds": record.seeds,
         "has_unseen": any(row["unseen_mean"] is not None for row in summary.values()),
+        "has_devices": any(row["simulated_s"] is not None for row in summary.values()),
         "figures": _figures(record, styles, anchor),
         "participation": tables.participation_rows(record),
         "clients": clients,

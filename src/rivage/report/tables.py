@@ -20,6 +20,7 @@ __all__ = [
     "certificate_rows",
     "client_rows",
     "human_bytes",
+    "human_joules",
     "human_seconds",
     "leader",
     "number",
@@ -77,11 +78,26 @@ def human_bytes(count: float) -> str:
         >>> human_bytes(0), human_bytes(999), human_bytes(1_234_567), human_bytes(999_999)
         ('0 B', '999 B', '1.23 MB', '1.00 MB')
     """
-    value, units = float(count), ["B", "kB", "MB", "GB", "TB", "PB"]
-    while value >= 999.5 and len(units) > 1:
-        value, units = value / 1000, units[1:]
-    digits = 0 if units[0] == "B" else 2 if value < 9.995 else 1 if value < 99.95 else 0
-    return f"{value:.{digits}f} {units[0]}"
+    return _scaled(count, ("B", "kB", "MB", "GB", "TB", "PB"), whole="B")
+
+
+def human_joules(joules: float) -> str:
+    """Decimal units, three significant digits.
+
+    Example:
+        >>> human_joules(0.0512), human_joules(61.5), human_joules(1.2e6)
+        ('51.2 mJ', '61.5 J', '1.20 MJ')
+    """
+    return _scaled(1000 * joules, ("mJ", "J", "kJ", "MJ", "GJ", "TJ", "PJ"))
+
+
+def _scaled(value: float, units: Sequence[str], whole: str = "") -> str:
+    """Three significant digits in the first unit that needs no more; the unit ``whole`` has no decimals."""
+    place = 0
+    while value >= 999.5 and place < len(units) - 1:
+        value, place = value / 1000, place + 1
+    digits = 0 if units[place] == whole else 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{digits}f} {units[place]}"
 
 
 def human_seconds(seconds: float) -> str:
@@ -145,6 +161,8 @@ def result_rows(record: RunRecord, summary: Summary) -> list[dict[str, Any]]:
             "up": human_bytes(row["bytes_up"]),
             "down": human_bytes(row["bytes_down"]),
             "seconds": human_seconds(row["seconds"]),
+            "simulated": MISSING if row["simulated_s"] is None else human_seconds(row["simulated_s"]),
+            "energy": MISSING if row["energy_j"] is None else human_joules(row["energy_j"]),
             "finished": row["finished"],
         }
         for method, row in summary.items()

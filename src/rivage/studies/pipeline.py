@@ -175,6 +175,8 @@ class _Stage:
             stages=method.stages,
             collector=method.collector,
             adversary=settings.adversary,
+            devices=settings.devices,
+            remembered=settings.run.remembered,
             execution=_execution(settings),
         )
 
@@ -185,6 +187,7 @@ class _Stage:
             "kind": method.kind,
             "settings": dump(method.algorithm),
             **self.exchange(method),
+            **{name: part for name, part in dump(self.study).items() if name == "devices"},
             "metric": metric.name,
             "higher_is_better": metric.higher_is_better,
             "dtype": self.study.run.dtype,
@@ -261,7 +264,7 @@ def _play(stage: _Stage, method: Method, record: RunRecord, observer: Observer) 
     if done.finished:
         _require_same_data(stage, done)
     else:
-        with Files(folder, stage.policy(), stage.header(method)) as journal:
+        with Files(folder, stage.policy(), stage.header(method), limit=trial.remembered) as journal:
             outcome = run(trial, journal, observer.on_event)
             notice = _save_models(stage, method, trial, outcome, folder / MODELS)
             if notice:
@@ -373,13 +376,16 @@ def _last(candidates: Mapping[str, TrialRecord], group: str) -> dict[str, Any]:
 
 
 def _cost(candidates: Mapping[str, TrialRecord]) -> dict[str, Any]:
-    """Bytes of all candidates together; the set-up is needed once."""
+    """Bytes of all candidates together, and what their rounds took on the devices; the set-up is needed once."""
     setups = [trial.events("setup")[0] for trial in candidates.values()]
+    spent = {key: [getattr(trial, key) for trial in candidates.values()] for key in ("simulated_s", "energy_j")}
+    known = {key: [value for value in values if value is not None] for key, values in spent.items()}
     return {
         "event": "setup",
         "messages": 0,
         "bytes_up": sum(t.bytes_up for t in candidates.values()) - sum(s["bytes_up"] for s in setups[1:]),
         "bytes_down": sum(t.bytes_down for t in candidates.values()) - sum(s["bytes_down"] for s in setups[1:]),
+        **{key: math.fsum(values) for key, values in known.items() if values},
     }
 
 

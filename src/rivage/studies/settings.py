@@ -28,6 +28,7 @@ from rivage.data.shifts import SHIFTS
 from rivage.federated.kinds import ADVERSARIES, COLLECTIONS, STAGES
 from rivage.federated.registry import ALGORITHMS
 from rivage.simulation.availability import AVAILABILITY, Always
+from rivage.simulation.devices import DEVICES
 
 _AVERAGED = Located("rivage.federated.collectors:Averaged")
 _WORK = Located("rivage.federated.algorithm:Phase")
@@ -45,10 +46,11 @@ if TYPE_CHECKING:
     from rivage.federated.stages import UpdateStage
     from rivage.learning.task import TaskSettings as TaskTable
     from rivage.simulation.availability import Availability
+    from rivage.simulation.devices import Devices
 
     DataTable = Source | PopulationSource
 else:  # resolved when a study is read: algorithms and tasks import torch
-    Adversary = Algorithm = Availability = Collection = DataTable = Partition = Shift = UpdateStage = Any
+    Adversary = Algorithm = Availability = Collection = DataTable = Devices = Partition = Shift = UpdateStage = Any
     Work = Annotated[Any, _WORK]
     TaskTable = Annotated[Any, _TASK]
 
@@ -103,10 +105,13 @@ class Run:
         dtype: numbers of models and losses.
         log: what the message log keeps: ``none``, ``meta``, ``clients:[0, 5]`` or ``all``; left out, everything
             while that is small.
-        executor: what trains the clients: ``functional`` (any model, one client at a time), ``tiled`` (several clients
-            at once, simple models) or ``auto``, which chooses.
-        workers: processes or threads that train, >= 1; ``"auto"`` chooses.
+        executor: what trains the clients: ``tiled`` (many clients in one batched product, models that are chains of
+            dense layers), ``functional`` (any model, one client at a time) or ``auto``: tiled where the model allows.
+        workers: threads or processes that train side by side, >= 1; ``"auto"`` takes one per core. Results do not
+            depend on it.
         device: where models are trained: ``auto``, ``cpu``, or a GPU such as ``cuda:0``.
+        remembered: clients whose memory is kept between rounds, >= 1; beyond it those that took part longest ago are
+            forgotten and start anew. ``"all"`` forgets nobody.
     """
 
     rounds: int = 50
@@ -117,6 +122,7 @@ class Run:
     executor: Literal["auto", "functional", "tiled"] = "auto"
     workers: int | None = field(default=None, metadata={"none": "auto"})
     device: str = "auto"
+    remembered: int | None = field(default=None, metadata={"none": "all"})
 
     def __post_init__(self) -> None:
         require(self.rounds, "rounds", least=0)
@@ -129,8 +135,9 @@ class Run:
             raise ConfigError(seeds, mend="Give whole numbers from 0 to 2**64 - 1.")
         if self.log is not None:
             LogPolicy.parse(self.log)
-        if self.workers is not None:
-            require(self.workers, "workers", least=1)
+        for name in ("workers", "remembered"):
+            if (count := getattr(self, name)) is not None:
+                require(count, name, least=1)
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", self.device):
             raise ConfigError(f'device is "{self.device}"', mend='Write "auto", "cpu" or "cuda:0".')
 
@@ -173,6 +180,7 @@ class Study:
         shift: how clients differ on top of the split.
         availability: who is there when.
         adversary: which clients do harm, and how; None means that all are honest.
+        devices: how fast the clients' devices and links are and what they consume; None asks for no simulated time.
         task: model, loss and metric.
         work: local work of every method that does not say otherwise.
         run: rounds, cohort and seeds.
@@ -186,6 +194,7 @@ class Study:
     shift: Annotated[Shift, OneOf(SHIFTS)] | None = None
     availability: Annotated[Availability, OneOf(AVAILABILITY)] = field(default_factory=Always)
     adversary: Annotated[Adversary, OneOf(ADVERSARIES)] | None = None
+    devices: Annotated[Devices, OneOf(DEVICES)] | None = None
     task: TaskTable = field(default_factory=_TASK)
     work: Work = field(default_factory=_WORK)
     run: Run = field(default_factory=Run)

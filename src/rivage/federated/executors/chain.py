@@ -217,7 +217,7 @@ def trace(task: Task) -> Chain:
         raise NotAChain("it has buffers")
     bound = task.bind()
     chain = Chain(tuple(_layers(bound.module, task.layout)), task.layout, task.loss.canonical)
-    _require_equal_gradients(chain, bound, task)
+    _require_equal(chain, bound, task)
     return chain
 
 
@@ -252,7 +252,7 @@ def _parts(module: nn.Module) -> Iterator[tuple[str, nn.Linear | None]]:
     except Exception as error:
         raise NotAChain(f"its code cannot be traced ({type(error).__name__})") from error
     modules = dict(whole.named_modules())
-    if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in modules.values()):
+    if any(_hooked(m) for m in modules.values()):
         raise NotAChain("it has hooks")
     previous: fx.Node | None = None
     for node in graph.nodes:
@@ -264,6 +264,11 @@ def _parts(module: nn.Module) -> Iterator[tuple[str, nn.Linear | None]]:
         elif node.op != "output":
             yield _part(node, modules)
         previous = node
+
+
+def _hooked(module: nn.Module) -> bool:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for kind in kinds)
 
 
 def _part(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[str, nn.Linear | None]:
@@ -282,8 +287,8 @@ def _part(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[str, nn.Linear 
     raise NotAChain(f"it calls {getattr(target, '__name__', target)}")
 
 
-def _require_equal_gradients(chain: Chain, bound: Bound, task: Task) -> None:
-    """One gradient of random records, by both ways: whatever the tracer misread shows here."""
+def _require_equal(chain: Chain, bound: Bound, task: Task) -> None:
+    """Predictions and one gradient of random records, by both ways: whatever the tracer misread shows here."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(_PROBE, *task.schema.input_shape, generator=generator).to(device=task.device, dtype=task.dtype)
     if task.schema.target == "real":
@@ -295,12 +300,16 @@ def _require_equal_gradients(chain: Chain, bound: Bound, task: Task) -> None:
     shares = torch.full((_PROBE,), 1 / _PROBE, dtype=task.dtype, device=task.device)
     wanted = torch.autograd.grad(losses, bound.parameters, shares, allow_unused=True, materialize_grads=True)
     with torch.no_grad():
+        stack = chain.stack(chain.unflatten(bound.vector[None]))
+        predicted = task.loss.predict(chain.forward(stack, x[None].flatten(2))[-1][0])
         found = gradient(chain, chain.unflatten(bound.vector[None]), x[None], y, shares)
     tolerance = _TOLERANCE.get(task.dtype, 1e-2)
     for entry, one, other in zip(task.layout.entries, wanted, found, strict=False):
         scale = float(one.abs().max()) + tolerance
         if float((one - other.reshape(one.shape)).abs().max()) > tolerance * scale:
             raise NotAChain(f'the gradient of "{entry.name}" differs from autograd\'s')
+    if not torch.allclose(bound.predictions(x), predicted, rtol=tolerance, atol=tolerance):
+        raise NotAChain("it predicts otherwise than it learns")
 
 
 def gradient(chain: Chain, params: Sequence[Tensor], x: Tensor, y: Tensor, shares: Tensor) -> list[Tensor]:

@@ -2,16 +2,19 @@
 
 A model that is a dense chain is trained in tiles, any other one client at a time. Torch releases the interpreter while
 it computes, and whole tiles (or the convolutions of one client) compute for long enough: threads share data and
-broadcast without copying, and cost a fraction of the memory of processes. Long work goes first.
+broadcast without copying, and cost a fraction of the memory of processes. Where steps are too short for that,
+processes take over once a run has lasted long enough to pay for their start. Long work goes first.
 """
 
 from __future__ import annotations
 
 import queue
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Self, TypeVar
 
 import torch
@@ -23,17 +26,20 @@ from rivage.core.seeding import Streams
 from rivage.data.population import ClientData, Samples
 from rivage.federated.algorithm import Algorithm, LocalWork, Phase, Predictor, State
 from rivage.federated.batches import batches
+from rivage.federated.calibration import DEFAULT_TILE_BYTES, tile_bytes
 from rivage.federated.execution import Execution
 from rivage.federated.executors.chain import NotAChain, trace
 from rivage.federated.executors.functional import Functional
-from rivage.federated.executors.jobs import Job, chosen
+from rivage.federated.executors.jobs import Job, chosen, one_thread
+from rivage.federated.executors.processes import Processes
 from rivage.federated.executors.tiled import Row, Tiled, cut
 from rivage.federated.failures import working_on
 from rivage.learning.task import Task
 
 __all__ = ["Executor"]
 
-_TILE_BYTES = 4 << 20
+_SHORT_S = 5e-3  # steps below this leave no room for a second thread
+_WORTH_S = 5.0  # of such steps, after which starting processes (seconds each) is worth it
 _PADDED = 1 << 22  # numbers of inputs in one stacked evaluation
 
 T = TypeVar("T")
@@ -56,11 +62,14 @@ class Executor:
     def __init__(self, task: Task, execution: Execution | None = None) -> None:
         self.task, self.execution = task, execution or Execution()
         self.tiled, self.notice = _tiled(task, self.execution)
-        self.tile_bytes = self.execution.tile_bytes or _TILE_BYTES
+        with one_thread():  # as it will be used
+            measured = tile_bytes() if self.tiled and not self.execution.tile_bytes else DEFAULT_TILE_BYTES
+        self.tile_bytes = self.execution.tile_bytes or measured
         # Layers that draw from torch's one global generator cannot run side by side.
         self.workers = 1 if task.stochastic and self.tiled is None else self.execution.resolved_workers
         self._spare: queue.SimpleQueue[Functional] = queue.SimpleQueue()
         self._threads: ThreadPoolExecutor | None = None
+        self._spent_s, self._steps = 0.0, 0  # on one client at a time, in this process
         self._keys: dict[tuple[Streams, int], int] = {}
 
     def __enter__(self) -> Self:
@@ -74,6 +83,14 @@ class Executor:
         if self._threads is not None:
             self._threads.shutdown()
             self._threads = None
+        if "processes" in self.__dict__:
+            self.processes.close()
+            del self.processes
+
+    @cached_property
+    def processes(self) -> Processes:
+        """The pool of processes, which starts them when it is first given work."""
+        return Processes(self.task, self.execution.resolved_workers)
 
     @property
     def kind(self) -> str:
@@ -116,7 +133,7 @@ class Executor:
         Requests with the same parameters, such as a broadcast, share their forward passes.
         """
         results: list[Tensor] = [torch.empty(0)] * len(requests)
-        for members in _alike([params.data_ptr() for params, _ in requests]):
+        for members in _alike([params for params, _ in requests]):
             records = [self.task.tensors(requests[i][1]) for i in members]
             with self._functional() as engine:
                 found = engine.losses(
@@ -149,7 +166,7 @@ class Executor:
         vectors = [requests[i][0].params[g] for i, g in owners]
         shared: list[list[int]] = []
         own: list[list[int]] = []
-        for members in _alike([vector.data_ptr() for vector in vectors]):
+        for members in _alike(vectors):
             (own if len(members) == 1 and self.tiled is not None else shared).append(members)
         parts: list[Tensor] = [torch.empty(0)] * len(owners)
         for members in shared:
@@ -189,18 +206,34 @@ class Executor:
     def _one_by_one(
         self, algorithm: Algorithm, phase: Phase, jobs: Sequence[Job], streams: Streams, round: int
     ) -> None:
-        joint = hasattr(algorithm, "step") or hasattr(algorithm, "correct")
+        busy = sorted((job for job in jobs if len(job.batches.sizes)), key=lambda job: -len(job.batches.sizes))
         stochastic = self.task.stochastic
+        noise = {job.client: streams.seed("noise", round, job.client) if stochastic else 0 for job in busy}
 
         def run(job: Job) -> None:
-            noise = streams.seed("noise", round, job.client) if stochastic else 0
             with working_on(job.client), self._functional() as engine:
-                engine.train(algorithm, phase, job, noise)
-            if not joint:
+                engine.train(algorithm, phase, job, noise[job.client])
+
+        started = time.perf_counter()
+        if self._in_processes(busy):
+            self.processes.train(algorithm, phase, busy, [noise[job.client] for job in busy])
+        else:
+            self._spread(run, busy)
+            self._spent_s += time.perf_counter() - started
+            self._steps += sum(len(job.batches.sizes) * len(job.local.params) for job in busy)
+        if not (hasattr(algorithm, "step") or hasattr(algorithm, "correct")):
+            for job in busy:
                 job.local.gradients += int(job.batches.sizes.sum()) * len(job.local.params)
 
-        busy = [job for job in jobs if len(job.batches.sizes)]
-        self._spread(run, sorted(busy, key=lambda job: -len(job.batches.sizes)))
+    def _in_processes(self, jobs: Sequence[Job]) -> bool:
+        """Whether these jobs go to processes: if asked for, or once short steps have lasted long enough to pay."""
+        pool = self.execution.pool
+        if self.execution.resolved_workers == 1 or len(jobs) < 2 or self.task.device.type != "cpu":
+            return False
+        if pool != "auto":
+            return pool == "processes"
+        short = self.task.stochastic or self._spent_s < _SHORT_S * self._steps
+        return short and self._spent_s > _WORTH_S
 
     def _in_tiles(self, tiled: Tiled, algorithm: Algorithm, phase: Phase, jobs: Sequence[Job]) -> None:
         joint = hasattr(algorithm, "step") or hasattr(algorithm, "correct")
@@ -263,9 +296,9 @@ def _tiled(task: Task, execution: Execution) -> tuple[Tiled | None, str]:
         return None, f"clients are trained one at a time: {reason}"
 
 
-def _alike(keys: Sequence[int]) -> list[list[int]]:
-    """Positions with equal keys, in order of their first."""
-    found: dict[int, list[int]] = defaultdict(list)
-    for position, key in enumerate(keys):
-        found[key].append(position)
+def _alike(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """Positions of what is one and the same tensor, in order of their first."""
+    found: dict[Any, list[int]] = defaultdict(list)
+    for position, tensor in enumerate(tensors):
+        found[tensor.data_ptr(), tensor.shape, tensor.stride()].append(position)
     return list(found.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from rivage.federated.batches import Batches, Position
 from rivage.learning.params import ParameterMap
 
 __all__ = ["Job", "chosen", "expected", "joint_update", "one_thread", "strength_of"]
+
+_NO_BATCH = Batches(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 @dataclass(slots=True)
@@ -35,7 +37,7 @@ class Job:
     local: Local
     samples: Samples
     position: Position = Position()
-    batches: Batches = field(default_factory=lambda: Batches(np.empty(0, np.int64), np.empty(0, np.int64)))
+    batches: Batches = _NO_BATCH
 
 
 def chosen(layout: ParameterMap, phase: Phase) -> tuple[int, ...]:

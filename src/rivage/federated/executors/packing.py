@@ -24,7 +24,8 @@ class Packed:
     """Where each record stands.
 
     Args:
-        index: record at every place, counted over the tile's clients one after the other; 0 where a place is empty.
+        index: record at every place, counted over the tile's clients one after the other; an empty place
+            repeats a record of its batch, so that what is wrong with a record harms nobody else.
         places: the places that are not empty, row by row and batch by batch.
         sizes: records of each batch, in the same order.
         active: rows with a batch, by step.
@@ -49,11 +50,15 @@ def pack(rows: Sequence[Job], jobs: Sequence[Job]) -> Packed:
     offset = {id(job): int(end) - len(job.samples) for job, end in zip(jobs, ends, strict=True)}
     steps = np.array([len(job.batches.sizes) for job in rows])
     sizes = np.concatenate([job.batches.sizes for job in rows])
+    records = np.concatenate([job.batches.rows + offset[id(job)] for job in rows])
     batch = max(int(sizes.max(initial=0)), 1)
     active = len(rows) - np.searchsorted(steps[::-1], np.arange(steps[0]), side="right")
     starts = np.concatenate([[0], np.cumsum(active * batch)])
-    row, step = np.repeat(np.arange(len(rows)), steps), within(steps)
-    places = np.repeat(starts[step] + row * batch, sizes) + within(sizes)
-    index = np.zeros(starts[-1], np.int64)
-    index[places] = np.concatenate([job.batches.rows + offset[id(job)] for job in rows])
+    first = starts[within(steps)] + np.repeat(np.arange(len(rows)), steps) * batch  # place of each batch
+    places = np.repeat(first, sizes) + within(sizes)
+    index = np.empty(starts[-1], np.int64)
+    fillers = np.repeat([offset[id(job)] for job in rows], steps)
+    fillers[sizes > 0] = records[(np.cumsum(sizes) - sizes)[sizes > 0]]
+    index[first[:, None] + np.arange(batch)] = fillers[:, None]
+    index[places] = records
     return Packed(index, places, sizes, active.tolist(), starts.tolist(), batch)

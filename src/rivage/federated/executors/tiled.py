@@ -16,7 +16,7 @@ How rows are cut does not depend on the number of workers, so neither do the res
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
@@ -50,9 +50,11 @@ class Row:
         return len(self.job.batches.sizes)
 
     @property
-    def signature(self) -> tuple[float, bool]:
-        """What must be alike within a tile: how strongly it is pulled, and whether it drifts."""
-        return strength_of(self.job.local, self.group), self.job.local.drift is not None
+    def signature(self) -> tuple[float, bool, bool, bool, int]:
+        """What must be alike within a tile: the pull's strength, whether there is a pull, drift, weights; groups."""
+        local = self.job.local
+        given = local.pull is not None, local.drift is not None, local.weights is not None
+        return strength_of(local, self.group), *given, len(local.params)
 
 
 def cut(jobs: Sequence[Job], row_bytes: int, tile_bytes: int, *, joint: bool) -> list[list[Row]]:
@@ -211,7 +213,7 @@ class _Apart(_Tile):
     """Rows that know nothing of one another."""
 
     def run(self) -> list[Tensor]:
-        params = self.chain.unflatten(_stack([row.job.local.params[row.group] for row in self.rows]))
+        params = self.chain.unflatten(_stack([_group(row.job.local.params, row.group) for row in self.rows]))
         self.pull, self.rate = self.rows[0].job.local.rate * self.rows[0].signature[0], self.rows[0].job.local.rate
         anchors, drifts = self._anchors(), self._drifts()
         scale = self.coefficients() * self.rate
@@ -219,7 +221,8 @@ class _Apart(_Tile):
         if self.weighted or self.clip is not None:
             weights = self.weights([row.group for row in self.rows]) if self.weighted else (scale != 0).to(scale.dtype)
             shares = weights if self.clip is not None else weights * scale
-        by_step = [self.by_step(part) for part in (self.targets, shares, scale)]
+        by_step = [self.by_step(part) for part in (self.targets, shares)]
+        by_step.append(by_step[1] if self.clip is None else self.by_step(scale))
         count = -1
         for step, active, x in self.steps():
             if active != count:  # views are made anew only when a row has ended
@@ -244,7 +247,7 @@ class _Apart(_Tile):
     def _anchors(self) -> list[Tensor]:
         """Where each row is pulled to, by entry; a single row where all are pulled to one place."""
         pulls = [(row.job.local.pull, row.group) for row in self.rows] if self.pull else []
-        vectors = [_of_group(pull.anchor, group) for pull, group in pulls if pull is not None]
+        vectors = [_group(pull.anchor, group) for pull, group in pulls if pull is not None]
         if not vectors:
             return []
         stack = _stack(vectors)
@@ -253,7 +256,7 @@ class _Apart(_Tile):
     def _drifts(self) -> list[Tensor]:
         """What each row moves by at every step, by entry."""
         drifts = [(row.job.local.drift, row.group) for row in self.rows]
-        vectors = [_of_group(drift, group) for drift, group in drifts if drift is not None]
+        vectors = [_group(drift, group) for drift, group in drifts if drift is not None]
         return self.chain.unflatten(_stack(vectors) * -self.rate) if vectors else []
 
 
@@ -264,9 +267,12 @@ class _Together(_Tile):
         locals_ = [row.job.local for row in self.rows]
         params = torch.stack([local.params for local in locals_])
         extra = {name: torch.stack([local.extra[name] for local in locals_]) for name in locals_[0].extra}
-        mask, shares, calls = self._mask(), self._shares(params.shape[1]), []
-        targets = self.by_step(self.targets)
+        mask, shares, targets = self._mask(), self._shares(params.shape[1]), self.by_step(self.targets)
+        calls: list[int] = []
+        before = len(self.rows)
         for step, active, x in self.steps():
+            self._end(range(active, before), extra)
+            before = active
             calls.append(0)
 
             def gradient(at: Tensor, step: int = step, x: Tensor = x) -> Tensor:
@@ -276,15 +282,17 @@ class _Together(_Tile):
 
             seen = {name: value[:active] for name, value in extra.items()}
             local = _stacked(locals_[:active])
-            moved, changed = joint_update(algorithm, local, seen, params[:active], gradient, mask)
-            params[:active] = moved
-            for name, value in changed.items():
-                extra[name][:active] = value
-        for position, local in enumerate(locals_):
-            local.extra = {name: value[position] for name, value in extra.items()}
-            sizes = self.rows[position].job.batches.sizes
+            params[:active], extra = joint_update(algorithm, local, seen, params[:active], gradient, mask)
+        self._end(range(before), extra)
+        for local, row in zip(locals_, self.rows, strict=True):
+            sizes = row.job.batches.sizes
             local.gradients += int(np.dot(sizes, calls[: len(sizes)]))
         return list(params)
+
+    def _end(self, ended: range, extra: Mapping[str, Tensor]) -> None:
+        """The tensors of clients that have no batch left are what they were after their last."""
+        for position in ended:
+            self.rows[position].job.local.extra = {name: value[position] for name, value in extra.items()}
 
     def _mask(self) -> Tensor | None:
         if len(self.trained) == len(self.layout.entries):
@@ -335,15 +343,17 @@ def _join(parts: Sequence[Samples]) -> Samples:
 
 
 def _stack(vectors: Sequence[Tensor]) -> Float[Tensor, "rows dim"]:
-    """Vectors as rows; without a copy where all are one vector, such as a broadcast."""
+    """Vectors ``[1, D]`` as rows; without a copy where all are one vector, such as a broadcast."""
     first = vectors[0]
     if all(vector.data_ptr() == first.data_ptr() for vector in vectors):
         return first.expand(len(vectors), -1)
-    return torch.stack(list(vectors))
+    return torch.cat(list(vectors))
 
 
-def _of_group(stack: Tensor, group: int) -> Tensor:
-    return stack if stack.dim() == 1 else stack[min(group, len(stack) - 1)]
+def _group(stack: Tensor, group: int) -> Float[Tensor, "one dim"]:
+    """One group's vector; a single one stands for all groups."""
+    rows = stack.view(-1, stack.shape[-1])
+    return rows if len(rows) == 1 else rows[group : group + 1]
 
 
 def _weights(job: Job, group: int, like: Tensor) -> Tensor:
