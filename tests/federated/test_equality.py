@@ -502,8 +502,8 @@ def test_what_the_residuals_and_the_adversary_do_is_seen() -> None:
 def test_loaders_and_residuals_are_kept_for_methods_without_memory() -> None:
     endless = FedAvg(learning_rate=0.05, work=Phase(updates=2, batch_size=3, batches="endless"))
     _, notebook = played(trial("relu", endless, cohort=None, sizes=(9, 2, 8)))
-    first, short, _ = notebook.memories.get(range(3))
-    assert (first.position, short.position) == (Position(2, 0), Position(0, 0))  # 18 of 9 records; unseen
+    positions = [memory.position for memory in notebook.memories.get(range(3))]
+    assert positions == [Position(2, 0), Position(6, 0), Position(0, 0)]  # the last one is unseen
     shuffled = FedAvg(learning_rate=0.05, work=Phase(batch_size=3))
     _, notebook = played(trial("relu", shuffled, cohort=None, stages=(TopK(share=0.3),)))
     assert bool(notebook.memories.get([0])[0].residuals["params"].any())
@@ -572,6 +572,8 @@ def test_whoever_is_lost_is_not_waited_for() -> None:
     assert left["bytes_up"] < whole["bytes_up"]
     assert left["gradients"] == 6  # two batches of three
     assert left["energy_j"] - left["energy_radio_j"] == pytest.approx(3 * 0.01 * 6)
+    nobody = replace(population, absent=frozenset((client, 0) for client in range(6)))
+    assert round_events(cohort=None, population=nobody)[0]["simulated_s"] == 0
 
 
 # --- what the executors owe to any algorithm -----------------------------------------------------------------
@@ -713,6 +715,14 @@ def test_every_gradient_that_a_step_asks_for_is_counted() -> None:
     require_equal_params(results)
     for locals_ in results:
         assert [local.gradients for local in locals_] == [2 * 7 + 2 * 2 + 2, 2 * 5 + 2 * 2 + 2]
+
+
+def test_steps_and_gradients_of_all_phases_add_up() -> None:
+    work = LocalWork((Phase(epochs=2, batch_size=3), Phase(updates=5, batch_size=None), Phase(epochs=0)), 0.1)
+    for execution in (FUNCTIONAL, TILED):
+        job = Job(0, Local(models(2)), LINEAR.client(0).train)
+        Executor(linear_task(LINEAR), execution).train(FedAvg(), work, [job], Streams(0), 0)
+        assert (job.local.steps, job.local.gradients) == (2 * 3 + 5, 2 * (2 * 7 + 5 * 7))
 
 
 def test_a_step_may_drop_tensors() -> None:

@@ -32,6 +32,7 @@ from rivage.data.population import ClientIds, Population
 from rivage.federated.checkpoint import Files
 from rivage.federated.engine import Outcome, run
 from rivage.federated.execution import Execution
+from rivage.federated.executors.executor import Executor
 from rivage.federated.guarded import Guarded, compose, preference
 from rivage.federated.trial import Trial
 from rivage.learning.bundle import ModelBundle, Provenance
@@ -220,6 +221,8 @@ class _Stage:
     def notices(self) -> Iterator[str]:
         """What the user should read before the run."""
         yield f"{self.population.size:,} clients, {self.task.dimension:,} parameters"
+        if notice := Executor(self.task, _execution(self.study)).notice:
+            yield notice
         for key, value in self.population.notes.items():
             label = key.replace("_", " ")
             if isinstance(value, Mapping):
