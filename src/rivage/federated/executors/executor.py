@@ -8,11 +8,12 @@ processes take over once a run has lasted long enough to pay for their start. Lo
 
 from __future__ import annotations
 
+import os
 import queue
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Self, TypeVar
@@ -260,12 +261,41 @@ class Executor:
             job.local.gradients += int(job.batches.sizes.sum()) * len(groups)
 
     def _spread(self, run: Callable[[Any], T], work: Sequence[Any]) -> list[T]:
-        """Run each piece of work, in the order given, on as many threads as there are workers."""
-        if self.workers == 1 or len(work) < 2:
-            return [run(piece) for piece in work]
+        """Run each piece of work, begun in the order given, on as many threads as there are workers.
+
+        The calling thread is one of them: it is awake already.
+        """
+        todo, done = deque(enumerate(work)), dict[int, T]()
+
+        def drain(worker: int) -> None:
+            with _on_core(worker, self.workers):
+                while todo:
+                    try:
+                        place, piece = todo.popleft()
+                    except IndexError:  # another thread was faster
+                        return
+                    try:
+                        done[place] = run(piece)
+                    except BaseException:
+                        todo.clear()
+                        raise
+
+        helpers = [self._pool.submit(drain, worker) for worker in range(1, min(self.workers, len(work)))]
+        try:
+            drain(0)
+        finally:
+            wait(helpers)
+        for helper in helpers:
+            helper.result()
+        return [done[place] for place in range(len(work))]
+
+    @property
+    def _pool(self) -> ThreadPoolExecutor:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self.workers, "rivage", initializer=torch.set_num_threads, initargs=(1,))
-        return list(self._threads.map(run, work))
+            self._threads = ThreadPoolExecutor(
+                self.workers - 1, "rivage", initializer=torch.set_num_threads, initargs=(1,)
+            )
+        return self._threads
 
     @contextmanager
     def _functional(self) -> Any:
@@ -278,6 +308,23 @@ class Executor:
             yield engine
         finally:
             self._spare.put(engine)
+
+
+@contextmanager
+def _on_core(worker: int, workers: int) -> Iterator[None]:
+    """Keep this thread on a core of its own, where every core has a worker.
+
+    Threads that wake together after a pause may be put on one core, and share it for tens of milliseconds.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if workers == 1 or len(cores) != workers:
+        yield
+        return
+    os.sched_setaffinity(0, {cores[worker]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def _tiled(task: Task, execution: Execution) -> tuple[Tiled | None, str]:
