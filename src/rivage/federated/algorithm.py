@@ -167,7 +167,8 @@ class Local:
 
     Args:
         params: where each group starts and, after training, where it ended.
-        weights: weight of each training record (by row) in each group's loss, mean 1; None means 1.
+        weights: weight of each training record (by row) in each group's loss; batches are divided by their rows,
+            never by the sum of weights. None means 1.
         pull: proximal term, fixed at `start`.
         drift: constant vector added to the gradient, fixed at `start`.
         extra: tensors for `correct` and `step`, which may replace them.
@@ -328,7 +329,8 @@ class Corrects(Protocol):
 class Steps(Protocol):
     """An update rule of its own: vector algebra on the groups, given a gradient oracle for the current batch.
 
-    Pull and drift are not applied, and `adapt`'s jobs go through it as well; ``extra`` can tell them apart.
+    Pull and drift are not applied, and `adapt`'s jobs go through it as well; ``extra`` can tell them apart. The oracle
+    writes buffers, where the model has some, into the tensor it is given.
     """
 
     def step(
