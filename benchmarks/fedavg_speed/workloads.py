@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,11 @@ class Held:
         """Views of the client's records."""
         begin, end = int(self.offsets[id]), int(self.offsets[id + 1])
         train = Samples(self.x[begin:end], self.y[begin:end], np.arange(end - begin))
-        none = Samples(self.x[:0], self.y[:0], _NOBODY)
-        return ClientData(id, train, none, none, float(end - begin))
+        return ClientData(id, train, self._none, self._none, float(end - begin))
+
+    @cached_property
+    def _none(self) -> Samples:
+        return Samples(self.x[:0], self.y[:0], _NOBODY)
 
     def sizes(self, ids: ClientIds) -> np.ndarray:
         """Records of each client."""

@@ -11,17 +11,18 @@ References:
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 from jaxtyping import Float64, Int64, UInt32
 from numpy import ndarray
 
 __all__ = ["philox4x32", "uniforms"]
 
-_MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)
-_KEY_INCREMENTS = np.array([0x9E3779B9, 0xBB67AE85], np.uint64)
+_MULTIPLIERS = np.array([[0xD2511F53], [0xCD9E8D57]], np.uint64)
+_KEY_INCREMENTS = np.array([[0x9E3779B9], [0xBB67AE85]], np.uint32)
 _ROUNDS = 10
-_LOW = np.uint64(0xFFFFFFFF)
-_HALF = np.uint64(32)
+_LOW, _HIGH = (0, 1) if sys.byteorder == "little" else (1, 0)  # where the halves of a 64-bit product lie
 
 Key = tuple[int, int] | tuple[UInt32[ndarray, "*n"], UInt32[ndarray, "*n"]]
 
@@ -36,21 +37,18 @@ def philox4x32(counter: UInt32[ndarray, "*n 4"], key: Key) -> UInt32[ndarray, "*
     Returns:
         Four random 32-bit words per block. O(n) time, a few temporaries of the size of the input.
     """
-    words = np.ascontiguousarray(np.moveaxis(counter, -1, 0), np.uint64)
+    words = np.ascontiguousarray(counter.reshape(-1, 4).T)
     even, odd = words[0::2], words[1::2]  # two words side by side: half as many array operations
-    shape = (2, *(1,) * (counter.ndim - 1)) if np.ndim(key[0]) == 0 else (2, *np.shape(key[0]))
-    keys, increments = np.array(key, np.uint64).reshape(shape), _KEY_INCREMENTS.reshape(2, *(1,) * (len(shape) - 1))
-    factors = _MULTIPLIERS.reshape(2, *(1,) * (counter.ndim - 1))
+    keys = np.array([np.asarray(half, np.uint32).reshape(-1) for half in key])
     for _ in range(_ROUNDS):
-        product = (even * factors)[::-1]
-        even = product >> _HALF
-        even ^= odd
+        halves = np.multiply(even, _MULTIPLIERS, dtype=np.uint64)[::-1].view(np.uint32)  # of each product
+        even = halves[:, _HIGH::2] ^ odd
         even ^= keys
-        odd = product & _LOW
-        keys = (keys + increments) & _LOW
-    result = np.empty(counter.shape, np.uint32)
-    result[..., 0::2], result[..., 1::2] = np.moveaxis(even, 0, -1), np.moveaxis(odd, 0, -1)
-    return result
+        odd = halves[:, _LOW::2]
+        keys = keys + _KEY_INCREMENTS  # modulo 2^32
+    result = np.empty((len(even[0]), 4), np.uint32)
+    result[:, 0::2], result[:, 1::2] = even.T, odd.T
+    return result.reshape(counter.shape)
 
 
 def uniforms(
@@ -67,8 +65,8 @@ def uniforms(
     ids = np.asarray(ids, np.int64)
     words = ids.astype(np.uint64)
     counter = np.empty((*ids.shape, 4), np.uint32)
-    counter[..., 0] = words & _LOW
-    counter[..., 1] = words >> _HALF
+    counter[..., 0] = words & np.uint64(0xFFFFFFFF)
+    counter[..., 1] = words >> np.uint64(32)
     counter[..., 2] = t
     counter[..., 3] = stream
     block = philox4x32(counter, (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)).astype(np.uint64)

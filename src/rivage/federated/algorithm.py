@@ -193,7 +193,7 @@ class Local:
     gradients: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Update:
     """What a client returns.
 

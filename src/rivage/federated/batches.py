@@ -115,27 +115,29 @@ def within(sizes: Flat) -> Flat:
 
 
 def _shuffled(phase: Phase, seed: int, clients: Sequence[int], records: Sequence[int], round: int) -> list[Batches]:
-    sizes = [_sizes(n, phase.batch_size, phase.epochs, phase.updates) for n in records]
-    passes = np.array([-(-int(s.sum()) // n) if n else 0 for s, n in zip(sizes, records, strict=True)], np.int64)
+    shapes = [_shape(n, phase.batch_size, phase.epochs, phase.updates) for n in records]
+    passes = np.array([-(-used // max(n, 1)) for (_, used), n in zip(shapes, records, strict=True)], np.int64)
     owner = np.repeat(np.arange(len(clients)), passes)
     counts = np.asarray(records, np.int64)[owner]
     flat = orders(seed, np.asarray(clients, np.int64)[owner], counts, np.full(len(owner), round), within(passes))
-    ends = np.cumsum(passes * np.asarray(records, np.int64)).tolist()
-    starts = [0, *ends[:-1]]
-    return [Batches(flat[start : start + int(s.sum())], s) for start, s in zip(starts, sizes, strict=True)]
+    drawn = passes * np.asarray(records, np.int64)
+    starts = (np.cumsum(drawn) - drawn).tolist()
+    return [Batches(flat[start : start + used], sizes) for start, (sizes, used) in zip(starts, shapes, strict=True)]
 
 
 @lru_cache(maxsize=4096)
-def _sizes(records: int, batch_size: int | None, epochs: int, updates: int | None) -> Int64[ndarray, "steps"]:
-    """Rows of each batch of so many passes or steps."""
+def _shape(
+    records: int, batch_size: int | None, epochs: int, updates: int | None
+) -> tuple[Int64[ndarray, "steps"], int]:
+    """Rows of each batch of so many passes or steps, and their sum."""
     size = min(batch_size or records, records)
     if not size:
-        return np.empty(0, np.int64)
+        return np.empty(0, np.int64), 0
     one = [size] * (records // size) + [records % size] * bool(records % size)
     steps = epochs * len(one) if updates is None else updates
     sizes = np.array(one * -(-steps // len(one)), np.int64)[:steps]
     sizes.flags.writeable = False
-    return sizes
+    return sizes, int(sizes.sum())
 
 
 def _poisson(phase: Phase, seed: int, client: int, records: int, round: int) -> Batches:

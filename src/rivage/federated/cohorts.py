@@ -106,7 +106,7 @@ class Candidates:
 
     def eligible(self, ids: ClientIds) -> ClientIds:
         """Those of ``ids`` that are available and may train, in the same order."""
-        allowed: ClientIds = ids[~np.isin(ids, self.excluded)]
+        allowed: ClientIds = ids[~np.isin(ids, self.excluded)] if len(self.excluded) else ids
         there: ClientIds = allowed[self.population.available(allowed, self.round)]
         return there
 

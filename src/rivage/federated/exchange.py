@@ -99,7 +99,7 @@ def fault_of(update: Update, dimension: int, shapes: Mapping[str, torch.Size]) -
     if shapes and update.payload.keys() != shapes.keys():
         return f"entries {', '.join(update.payload) or 'none'} where others sent {', '.join(shapes)}"
     for name, (vector, weight) in update.payload.items():
-        if not (np.isfinite(weight) and weight >= 0):
+        if not (isfinite(weight) and weight >= 0):
             return f"{name} with weight {weight}"
         if name == "params" and vector.shape[-1] != dimension:
             return f"{name} of shape {tuple(vector.shape)} where {dimension} parameters were expected"

@@ -17,7 +17,7 @@ from numpy import ndarray
 from rivage.core.errors import ProtocolError
 from rivage.core.seeding import Streams
 from rivage.data.population import called
-from rivage.federated.algorithm import Cohort, State, Update
+from rivage.federated.algorithm import Cohort, State
 from rivage.federated.checkpoint import Journal
 from rivage.federated.cohorts import Candidates
 from rivage.federated.exchange import Postman, average, fault_of, roster
@@ -95,7 +95,7 @@ class Round:
             f"{len(ids)} clients and {len(weights)} weights": len(ids) != len(weights),
             "a client twice": len(np.unique(ids)) != len(ids),
             "a client that is not registered": bool(((ids < 0) | (ids >= self.trial.population.size)).any()),
-            "an unseen client": bool(np.isin(ids, self.trial.unseen).any()),
+            "an unseen client": bool(len(self.trial.unseen) and np.isin(ids, self.trial.unseen).any()),
             "a weight that is negative or not finite": not bool((np.isfinite(weights) & (weights >= 0)).all()),
         }
         found = [fault for fault, present in faults.items() if present]
@@ -169,7 +169,7 @@ class Round:
         """Take in what a client returns; its memory, None when nothing in it changed."""
         trial, client = self.trial, job.client
         update = trial.algorithm.finish(job.local, trial.task)
-        update = Update(update.payload, update.metrics, update.memory, client, self.number)
+        update.client, update.version = client, self.number
         self.gradients[client] = job.local.gradients
         if harmful and trial.adversary is not None:
             update = trial.adversary.corrupt(update, down or {}, client, self.streams)

@@ -28,7 +28,7 @@ class Canonical:
     """A likelihood of the exponential family with its canonical link.
 
     Args:
-        mean_: outputs ``[…, width]`` -> expected target ``[…, width]``, may overwrite its argument.
+        mean_: outputs ``[…, n, width]`` -> expected target ``[…, n, width]``, may overwrite its argument.
         encode: (y, width) -> targets ``[n, width]`` of the outputs' kind (one-hot rows for classes), as floats.
     """
 
@@ -91,12 +91,9 @@ def _identity(outputs: Tensor) -> Tensor:
     return outputs
 
 
-def _softmax_(outputs: Float[Tensor, "*lead classes"]) -> Float[Tensor, "*lead classes"]:
-    """Softmax in place; for few classes twice as fast as torch's own."""
-    outputs -= outputs.amax(dim=-1, keepdim=True)
-    outputs.exp_()
-    outputs /= outputs.sum(dim=-1, keepdim=True)
-    return outputs
+def _softmax_rows(outputs: Float[Tensor, "*lead classes"]) -> Float[Tensor, "*lead classes"]:
+    """Softmax; along an axis that is not the last, torch takes many records at a time."""
+    return outputs.transpose(-1, -2).softmax(-2).transpose(-1, -2)
 
 
 def _one_hot(y: Int64[Tensor, "n"], width: int) -> Int64[Tensor, "n width"]:
@@ -141,7 +138,7 @@ CROSS_ENTROPY = Loss(
     per_record=_cross_entropy,
     predict=_softmax,
     of_predictions=_surprise,
-    canonical=Canonical(_softmax_, _one_hot),
+    canonical=Canonical(_softmax_rows, _one_hot),
 )
 SQUARED = Loss(
     name="squared",

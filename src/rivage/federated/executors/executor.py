@@ -224,7 +224,7 @@ class Executor:
             self._steps += sum(len(job.batches.sizes) * len(job.local.params) for job in busy)
         if not (hasattr(algorithm, "step") or hasattr(algorithm, "correct")):
             for job in busy:
-                job.local.gradients += int(job.batches.sizes.sum()) * len(job.local.params)
+                job.local.gradients += len(job.batches.rows) * len(job.local.params)
 
     def _in_processes(self, jobs: Sequence[Job]) -> bool:
         """Whether these jobs go to processes: if asked for, or once short steps have lasted long enough to pay."""
@@ -250,21 +250,17 @@ class Executor:
             for row, result in zip(tile, results, strict=True):
                 ended[id(row.job)][row.group] = result
         for job in jobs:
-            if id(job) not in ended:
-                continue
-            groups = ended[id(job)]
-            if joint:
-                job.local.params = groups[0]
-                continue
-            rows = [groups[group] for group in range(len(groups))]
-            job.local.params = rows[0][None] if len(rows) == 1 else torch.stack(rows)
-            job.local.gradients += int(job.batches.sizes.sum()) * len(groups)
+            if groups := ended.get(id(job)):
+                job.local.params = groups[0] if len(groups) == 1 else torch.cat([groups[i] for i in range(len(groups))])
+                job.local.gradients += 0 if joint else len(job.batches.rows) * len(groups)
 
     def _spread(self, run: Callable[[Any], T], work: Sequence[Any]) -> list[T]:
         """Run each piece of work, begun in the order given, on as many threads as there are workers.
 
         The calling thread is one of them: it is awake already.
         """
+        if self.workers == 1 or len(work) < 2:
+            return [run(piece) for piece in work]
         todo, done = deque(enumerate(work)), dict[int, T]()
 
         def drain(worker: int) -> None:
