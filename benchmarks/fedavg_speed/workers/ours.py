@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from importlib import import_module
@@ -35,6 +36,13 @@ class Ours:
     ``workers`` and ``executor`` (of `Execution`; rivage's own choice by default), ``components`` (of FedEM).
     """
 
+    def __init__(self) -> None:
+        self._played_s, self._began = 0.0, 0.0
+
+    def _clock(self) -> float:
+        """Time in which this one played: what it writes once a second must not be due anew after every other's turn."""
+        return self._played_s + (time.perf_counter() - self._began if self._began else 0.0)
+
     def setup(self, replay: Replay, variant: Mapping[str, Any]) -> dict[str, str]:
         """Build the trial and its folder."""
         settings = replay.settings
@@ -51,14 +59,17 @@ class Ours:
         )
         self.held = ExitStack()
         folder = Path(self.held.enter_context(tempfile.TemporaryDirectory()))
-        files = Files(folder, LogPolicy.parse(variant.get("log", "none")), {"benchmark": settings.name})
+        policy = LogPolicy.parse(variant.get("log", "none"))
+        files = Files(folder, policy, {"benchmark": settings.name}, clock=self._clock)
         self.session = self.held.enter_context(Session(trial, self.held.enter_context(files)))
         self.rounds = iter(self.session)
         return {"rivage": rivage.__version__, "torch": import_module("torch").__version__}
 
     def round(self, number: int) -> None:
         """The next one."""
+        self._began = time.perf_counter()
         next(self.rounds)
+        self._played_s, self._began = self._clock(), 0.0
 
     def finish(self) -> np.ndarray:
         """The shared model."""

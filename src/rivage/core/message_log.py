@@ -5,7 +5,8 @@
     frame  = prefix(magic u32, head bytes u32, body bytes u64) · CRC32 · head (JSON) · CRC32 · body · CRC32
 
 The first frame holds the header of the log; every other one is a message, whose body is the encoded payload.
-A payload that is already in the file (a broadcast to many) is not stored again: the head points at its frame.
+The payload of a broadcast is not stored again for every receiver: the head has its content hash and points at the frame
+that holds it. Other payloads are not hashed, which would take as long as writing them.
 Heads can be walked without reading bodies, so opening a log takes time in messages, not in bytes. A process
 killed at any instant leaves at most one torn frame at the end, which is dropped; damage before the last frame
 is an error.
@@ -29,6 +30,7 @@ from rivage.core.encoding import decode_tensors, dumps, parse_json, tensor_chunk
 from rivage.core.errors import ConfigError, StoreError
 from rivage.core.messages import LogPolicy, Message
 from rivage.core.store import write_bytes
+from rivage.core.writer import Writer
 
 __all__ = ["LOG_NAME", "MessageLog"]
 
@@ -39,6 +41,7 @@ LOG_NAME = "messages.rvg"
 # --- frames -------------------------------------------------------------------------------------------------
 
 _FORMAT = 1
+_SHARED = "broadcast"  # the kind of message whose payload may be in the file already
 _MAGIC = b"RVG1"
 _PREFIX = struct.Struct("<4sIQ")
 _CRC = struct.Struct("<I")
@@ -229,6 +232,7 @@ class MessageLog:
         self._places, self._offset = places, offset
         self._last: tuple[Message, str] | None = None
         self._file = path.open("ab")
+        self._writer = Writer(self._file)
 
     @classmethod
     def create(cls, path: Path, header: Mapping[str, Any], policy: LogPolicy = LogPolicy()) -> MessageLog:
@@ -271,13 +275,14 @@ class MessageLog:
         return self._offset
 
     def append(self, message: Message) -> None:
-        """Add a message, with its payload if the policy keeps it."""
+        """Add a message, with its payload if the policy keeps it; that must not be changed before `flush`."""
         assert message.omitted is None, "a message without its payload cannot be logged again"
         assert math.isfinite(message.time), "time is finite"
         if self.policy.keeps == "none":
             return
-        digest = self._digest(message) if self.policy.keeps_payload(message) else None
-        place = self._places.get(digest) if digest else None
+        keeps = self.policy.keeps_payload(message)
+        digest = self._digest(message) if keeps and message.kind == _SHARED else ""
+        place = self._places.get(digest)
         if digest and place is None:
             self._places[digest] = self._offset
         head = {
@@ -287,10 +292,10 @@ class MessageLog:
             "kind": message.kind,
             "time": float(message.time),
             "bytes": message.nbytes,
-            "payload": digest,
+            "payload": digest if keeps else None,
             "at": place,
         }
-        self._write(head, list(tensor_chunks(message.payload)) if digest and place is None else [])
+        self._write(head, list(tensor_chunks(message.payload)) if keeps and place is None else [])
 
     def _digest(self, message: Message) -> str:
         # A broadcast to many is one object: it is hashed once. Not across rounds, where an engine may fill
@@ -311,11 +316,8 @@ class MessageLog:
                 where=str(self.path),
                 mend='Set log = "meta".',
             )
-        check = 0
-        for chunk in chunks:
-            check = crc32(chunk, check)
         opening = _opening(dumps(head).encode(), size)
-        self._file.writelines([opening, *chunks, _CRC.pack(check)])
+        self._writer.append(opening, chunks)
         self._offset += len(opening) + size + _CRC.size
 
     def truncate(self, offset: int) -> None:
@@ -335,12 +337,12 @@ class MessageLog:
 
     def flush(self) -> None:
         """Bring everything so far to the disk; to be called before a checkpoint that remembers `offset`."""
-        self._file.flush()
+        self._writer.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Write what is buffered and close the file."""
-        self._file.close()
+        self._writer.close()
 
     def __enter__(self) -> MessageLog:
         return self
@@ -406,7 +408,7 @@ def _index(frames: _Frames) -> tuple[dict[str, int], int]:
     last: _Frame | None = None
     for last in frames.walk():
         digest = last.head.get("payload")
-        if isinstance(digest, str) and last.head.get("at") is None:
+        if digest and last.head.get("at") is None:
             places.setdefault(digest, last.start)
     if last is None:
         return places, 0
