@@ -22,7 +22,7 @@ class Execution:
             client at a time; ``auto`` takes tiles where the model is a chain.
         workers: how many train at the same time, >= 1; None is one per core. Results do not depend on it.
         pool: whether workers are ``threads`` or ``processes``; ``auto`` takes threads, and processes for long runs of
-            short steps. Tiles always run in threads.
+            models with dropout. Tiles always run in threads.
         device: ``cpu``, ``cuda:0``, or ``auto``: a GPU if torch sees one.
         tile_bytes: parameters of the clients in one tile, at most; None is measured once per machine.
     """

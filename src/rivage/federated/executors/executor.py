@@ -2,8 +2,9 @@
 
 A model that is a dense chain is trained in tiles, any other one client at a time. Torch releases the interpreter while
 it computes, and whole tiles (or the convolutions of one client) compute for long enough: threads share data and
-broadcast without copying, and cost a fraction of the memory of processes. Where steps are too short for that,
-processes take over once a run has lasted long enough to pay for their start. Long work goes first.
+broadcast without copying, and cost a fraction of the memory of processes. Only layers that draw from torch's one global
+generator, such as dropout, cannot run side by side in threads: for them processes take over once a run has lasted long
+enough to pay for their start. Long work goes first.
 """
 
 from __future__ import annotations
@@ -39,8 +40,7 @@ from rivage.learning.task import Task
 
 __all__ = ["Executor"]
 
-_SHORT_S = 5e-3  # steps below this leave no room for a second thread
-_WORTH_S = 5.0  # of such steps, after which starting processes (seconds each) is worth it
+_WORTH_S = 5.0  # of training on one thread, after which starting processes (seconds each) is worth it
 _PADDED = 1 << 22  # numbers of inputs in one stacked evaluation
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Executor:
         self.workers = 1 if task.stochastic and self.tiled is None else self.execution.resolved_workers
         self._spare: queue.SimpleQueue[Functional] = queue.SimpleQueue()
         self._threads: ThreadPoolExecutor | None = None
-        self._spent_s, self._steps = 0.0, 0  # on one client at a time, in this process
+        self._spent_s = 0.0  # on one client at a time, in this process
         self._keys: dict[tuple[Streams, int], int] = {}
 
     def __enter__(self) -> Self:
@@ -221,20 +221,18 @@ class Executor:
         else:
             self._spread(run, busy)
             self._spent_s += time.perf_counter() - started
-            self._steps += sum(len(job.batches.sizes) * len(job.local.params) for job in busy)
         if not (hasattr(algorithm, "step") or hasattr(algorithm, "correct")):
             for job in busy:
                 job.local.gradients += len(job.batches.rows) * len(job.local.params)
 
     def _in_processes(self, jobs: Sequence[Job]) -> bool:
-        """Whether these jobs go to processes: if asked for, or once short steps have lasted long enough to pay."""
+        """Whether these jobs go to processes: if asked for, or if threads cannot take them and it pays."""
         pool = self.execution.pool
         if self.execution.resolved_workers == 1 or len(jobs) < 2 or self.task.device.type != "cpu":
             return False
         if pool != "auto":
             return pool == "processes"
-        short = self.task.stochastic or self._spent_s < _SHORT_S * self._steps
-        return short and self._spent_s > _WORTH_S
+        return self.task.stochastic and self._spent_s > _WORTH_S
 
     def _in_tiles(self, tiled: Tiled, algorithm: Algorithm, phase: Phase, jobs: Sequence[Job]) -> None:
         joint = hasattr(algorithm, "step") or hasattr(algorithm, "correct")
