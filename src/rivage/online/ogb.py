@@ -19,7 +19,8 @@ Regret after T requests, with D² = ‖f* − f_1‖² = C (1 − C/N) and the c
 
 Each of the B − 1 delayed gradients meets a state that moved by at most η w per request, which adds
 η w² T (B − 1) / 2 to the classic bound. With an unknown horizon η_t = D / (w √t), and with Δ² = 2 min(C, N − C), the
-squared diameter, R_T ≤ w √T (Δ² / (2D) + D) for B = 1.
+squared diameter, R_T ≤ w √T (Δ² / (2D) + D) for B = 1. A cache that starts empty is in {Σ f ≤ C} instead: then D² = C
+and Δ² = min(2C, N).
 
 Cost per request: amortised O(1) instead of the paper's O(log N), see `rivage.online.ogb_kernel`. Memory O(N).
 """
@@ -102,8 +103,9 @@ class OGB:
     def init(self, instance: CacheInstance, streams: Streams) -> OGBState:
         """The first state. O(N)."""
         empty = self.start == "empty"
-        tables = make_tables(instance.items, instance.capacity, self.every, streams.seed("permanent"), empty=empty)
-        set_step(tables, self.step(instance), anytime=instance.horizon is None)
+        step, seed = self.step(instance), streams.seed("permanent")
+        tables = make_tables(instance.items, instance.capacity, self.every, seed, empty=empty, step=step)
+        set_step(tables, step, anytime=instance.horizon is None)
         weights = np.empty(0) if instance.weights is None else np.ascontiguousarray(instance.weights, np.float64)
         return OGBState(instance, tables, weights)
 
@@ -140,7 +142,8 @@ class OGB:
         if not step or not weight:
             return 0.0
         if instance.horizon is None:
-            diameter = 2 * min(instance.capacity, instance.items - instance.capacity)
+            items, capacity = instance.items, instance.capacity
+            diameter = min(2 * capacity, items if self.start == "empty" else 2 * (items - capacity))
             return math.sqrt(requests) * (diameter / (2 * step) + step * weight**2 * every)
         return self._distance(instance) / (2 * step) + step * weight**2 * requests * every / 2
 

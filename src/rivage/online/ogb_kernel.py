@@ -36,7 +36,7 @@ _INTS = range(12)
 POSITIVE, UNTOUCHED, CURSOR, CURSOR_CACHED, CACHED, INSERTED, HITS, FIRST, TOUCHED, TIME, SEED, ANYTIME = _INTS
 
 _FULL = 1 - 1e-12
-_WHEEL_BITS = (10, 24)
+_WHEEL_BITS = (10, 22)
 _REBASE = 1024.0  # ρ from which precision is won back
 
 
@@ -66,7 +66,7 @@ class Tables(NamedTuple):
     ints: ndarray
 
 
-def make_tables(items: int, capacity: float, every: int, seed: int, *, empty: bool) -> Tables:
+def make_tables(items: int, capacity: float, every: int, seed: int, *, empty: bool, step: float) -> Tables:
     """The first state: every item at C / N, or nothing at all. O(N).
 
     Args:
@@ -75,8 +75,10 @@ def make_tables(items: int, capacity: float, every: int, seed: int, *, empty: bo
         every: requests between refreshes of the cached set.
         seed: of the permanent numbers.
         empty: start with f = 0.
+        step: η, in the order of magnitude. ρ moves by η per positive item and request, and a few times C items are
+            positive: with M = C / η buckets, few requests reach a new one and few items share one.
     """
-    bits = min(max(math.ceil(math.log2(items)) + 2, _WHEEL_BITS[0]), _WHEEL_BITS[1])
+    bits = min(max(round(math.log2(max(capacity / step, 1.0))), _WHEEL_BITS[0]), _WHEEL_BITS[1])
     buckets = 2 << bits  # twice a unit of keys: buckets in use never meet
     floats, ints = np.zeros(len(_FLOATS)), np.zeros(len(_INTS), np.int64)
     shelf = np.full(items, _OUT, np.int32)
@@ -143,8 +145,10 @@ def _push(heads: ndarray, link: ndarray, cursor: int, item: int, value: float) -
 
 
 @njit(cache=True)
-def _sweep(t: Tables, excess: float, members: int, most: float) -> tuple[float, int]:
+def _sweep(t: Tables, excess: float, members: int, most: float, raised: int) -> tuple[float, int]:
     """Remove who falls to 0 when ``excess`` is drained evenly from ``members``, ``most`` from each at most.
+
+    The raised item never falls to 0; met on the way it leaves its chain, to be put where it then belongs.
 
     Returns what is left of both, such that draining it removes nobody else.
     """
@@ -164,8 +168,7 @@ def _sweep(t: Tables, excess: float, members: int, most: float) -> tuple[float, 
         previous, item, smallest = -1, heads[cursor & mask], np.inf
         while item >= 0:
             following, value = link[item], key[item]
-            stays = int(value * unit) <= cursor and value > target
-            if stays:
+            if item != raised and value > target and int(value * unit) <= cursor:
                 smallest = min(smallest, value)
                 previous = item
             else:
@@ -173,7 +176,9 @@ def _sweep(t: Tables, excess: float, members: int, most: float) -> tuple[float, 
                     heads[cursor & mask] = following
                 else:
                     link[previous] = following
-                if value <= target:
+                if item == raised:
+                    link[item] = _OUT
+                elif value <= target:
                     excess -= value - rho
                     members -= 1
                     c[POSITIVE] -= 1
@@ -193,8 +198,7 @@ def _lower(t: Tables, excess: float, members: int) -> None:
     """Drain ``excess`` evenly: ρ moves."""
     f = t.floats
     before = f[RHO]
-    if members > 0:
-        f[RHO] = before + excess / members
+    f[RHO] = before + (excess / members if members > 0 else 1.0)  # without members: above every key there was
     f[CARRY] = excess - members * (f[RHO] - before)
 
 
@@ -202,35 +206,42 @@ def _lower(t: Tables, excess: float, members: int) -> None:
 def _raise(t: Tables, item: int, now: float, step: float) -> None:
     """One gradient step on an item of value ``now`` < 1, and the projection."""
     f, c = t.floats, t.ints
-    known = t.key[item] != _ABSENT and t.key[item] != _UNTOUCHED
     if t.key[item] == _UNTOUCHED and c[UNTOUCHED] > 0:
         c[UNTOUCHED] -= 1
-    elif not known:
+    elif t.key[item] == _UNTOUCHED or t.key[item] == _ABSENT:
         c[POSITIVE] += 1
-    rho, over = f[RHO], now + step - 1
-    t.key[item] = rho + min(now + step, 1.0)
-    if not known:
+    if t.key[item] == _UNTOUCHED or t.key[item] == _ABSENT:
+        t.link[item] = _OUT
+    t.key[item] = _settle(t, item, now, step)
+    if t.link[item] == _OUT:
         _push(t.heads, t.link, c[CURSOR], item, t.key[item])
         f[NEXT] = min(f[NEXT], t.key[item])
+
+
+@njit(cache=True)
+def _settle(t: Tables, item: int, now: float, step: float) -> float:
+    """Drain what a step adds to an item; its key."""
+    f, c = t.floats, t.ints
+    rho, over = f[RHO], now + step - 1
     wanted = min(step, 1 - now)
     given = min(f[FREE], wanted)
     f[FREE] -= given
     excess = wanted - given + f[CARRY]
-    if excess == 0.0 or f[FREE] > 0:
-        return
+    if f[FREE] > 0 or excess == 0.0:
+        return float(rho + now + wanted)
     f[CARRY] = 0.0
     if over <= 0:
-        excess, members = _sweep(t, excess, c[POSITIVE], np.inf)
+        excess, members = _sweep(t, excess, c[POSITIVE], np.inf, item)
         _lower(t, excess, members)
-        return
-    excess, members = _sweep(t, excess, c[POSITIVE] - 1, over)
+        return float(rho + now + step)
+    excess, members = _sweep(t, excess, c[POSITIVE] - 1, over, item)
     if excess <= over * members:
         _lower(t, excess, members)
-        t.key[item] = f[RHO] + 1
-    else:  # the others lose more than what is over: after all the item is not at its bound
-        excess, members = _sweep(t, excess + over, members + 1, np.inf)
-        _lower(t, excess, members)
-        t.key[item] = rho + now + step
+        return float(f[RHO] + 1)
+    # The others lose more than what is over: after all the item is not at its bound.
+    excess, members = _sweep(t, excess + over, members + 1, np.inf, item)
+    _lower(t, excess, members)
+    return float(rho + now + step)
 
 
 @njit(cache=True)
@@ -258,7 +269,7 @@ def _evict(t: Tables) -> None:
     while c[FIRST] < len(t.first):
         item = t.first[c[FIRST]]
         if shelf[item] == _FIRST:
-            if f[COMMON] - rho >= _number(c[SEED], item):
+            if c[UNTOUCHED] > 0 and f[COMMON] - rho >= _number(c[SEED], item):
                 break
             shelf[item] = _OUT
             c[CACHED] -= 1
@@ -324,13 +335,26 @@ def serve(t: Tables, requests: Int64[ndarray, "n"], weights: Float64[ndarray, "w
         if c[ANYTIME]:
             step /= math.sqrt(c[TIME])
         if now < _FULL and step > 0:
-            _raise(t, item, now, step)
+            over = now + step - 1
+            members = c[POSITIVE] - (over > 0)
+            excess = min(step, 1 - now) + f[CARRY]
+            rho, below = f[RHO], f[NEXT] if c[UNTOUCHED] == 0 else min(f[NEXT], f[COMMON])
+            share = excess / max(members, 1)
+            quiet = rho + share < below and (over <= 0 or share <= over) and members > 0 and f[FREE] == 0
+            if quiet and -np.inf < key < np.inf:  # as most often: nobody falls to 0, and the item is in its chain
+                f[RHO] = rho + share
+                f[CARRY] = excess - members * (f[RHO] - rho)
+                t.key[item] = f[RHO] + 1 if over > 0 else rho + now + step
+            else:
+                _raise(t, item, now, step)
         t.touched[c[TOUCHED]] = item
         c[TOUCHED] += 1
         if c[TOUCHED] == len(t.touched):
             for touched in t.touched:
-                _admit(t, touched)
+                if t.shelf[touched] <= _OUT:
+                    _admit(t, touched)
             c[TOUCHED] = 0
-            _evict(t)
+            if f[RHO] > f[NEXT_CACHED] or c[FIRST] < len(t.first):
+                _evict(t)
         if f[RHO] > _REBASE:
             _rebase(t)

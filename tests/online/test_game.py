@@ -1,0 +1,67 @@
+"""The loop: points where they are asked for, sums from the beginning, whatever the blocks of the trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rivage.core.seeding import Streams
+from rivage.online.game import play
+from rivage.online.ogb import OGB
+from rivage.online.policy import CacheInstance, Outcome
+
+
+class Half:
+    """Caches the even items, and says how many requests each block had."""
+
+    reference = ""
+
+    def init(self, instance: CacheInstance, streams: Streams) -> list[int]:
+        return []
+
+    def run_block(self, state: list[int], requests: np.ndarray) -> Outcome:
+        state.append(len(requests))
+        even = float((requests % 2 == 0).sum())
+        return Outcome(len(requests), even, 2 * even, 3 * even, len(requests), float(len(state)))
+
+
+@settings(deadline=None)  # the kernel is compiled on first use
+@given(
+    st.lists(st.integers(0, 7), min_size=1, max_size=50), st.lists(st.integers(0, 50), max_size=4), st.integers(1, 60)
+)
+def test_points_are_sums_from_the_beginning(asked: list[int], cuts: list[int], every: int) -> None:
+    requests, events = np.array(asked), list[dict[str, Any]]()
+    instance = CacheInstance(items=8, capacity=4, weights=np.arange(8.0))
+    blocks = np.split(requests, sorted(min(cut, len(requests)) for cut in cuts))
+    played = play(Half(), instance, blocks, streams=Streams(0), every=every, window=7, observe=events.append)
+    assert events == list(played.points)
+    ends = [*range(every, len(requests), every), len(requests)]
+    assert [event["requests"] for event in events] == ends
+    assert played.state == np.diff([0, *ends]).tolist(), "blocks are cut at points, and only there"
+    for event, end in zip(events, ends, strict=True):
+        even = float((requests[:end] % 2 == 0).sum())
+        assert (event["hits"], event["gain"], event["fractional"]) == (even, 2 * even, 3 * even)
+        assert event["asked"] == requests[:end].sum()
+        assert event["regret"] == event["optimum"] - event["fractional"]
+        assert event["bound"] is None
+        assert event["windowed"] >= event["optimum"]
+    assert played.last["occupancy"] == len(ends)
+    assert played.seconds >= 0
+
+
+def test_a_trace_of_nothing_has_no_points() -> None:
+    played = play(Half(), CacheInstance(items=3, capacity=1), [], streams=Streams(0), every=5)
+    assert played.points == ()
+
+
+def test_what_a_policy_promises_stands_beside_its_regret() -> None:
+    requests = np.arange(3000) % 100
+    instance = CacheInstance(items=100, capacity=10, horizon=3000)
+    played = play(OGB(), instance, [requests], streams=Streams(0), every=1000)
+    assert [point["requests"] for point in played.points] == [1000, 2000, 3000]
+    assert played.last["optimum"] == 300
+    assert 0 < played.last["regret"] <= played.last["bound"] == pytest.approx(OGB().regret_bound(instance, 3000))
