@@ -82,7 +82,7 @@ def play(
         total = _sum(total, part)
         asked += len(block) if instance.weights is None else float(instance.weights[block].sum())
         optimum = static.add(block)
-        promised = getattr(policy, "regret_bound", None)
+        promised = getattr(policy, "bound", None)
         event = {
             "event": "point",
             "requests": total.requests,
@@ -95,7 +95,7 @@ def play(
             "optimum": optimum,
             "windowed": None if windowed is None else windowed.add(block),
             "regret": optimum - total.fractional,
-            "bound": None if promised is None else promised(instance, total.requests),
+            "bound": None if promised is None else promised(state),
         }
         points.append(event)
         observe(event)

@@ -43,6 +43,7 @@ from rivage.online.ogb_kernel import (
     GAIN,
     HITS,
     INSERTED,
+    TIME,
     Tables,
     fractional,
     make_tables,
@@ -146,6 +147,10 @@ class OGB:
             diameter = min(2 * capacity, items if self.start == "empty" else 2 * (items - capacity))
             return math.sqrt(requests) * (diameter / (2 * step) + step * weight**2 * every)
         return self._distance(instance) / (2 * step) + step * weight**2 * requests * every / 2
+
+    def bound(self, state: OGBState) -> float:
+        """What the regret of f cannot exceed for the requests served so far."""
+        return self.regret_bound(state.instance, int(state.tables.ints[TIME]), sampled=False)
 
     def _distance(self, instance: CacheInstance) -> float:
         """D², the squared distance from the start to the best corner."""
