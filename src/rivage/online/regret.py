@@ -19,10 +19,9 @@ from numba import njit
 from numpy import ndarray
 
 from rivage.online.policy import CacheInstance
+from rivage.online.top import ABSENT, grow
 
 __all__ = ["StaticOptimum", "WindowedOptimum"]
-
-_ABSENT = -1
 
 
 class StaticOptimum:
@@ -40,7 +39,7 @@ class StaticOptimum:
     def __init__(self, instance: CacheInstance) -> None:
         self._weights = np.empty(0) if instance.weights is None else np.asarray(instance.weights, np.float64)
         self._sums = np.zeros(instance.items)
-        self._place = np.full(instance.items, _ABSENT, np.int64)
+        self._place = np.full(instance.items, ABSENT, np.int64)
         self._heap = np.empty(instance.capacity, np.int64)
         self._held, self._value = 0, 0.0
 
@@ -63,7 +62,7 @@ class StaticOptimum:
 
     def clear(self) -> None:
         """Forget all requests."""
-        self._sums[:], self._place[:] = 0.0, _ABSENT
+        self._sums[:], self._place[:] = 0.0, ABSENT
         self._held, self._value = 0, 0.0
 
 
@@ -108,47 +107,6 @@ def _add(
 ) -> tuple[int, float]:
     for item in requests:
         weight = weights[item] if len(weights) else 1.0
-        sums[item] += weight
-        if place[item] >= 0:
-            value += weight
-            _sink(heap, place, sums, place[item], held)
-        elif held < len(heap):
-            value += sums[item]
-            heap[held], place[item] = item, held
-            held += 1
-            _rise(heap, place, sums, held - 1)
-        elif sums[item] > sums[heap[0]]:
-            value += sums[item] - sums[heap[0]]
-            place[heap[0]] = _ABSENT
-            heap[0], place[item] = item, 0
-            _sink(heap, place, sums, 0, held)
+        held, gained = grow(item, weight, sums, place, heap, held)
+        value += gained
     return held, value
-
-
-@njit(cache=True)
-def _sink(heap: ndarray, place: ndarray, sums: ndarray, at: int, held: int) -> None:
-    """Move an item away from the root until no child has a smaller sum."""
-    item = heap[at]
-    while True:
-        child = 2 * at + 1
-        if child >= held:
-            break
-        if child + 1 < held and sums[heap[child + 1]] < sums[heap[child]]:
-            child += 1
-        if sums[heap[child]] >= sums[item]:
-            break
-        heap[at] = heap[child]
-        place[heap[at]] = at
-        at = child
-    heap[at], place[item] = item, at
-
-
-@njit(cache=True)
-def _rise(heap: ndarray, place: ndarray, sums: ndarray, at: int) -> None:
-    """Move an item towards the root while it has a smaller sum than its parent."""
-    item = heap[at]
-    while at > 0 and sums[heap[(at - 1) // 2]] > sums[item]:
-        heap[at] = heap[(at - 1) // 2]
-        place[heap[at]] = at
-        at = (at - 1) // 2
-    heap[at], place[item] = item, at

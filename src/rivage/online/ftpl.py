@@ -1,0 +1,170 @@
+"""Follow the perturbed leader, with the noise drawn once: least frequently used with a random head start.
+
+Bhattacharjee, Banerjee, Sinha. Fundamental limits on the regret of online network-caching. SIGMETRICS 2020. The cache
+holds the C items with the largest n_i + η γ_i, where n_i counts requests (times the weight) and γ_i is a standard
+normal number of item i. Only the requested item's rank can rise, so only it can enter: O(log C) per request.
+
+Expected regret, for sequences that do not react to the noise: by the be-the-leader argument it is at most
+η E max_S Σ_S γ plus the expected gain from having been one request ahead. The first is at most η C √(2 ln(N e / C)),
+the maximum of fewer than (N e / C)^C normal variables of variance C; the second is w P(the requested item is let in by
+this very request) <= w² / (η √(2π)), the largest density of η γ times w. So
+
+    E R_T <= η C L + w² T / (η √(2π)),    L = √(2 ln(N e / C)),    least for  η = w √(T / (C L √(2π))),
+
+then 2 w √(C T L / √(2π)), which is 1.51 w (ln(N e / C))^¼ √(C T). Without a horizon η is that of the next power of two;
+with one γ for all times the first term telescopes, and
+
+    E R_T <= η_T C L + Σ_t w² / (η_t √(2π)).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from numba import njit
+from numpy import ndarray
+
+from rivage.core.errors import require
+from rivage.core.seeding import Streams
+from rivage.online.policy import CacheInstance, Outcome
+from rivage.online.top import ABSENT, grow
+
+__all__ = ["FTPL", "FTPLState"]
+
+
+@dataclass(slots=True)
+class FTPLState:
+    """The state of one cache.
+
+    Args:
+        instance: what it is for.
+        weights: of the items; empty when all are 1.
+        noise: γ.
+        values: n + η γ.
+        place: of every item in the heap.
+        heap: the cached items.
+        step: η.
+        until: requests that η is for, without a horizon.
+        served: requests so far.
+        stability: Σ 1 / η_t so far.
+        unreported: items fetched since the last block.
+    """
+
+    instance: CacheInstance
+    weights: Float64[ndarray, "w"]
+    noise: Float64[ndarray, "items"]
+    values: Float64[ndarray, "items"]
+    place: Int64[ndarray, "items"]
+    heap: Int64[ndarray, "capacity"]
+    step: float
+    until: int = 1
+    served: int = 0
+    stability: float = 0.0
+    unreported: int = 0
+
+    @property
+    def cached(self) -> Int64[ndarray, "cached"]:
+        """The cached items, ascending."""
+        return np.sort(self.heap)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FTPL:
+    """The largest perturbed counts.
+
+    Args:
+        scale: multiple of the noise that the bound asks for, > 0; towards 0 it is LFU with perfect counts.
+    """
+
+    reference: ClassVar[str] = "bhattacharjee20"
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.scale, "scale", above=0)
+
+    def init(self, instance: CacheInstance, streams: Streams) -> FTPLState:
+        """The C items with the most noise. O(N)."""
+        noise = streams.numpy("noise").standard_normal(instance.items)
+        weights = np.empty(0) if instance.weights is None else np.ascontiguousarray(instance.weights, np.float64)
+        step = self._step(instance, instance.horizon or 1)
+        place, heap = np.full(instance.items, ABSENT, np.int64), np.empty(instance.capacity, np.int64)
+        state = FTPLState(instance, weights, noise, step * noise, place, heap, step)
+        self._rank(state)
+        return state
+
+    def run_block(self, state: FTPLState, requests: Int64[ndarray, "n"]) -> Outcome:
+        """Serve requests in order; O(log C) each."""
+        total = Outcome(requests=len(requests), occupancy=state.instance.capacity)
+        while len(requests):
+            if state.instance.horizon is None and state.served == state.until:
+                self._rescale(state)
+            room = len(requests) if state.instance.horizon else state.until - state.served
+            part, requests = requests[:room], requests[room:]
+            hits, gain, entered = _serve(part, state.weights, state.values, state.place, state.heap)
+            total.hits += hits
+            total.gain += gain
+            state.unreported += entered
+            state.served += len(part)
+            state.stability += len(part) / state.step
+        total.fractional = total.gain
+        total.inserted, state.unreported = state.unreported, 0
+        return total
+
+    def _rank(self, state: FTPLState) -> None:
+        """Cache the items with the largest values; a sorted array is a heap."""
+        count = state.instance.capacity
+        before = state.place >= 0
+        best = np.argpartition(-state.values, count - 1)[:count]
+        state.heap[:] = best[np.argsort(state.values[best], kind="stable")]
+        state.place[:] = ABSENT
+        state.place[state.heap] = np.arange(count)
+        state.unreported += int((~before[state.heap]).sum())
+
+    def _rescale(self, state: FTPLState) -> None:
+        """More noise for twice the horizon."""
+        state.until *= 2
+        step = self._step(state.instance, state.until)
+        state.values += (step - state.step) * state.noise
+        state.step = step
+        self._rank(state)
+
+    def _step(self, instance: CacheInstance, horizon: int) -> float:
+        weight = instance.largest_weight or 1.0
+        once = instance.capacity * _spread(instance) * math.sqrt(2 * math.pi)
+        return self.scale * weight * math.sqrt(horizon / once)
+
+    def bound(self, state: FTPLState) -> float:
+        """What the expected regret cannot exceed for the requests served so far."""
+        weight = state.instance.largest_weight
+        noise = state.step * state.instance.capacity * _spread(state.instance)
+        return noise + weight**2 * state.stability / math.sqrt(2 * math.pi)
+
+
+def _spread(instance: CacheInstance) -> float:
+    """L."""
+    return math.sqrt(2 * math.log(instance.items * math.e / instance.capacity))
+
+
+@njit(cache=True)
+def _serve(
+    requests: Int64[ndarray, "n"],
+    weights: Float64[ndarray, "w"],
+    values: Float64[ndarray, "items"],
+    place: Int64[ndarray, "items"],
+    heap: Int64[ndarray, "capacity"],
+) -> tuple[int, float, int]:
+    """Hits, their weight, and items that entered."""
+    hits, gain, entered = 0, 0.0, 0
+    for item in requests:
+        weight = weights[item] if len(weights) else 1.0
+        hit = place[item] >= 0
+        hits += hit
+        gain += weight * hit
+        grow(item, weight, values, place, heap, len(heap))
+        entered += place[item] >= 0 and not hit
+    return hits, gain, entered
