@@ -36,11 +36,8 @@ def test_the_cache_holds_the_largest_perturbed_counts(data: st.DataObject) -> No
         before = top(time)  # the noise of this request's horizon
         weight = 1.0 if weights is None else weights[item]
         inserted, held = inserted + len(before - held), before
-        hits, gain, counts[item] = (
-            hits + (item in held),
-            gain + after_weight * (item in held),
-            counts[item] + after_weight,
-        )
+        hits, gain = hits + (item in held), gain + weight * (item in held)
+        counts[item] += weight
         after = top(time)
         inserted, held = inserted + len(after - held), after
     outcome = policy.run_block(state, asked)
