@@ -37,7 +37,7 @@ class Split(Clients):
 
 def evaluate(algorithm: Any, state: Any, population: Any = POPULATION, task: Any = None, **changes: Any) -> Evaluation:
     executor = Executor(task or linear_task(population))
-    given = {"recall": nobody, "clients": [0, 1, 2], "round": 5, "group": "seen", "keep": True, **changes}
+    given = {"recall": nobody, "clients": [0, 1, 2], "round": 5, "group": "seen", "keep": np.inf, **changes}
     return Evaluator(algorithm, population, executor, Streams(0)).evaluate(state, **given)
 
 
@@ -129,14 +129,25 @@ def test_memories_are_read_in_blocks() -> None:
         return [Memory({"own": model(client, 0, 0)}) for client in ids]
 
     population = linear_clients((3,) * clients)
-    evaluate(Remembering(), {"params": model(0, 0, 0)}, population, recall=recall, clients=range(clients), keep=False)
+    evaluate(Remembering(), {"params": model(0, 0, 0)}, population, recall=recall, clients=range(clients), keep=0)
     assert [client for ids in asked for client in ids] == list(range(clients))
     assert max(map(len, asked)) <= 256
 
 
-def test_models_are_kept_only_when_asked() -> None:
-    assert evaluate(FedAvg(), {"params": model(0, 0, 0)}, keep=False).predictors == {}
-    assert set(evaluate(FedAvg(), {"params": model(0, 0, 0)}).predictors) == {0, 1, 2}
+def test_models_are_kept_up_to_the_bytes_allowed() -> None:
+    shared = {"params": model(0, 0, 0)}
+    nothing = evaluate(FedAvg(), shared, keep=0)
+    assert nothing.predictors == {}
+    assert not nothing.dropped, "they were not to be kept"
+    assert set(evaluate(FedAvg(), shared, keep=24).predictors) == {0, 1, 2}, "a shared model counts once"
+
+    def recall(ids: Sequence[int]) -> list[Memory]:
+        return [Memory({"own": model(client, 0, 0)}) for client in ids]
+
+    enough, short = (evaluate(Remembering(), shared, recall=recall, keep=size) for size in (72, 71))
+    assert (set(enough.predictors), enough.dropped) == ({0, 1, 2}, False)
+    assert (short.predictors, short.dropped) == ({}, True)
+    assert short.columns == enough.columns
 
 
 def test_adaptation_trains_on_training_records_and_replays() -> None:

@@ -6,6 +6,7 @@ on their serialised form and, where asked, logged.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -87,9 +88,9 @@ class Session:
         while self.done < self.trial.planned:
             yield self._next()
 
-    def outcome(self) -> Outcome:
-        """The final evaluation."""
-        seen, unseen = self._evaluate(keep=True)
+    def outcome(self, keep: float = math.inf) -> Outcome:
+        """The final evaluation; with at most so many bytes of personal models, or with none."""
+        seen, unseen = self._evaluate(keep=keep)
         return Outcome(self.state, seen, unseen)
 
     def _begin(self) -> None:
@@ -121,7 +122,7 @@ class Session:
         self.done += 1
         evaluated = self.done % self.trial.every == 0 and self.done < self.trial.planned
         if evaluated:
-            self._evaluate(keep=False)
+            self._evaluate(keep=0)
         self.journal.timing(round=self.done - 1, seconds=time.perf_counter() - started)
         snapshot = Snapshot(self.done, self.state, {"tile_bytes": self.executor.tile_bytes})
         self.journal.commit(snapshot, force=evaluated or self.done == self.trial.planned)
@@ -131,7 +132,7 @@ class Session:
         self.journal.event(event)
         self.observe({**event, "method": self.trial.name, "seed": self.trial.seed})
 
-    def _evaluate(self, *, keep: bool) -> tuple[Evaluation, Evaluation | None]:
+    def _evaluate(self, *, keep: float) -> tuple[Evaluation, Evaluation | None]:
         started = time.perf_counter()
         judged, unseen = self.trial.judged, self.trial.unseen
         groups = {"seen": judged[~np.isin(judged, unseen)], "unseen": unseen}
@@ -147,8 +148,10 @@ class Session:
         return results["seen"], results.get("unseen")
 
 
-def run(trial: Trial, journal: Journal | None = None, observe: Observe = lambda event: None) -> Outcome:
-    """Play a trial from its last checkpoint to the end; the arguments are those of `Session`.
+def run(
+    trial: Trial, journal: Journal | None = None, observe: Observe = lambda event: None, *, keep: float = math.inf
+) -> Outcome:
+    """Play a trial from its last checkpoint to the end; the arguments are those of `Session` and `Session.outcome`.
 
     Raises:
         ProtocolError: when no update of a round is usable.
@@ -156,4 +159,4 @@ def run(trial: Trial, journal: Journal | None = None, observe: Observe = lambda 
     with Session(trial, journal, observe) as session:
         for _event in session:
             pass
-        return session.outcome()
+        return session.outcome(keep)

@@ -44,6 +44,7 @@ class Evaluation:
         skipped: clients without test records; they stand in the columns with None.
         pooled: metric over all predictions together, for metrics that exist only so.
         predictors: the personal models, by client, where they were to be kept.
+        dropped: whether they were to be kept but exceeded the bytes allowed.
     """
 
     round: int
@@ -52,6 +53,7 @@ class Evaluation:
     skipped: int = 0
     pooled: float | None = None
     predictors: dict[int, Predictor] = field(default_factory=dict)
+    dropped: bool = False
 
     def event(self) -> dict[str, Any]:
         """The record's form."""
@@ -83,7 +85,7 @@ class Evaluator:
         round: int,
         group: str,
         *,
-        keep: bool,
+        keep: float,
     ) -> Evaluation:
         """Judge clients, block by block; O(records) forward passes, plus what `adapt` trains.
 
@@ -93,22 +95,24 @@ class Evaluator:
             clients: who is judged.
             round: rounds trained before.
             group: ``seen`` or ``unseen`` at training.
-            keep: whether the personal models stay in memory, up to D numbers for each client.
+            keep: bytes of personal models that may stay in memory, infinity for all; if they are more, none stays.
         """
         result = Evaluation(round, group)
         rows: list[dict[str, Any]] = []
         pool: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
-        ids = list(clients)
+        ids, kept = list(clients), dict[int, int]()
         for block in (ids[i : i + _BLOCK] for i in range(0, len(ids), _BLOCK)):
             data = [self.population.client(client, round) for client in block]
             predictors = self._personal(state, [memory.values for memory in recall(block)], data, round)
             for held, predictor, (row, predictions) in zip(data, predictors, self._rows(predictors, data), strict=True):
                 rows.append(row)
-                if keep:
-                    result.predictors[held.id] = predictor
+                kept[predictor.params.data_ptr()] = predictor.params.nbytes  # a shared model counts once
+                result.predictors[held.id] = predictor
                 if predictions is not None:
                     pool.append((predictions, held.test.y))
                 result.skipped += len(held.test) == 0
+            if sum(kept.values()) > keep or result.dropped:
+                result.predictors, result.dropped, kept = {}, keep > 0, {}
         result.columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else {})}
         if pool and self.executor.task.metric.kind == "pooled":
             result.pooled = self.executor.task.score(

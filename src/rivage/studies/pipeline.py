@@ -268,7 +268,7 @@ def _play(stage: _Stage, method: Method, record: RunRecord, observer: Observer) 
         _require_same_data(stage, done)
     else:
         with Files(folder, stage.policy(), stage.header(method), limit=trial.remembered) as journal:
-            outcome = run(trial, journal, observer.on_event)
+            outcome = run(trial, journal, observer.on_event, keep=_LIMIT)
             notice = _save_models(stage, method, trial, outcome, folder / MODELS)
             if notice:
                 observer.on_event({"event": "notice", "text": notice})
@@ -295,8 +295,7 @@ def _save_models(stage: _Stage, method: Method, trial: Trial, outcome: Outcome, 
         for evaluation in evaluations
         for c, s in zip(evaluation.columns["clients"], evaluation.columns["test"], strict=True)
     }
-    distinct = {p.params.data_ptr(): p.params.nbytes for p in predictors.values()}
-    if sum(distinct.values()) > _LIMIT:
+    if any(evaluation.dropped for evaluation in evaluations):
         return f"{method.name}: personal models exceed 256 MiB and are not saved"
     newcomer = None
     if method.algorithm.federates:
