@@ -65,3 +65,13 @@ def test_what_a_policy_promises_stands_beside_its_regret() -> None:
     assert [point["requests"] for point in played.points] == [1000, 2000, 3000]
     assert played.last["optimum"] == 300
     assert 0 < played.last["regret"] <= played.last["bound"] == pytest.approx(OGB().regret_bound(instance, 3000))
+
+
+def test_who_must_know_the_future_is_told_all_requests_first() -> None:
+    class Prophet(Half):
+        def foresee(self, state: list[int], requests: np.ndarray) -> None:
+            state.append(-len(requests))
+
+    blocks = [np.array([0, 1, 2]), np.array([3, 0])]
+    played = play(Prophet(), CacheInstance(items=4, capacity=1), blocks, streams=Streams(0), every=2)
+    assert played.state == [-5, 2, 2, 1]

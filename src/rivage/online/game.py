@@ -72,6 +72,9 @@ def play(
         observe: called with every event.
     """
     state, total, asked = policy.init(instance, streams), Outcome(), 0.0
+    if hasattr(policy, "foresee"):
+        blocks = [np.concatenate([np.empty(0, np.int64), *blocks])]
+        policy.foresee(state, blocks[0])
     static, windowed = StaticOptimum(instance), None if window is None else WindowedOptimum(instance, window)
     points: list[dict[str, Any]] = []
     spent = 0.0
