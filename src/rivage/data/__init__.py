@@ -24,10 +24,18 @@ if TYPE_CHECKING:
     from rivage.data.population import Samples as Samples
     from rivage.data.population import Schema as Schema
     from rivage.data.readers import Digits as Digits
+    from rivage.data.requests import REQUESTS as REQUESTS
+    from rivage.data.requests import RequestTrace as RequestTrace
     from rivage.data.shifts import SHIFTS as SHIFTS
     from rivage.data.tables import Tables as Tables
+    from rivage.data.trace_files import read_trace as read_trace
+    from rivage.data.trace_files import stream_trace as stream_trace
 
 _HOMES = {
+    "REQUESTS": "requests",
+    "RequestTrace": "requests",
+    "read_trace": "trace_files",
+    "stream_trace": "trace_files",
     "Tables": "tables",
     "Pathological": "partition",
     "IID": "partition",
@@ -54,6 +62,7 @@ __all__ = [
     "DATASETS",
     "IID",
     "PARTITIONS",
+    "REQUESTS",
     "SHIFTS",
     "ArrayPopulation",
     "Arrays",
@@ -66,11 +75,14 @@ __all__ = [
     "GenerativePopulation",
     "Pathological",
     "Population",
+    "RequestTrace",
     "Samples",
     "Schema",
     "Tables",
     "build_population",
     "dataset_of",
+    "read_trace",
+    "stream_trace",
 ]
 
 
