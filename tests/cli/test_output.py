@@ -51,6 +51,45 @@ def test_quiet_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "line\n"
 
 
+WHY = "3 updates where Krum with faulty = 1 needs 5"
+KRUM = {
+    "collector": {"kind": "krum", "faulty": 1},
+    "adversary": {"kind": "nan", "clients": [2]},
+    "played": 20,
+    "refused": 17,
+    "refusals": {WHY: 17},
+}
+NOTICE = f"[krum]: 17 of 20 rounds were not aggregated: {WHY}\n"
+
+
+def test_exchanges_stand_under_the_first_table_and_notices_on_standard_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tables = table(("first",), [("1",)]), table(("second",), [("2",)])
+    show(Options(), {"methods": {"local": {}, "[krum]": KRUM}}, "line", *tables, then="end")
+    captured = capsys.readouterr()
+    lines = [line.strip() for line in captured.out.splitlines()]
+    places = [
+        lines.index(line)
+        for line in ("1", "[krum]: combined by Krum (faulty 1)", "adversary: Client 2 sends NaN instead of its update.")
+    ]
+    assert places == sorted(places)
+    assert places[-1] < lines.index("second") < lines.index("end")
+    assert captured.err == NOTICE
+
+
+def test_json_is_alone_on_standard_output_and_quiet_tells_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    result = {"methods": {"[krum]": KRUM}}
+    show(Options(json=True), result, "never shown")
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == result
+    assert captured.err == NOTICE
+    show(Options(quiet=True), result, "line", table(("a",), [("1",)]))
+    assert capsys.readouterr() == ("line\n", "")
+    show(Options(quiet=True, json=True), result, "line")
+    assert capsys.readouterr().err == ""
+
+
 def test_certificates_as_rows() -> None:
     certificate = {"verdict": "no_power", "claim": "c", "measured": None, "reference": 0.5}
     assert certificate_rows([certificate])[1] == ("no power", "c", "–", "0.5")

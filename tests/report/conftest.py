@@ -98,6 +98,7 @@ def _make_run(
     certificates: Sequence[Certificate] = (),
     notes: Mapping[str, Any] | None = None,
     devices: bool = False,
+    exchange: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> RunRecord:
     """A run folder with one trial per method and seed.
 
@@ -105,6 +106,7 @@ def _make_run(
         values: (kind, seed, rounds done) -> test value of each client; by default plausible random values.
         unfinished: leave the last seed of the last method in the middle.
         devices: rounds say what they took on simulated devices: 90 s and 1,500 J for 50 rounds.
+        exchange: method -> stages, collector and adversary, as its first event has them.
     """
     settings = {
         "name": name,
@@ -140,6 +142,7 @@ def _make_run(
                     "parameters": 4810,
                     "dtype": "float32",
                     "reference": REFERENCE if kind in ("fedavg", "finetuned") else None,
+                    **(exchange or {}).get(method, {}),
                 }
             )
             trial.append({"event": "setup", "bytes_up": 4000, "bytes_down": 2000, "messages": 2 * clients})

@@ -94,6 +94,49 @@ def test_one_run_tells_everything(make_run: MakeRun, certificate: MakeCertificat
     assert str(tmp_path) not in text, "a report does not tell where it was written"
 
 
+def test_what_happened_to_updates_is_told(make_run: MakeRun, tmp_path: Path) -> None:
+    harm = {"adversary": {"kind": "sign_flip", "clients": [2], "share": 0.2, "scale": 5.0}}
+    krum = {"collector": {"kind": "krum", "faulty": 1, "keep": 3}, "stages": [{"kind": "clip", "norm": 1.0}]}
+    record = make_run(
+        rounds=5, seeds=(0,), exchange={method: harm for method in ("local", "fedavg+")} | {"fedavg": krum}
+    )
+    why = "3 updates where Krum with faulty = 1 needs 5"
+    event = {"event": "round", "round": 5, "cohort": [1], "lost": [], "rejected": [], "bytes_up": 1, "bytes_down": 1}
+    record.trial("fedavg", 0).append(event | {"refused": why})
+    record.trial("fedavg+", 0).append(event | {"forgotten": 6})
+    words = _words(_write(tmp_path / "r.html", record)[0])
+    results, participation = words.index(" Results "), words.index(" Participation ")
+    assert words[results:].startswith(" Results With an adversary. Client 2 flips the sign of its update, scale 5.")
+    line = "fedavg: updates clipped to norm 1; combined by Krum (faulty 1, keep 3)"
+    assert results < words.index(line) < words.index("Mean accuracy") < participation
+    told = words[participation:]
+    assert "Rejected Rounds not aggregated Memories dropped" in told
+    assert re.search(r" fedavg 6 .*? 0 1 0 fedavg\+ 6 .*? 0 0 6 ", told)
+    assert f"fedavg: 1 of 6 rounds was not aggregated: {why}." in told
+    assert "fedavg+: 6 client memories were dropped" in told
+
+
+def test_of_an_ordinary_exchange_nothing_is_told(make_run: MakeRun, tmp_path: Path) -> None:
+    words = _words(_write(tmp_path / "r.html", make_run(rounds=5))[0])
+    for phrase in ("adversary", "aggregated", "dropped", "combined by", "Memories"):
+        assert phrase not in words
+
+
+def test_certificates_that_hold_alike_are_one_line(
+    make_run: MakeRun, certificate: MakeCertificate, tmp_path: Path
+) -> None:
+    def sent(method: str, verdict: str = "holds") -> Certificate:
+        claim = f"{method} sent no byte beyond those reported."
+        return certificate(verdict, claim, check="wire_bytes", fields={"method": method})
+
+    record = make_run(rounds=1, certificates=[*map(sent, ("a", "b", "c")), sent("d", "fails")])
+    text = _write(tmp_path / "r.html", record)[0]
+    folded = re.findall(r"<details><summary>(.*?)</summary>(.*?)</details>", text, re.DOTALL)[0]
+    assert _words(folded[0]).strip() == "3 × sent no byte beyond those reported. a, b, c"
+    assert [f"{method} sent no byte" in folded[1] for method in "abcd"] == [True, True, True, False]
+    assert text.index("d sent no byte") < text.index("<details>"), "what fails stays open"
+
+
 def test_same_record_same_bytes_wherever_it_lies(make_run: MakeRun, tmp_path: Path) -> None:
     record = make_run(rounds=5)
     first = write_report([record], tmp_path / "a.html").read_bytes()

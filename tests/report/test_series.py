@@ -108,3 +108,23 @@ def test_participation_of_a_counted_cohort_names_nobody(make_run: MakeRun) -> No
     assert counted.cohort == pytest.approx((10 + 10 + 5000) / 3)
     assert counted.lost == series.participation(series.trials_of(make_run(seeds=(0,), rounds=2), "fedavg")).lost + 1500
     assert len(counted.chosen) == 0
+
+
+def test_rounds_not_aggregated_and_dropped_memories_are_counted_over_seeds(make_run: MakeRun) -> None:
+    record = make_run(methods={"plain": "fedavg", "fedavg": "fedavg"}, seeds=(0, 1), rounds=3)
+    event = {"event": "round", "cohort": [1], "lost": [], "rejected": [], "bytes_up": 1, "bytes_down": 1}
+    for number, seed, more in (
+        (3, 0, {"refused": "3 updates", "forgotten": 2}),
+        (4, 0, {"refused": "4 updates"}),
+        (3, 1, {"refused": "4 updates", "forgotten": 5}),
+        (4, 1, {}),
+    ):
+        record.trial("fedavg", seed).append(event | {"round": number} | more)
+    seen = series.participation(series.trials_of(record, "fedavg"))
+    assert seen.refusals == {"4 updates": 2, "3 updates": 1}
+    assert seen.forgotten == 7
+    row = summarize(record)["fedavg"]
+    assert (row["played"], row["refused"], row["forgotten"], row["rounds"]) == (10, 3, 7, 5)
+    assert list(row["refusals"].items()) == [("4 updates", 2), ("3 updates", 1)], "the most frequent first"
+    plain = summarize(record)["plain"]
+    assert (plain["played"], plain["refused"], plain["refusals"], plain["forgotten"]) == (6, 0, {}, 0)

@@ -65,6 +65,62 @@ def test_certificates_that_fail_come_first(certificate: Callable[..., Certificat
     assert exact[0]["confidence"] == "exact"
 
 
+def _sent(make: Callable[..., Certificate], method: str, verdict: str = "holds", **changes: Any) -> Certificate:
+    claim = f"{method} sent no byte beyond those reported."
+    return make(verdict, claim, check="wire_bytes", fields={"method": method}, **changes)
+
+
+def test_only_what_holds_and_claims_the_same_is_folded(certificate: Callable[..., Certificate]) -> None:
+    better = [certificate("holds", f"{m} serves better than local.", fields={"method": m}) for m in ("sent", "a")]
+    worse = certificate("holds", "b serves worse than local.", fields={"method": "b"})
+    unnamed = [certificate("holds", "The models are fine.", check="guard", fields={"method": m}) for m in ("g", "h")]
+    given = [
+        *(_sent(certificate, name) for name in ("sent", "a")),
+        *better,
+        _sent(certificate, "b", "fails"),
+        _sent(certificate, "c", "fails"),
+        worse,
+        *unnamed,
+        _sent(certificate, "d", "no_power"),
+        _sent(certificate, "e", "no_power"),
+    ]
+    groups = tables.certificate_groups(given)
+    told = [(group["rows"][0]["verdict"], group["claim"], group["methods"]) for group in groups]
+    sent = "sent no byte beyond those reported."
+    assert told == [
+        ("fails", sent, ["b"]),
+        ("fails", sent, ["c"]),
+        ("no_power", sent, ["d"]),
+        ("no_power", sent, ["e"]),
+        ("holds", sent, ["sent", "a"]),
+        ("holds", "serves better than local.", ["sent", "a"]),
+        ("holds", "serves worse than local.", ["b"]),
+        ("holds", "The models are fine.", ["g", "h"]),
+    ]
+    rows = [row for group in groups for row in group["rows"]]
+    assert sorted(rows, key=str) == sorted(tables.certificate_rows(given), key=str), "none is lost"
+
+
+@pytest.mark.parametrize(
+    ("start", "reasons"),
+    [
+        ({}, ["params with norm nan after local training (2)", "update is not finite (3)"]),
+        ({"adversary": {"kind": "nan", "share": 0.2}}, ["params with norm nan (2)", "update is not finite (3)"]),
+    ],
+)
+def test_training_is_not_blamed_where_an_adversary_is_about(
+    make_run: MakeRun, start: dict[str, Any], reasons: list[str]
+) -> None:
+    record = make_run(methods={"fedavg": "fedavg"}, rounds=10, exchange={"fedavg": start})
+    for seed in (0, 1):
+        event = {"event": "round", "round": 10, "cohort": [1], "bytes_up": 1, "bytes_down": 1}
+        why = "params with norm nan after local training"
+        record.trial("fedavg", seed).append(event | {"rejected": [{"client": 1, "reason": why}]})
+    (row,) = tables.participation_rows(record)
+    assert (row["rejected"], row["reasons"]) == ("5", reasons)
+    assert (row["refused"], row["forgotten"]) == (0, 0)
+
+
 def test_clients_are_listed_by_name_or_by_who_is_worst_off(make_run: MakeRun) -> None:
     few = make_run(clients=3, rounds=5)
     rows, total = tables.client_rows(few, summarize(few))

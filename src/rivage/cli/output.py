@@ -60,8 +60,11 @@ def show(
 ) -> None:
     """Print a result the way the user asked for.
 
+    What a result with ``methods`` tells of their exchanges stands under the first table. Rounds that were not
+    aggregated and memories that were dropped are told on standard error, also next to JSON.
+
     Args:
-        options: ``json`` prints ``result`` and nothing else; ``quiet`` leaves out the tables.
+        options: ``json`` prints ``result`` and nothing else; ``quiet`` leaves out the tables and what is told.
         result: the whole answer; NaN and infinity become null.
         line: the answer in one line.
         tables: a header and rows each; columns of numbers are set flush right.
@@ -70,13 +73,40 @@ def show(
     if options.json:
         # NumPy numbers, where there are any, know how to become plain ones.
         print(json.dumps(_finite(result), indent=2, ensure_ascii=False, default=lambda value: value.item()))
-        return
-    print(line)
+    else:
+        print(line)
+        if not options.quiet:
+            _text(tables, _exchanges(result), then)
     if not options.quiet:
-        for rows in tables:
-            _draw(rows)
-        if then:
-            print(then)
+        _tell(result)
+
+
+def _text(tables: Sequence[Sequence[Sequence[str]]], remarks: Iterable[str], then: str) -> None:
+    """Tables, with remarks under the first, and a last line."""
+    for rows in tables[:1]:
+        _draw(rows)
+    for remark in remarks:
+        print(remark)
+    for rows in tables[1:]:
+        _draw(rows)
+    if then:
+        print(then)
+
+
+def _exchanges(result: Mapping[str, Any]) -> list[str]:
+    """One line per method that did more than average what clients sent, and one for the adversary."""
+    from rivage.report.exchanges import exchanges, harm
+
+    methods = result.get("methods", {})
+    lines = [f"{method}: {text}" for method, text in exchanges(methods).items()]
+    return [*lines, *([f"adversary: {text}"] if (text := harm(methods)) else [])]
+
+
+def _tell(result: Mapping[str, Any]) -> None:
+    from rivage.report.exchanges import notices
+
+    for notice in notices(result.get("methods", {})):
+        stderr().print(notice, markup=False, highlight=False, soft_wrap=True)
 
 
 def _finite(value: Any) -> Any:

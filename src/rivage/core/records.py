@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
@@ -156,6 +157,16 @@ class TrialRecord:
     def energy_j(self) -> float | None:
         """Joules that the rounds would have cost the simulated devices; None where none are described."""
         return self._of_devices("energy_j")
+
+    @property
+    def refusals(self) -> Counter[str]:
+        """Why rounds were not aggregated -> how many; such a round left the server's state as it was."""
+        return Counter(str(event["refused"]) for event in self.events("round") if event.get("refused"))
+
+    @property
+    def forgotten(self) -> int:
+        """Memories of clients that were dropped; that of a client which comes back may be dropped again."""
+        return sum(int(event.get("forgotten", 0)) for event in self.events("round"))
 
     def _of_devices(self, key: str) -> float | None:
         values = [event[key] for event in self.events() if key in event]

@@ -13,6 +13,7 @@ Example:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +148,19 @@ def _over_seeds(seen: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
     }
 
 
+def _exchanged(trials: Sequence[TrialRecord]) -> dict[str, Any]:
+    """What the settings made of the updates of a method, and what came of it over all seeds."""
+    start = trials[0].start
+    refusals = sum((trial.refusals for trial in trials), Counter[str]())
+    return {
+        **{name: start.get(name) for name in ("stages", "collector", "adversary")},
+        "played": sum(len(trial.events("round")) for trial in trials),
+        "refused": refusals.total(),
+        "refusals": dict(refusals.most_common()),
+        "forgotten": sum(trial.forgotten for trial in trials),
+    }
+
+
 def _summarize_method(record: RunRecord, trials: Sequence[TrialRecord]) -> dict[str, Any]:
     start = trials[0].start
     higher = bool(start["higher_is_better"])
@@ -171,6 +185,7 @@ def _summarize_method(record: RunRecord, trials: Sequence[TrialRecord]) -> dict[
         "simulated_s": mean_and_std([t.simulated_s for t in trials])[0],
         "energy_j": mean_and_std([t.energy_j for t in trials])[0],
         "rounds": max(len(t.events("round")) for t in trials),
+        **_exchanged(trials),
         "clients": max((len(e["clients"]) for e in seen.values()), default=0),
         "skipped": max((int(e.get("skipped", 0)) for e in seen.values()), default=0),
         "undefined": max((sum(v is None for v in e["test"]) for e in seen.values()), default=0),
@@ -184,11 +199,14 @@ def summarize(record: RunRecord) -> dict[str, dict[str, Any]]:
 
     Per method: ``metric``, ``mean`` (weighted by test size), ``bottom_decile``, ``share_worse_than_local`` (None
     without Local), ``bytes_up``, ``bytes_down`` (set-up messages included), ``seconds`` (wall clock of the machine that
-    simulated), ``simulated_s`` and ``energy_j`` (what the rounds would have taken on the devices of the study, and
-    cost all of them together; None without devices or without rounds), each averaged over seeds; ``…std`` is the
-    sample standard deviation over seeds (None for one seed), except ``client_std``, the population standard deviation
-    over clients; ``by_seed`` holds the mean of each seed. ``skipped`` clients have no test records, ``undefined`` ones
-    no defined metric. A method that has not begun is left out.
+    simulated), ``simulated_s`` and ``energy_j`` (what the rounds would have taken on the devices of the study, and cost
+    all of them together; None without devices or without rounds), each averaged over seeds; ``…std`` is the sample
+    standard deviation over seeds (None for one seed), except ``client_std``, the population standard deviation over
+    clients; ``by_seed`` holds the mean of each seed. ``stages``, ``collector`` and ``adversary`` are the settings of
+    the exchange as the record has them (None where it has none). Over all seeds together ``played`` rounds, of which
+    ``refused`` were not aggregated, for the reasons counted in ``refusals``, and ``forgotten`` memories of clients.
+    ``skipped`` clients have no test records, ``undefined`` ones no defined metric. A method that has not begun is left
+    out.
 
     Cost: O(trials x clients log clients) plus reading the records.
     """

@@ -16,7 +16,7 @@ from rivage.core.records import RunRecord
 from rivage.core.store import write_text
 from rivage.core.summaries import local_method, summarize
 from rivage.core.toml import format_toml
-from rivage.report import figures, tables, words
+from rivage.report import exchanges, figures, tables, words
 from rivage.report.citations import bibtex, citation, references
 from rivage.report.theme import Look, looks, theme_css
 
@@ -100,6 +100,7 @@ def _run(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dict[str
     """Everything the template shows of one run."""
     summary = summarize(record)
     clients, total = tables.client_rows(record, summary)
+    participation = tables.participation_rows(record)
     start = record.trials[0].start if summary else {"population": {"notes": {}}}
     return {
         "anchor": anchor,
@@ -108,8 +109,11 @@ def _run(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dict[str
         "compared": words.compared(record, summary),
         "answer": words.answer(record, summary),
         "progress": words.progress(record),
-        "certificates": tables.certificate_rows(record.certificates),
+        "certificates": tables.certificate_groups(record.certificates),
         "summary": summary,
+        "adversary": exchanges.harm(summary),
+        "exchanges": exchanges.exchanges(summary),
+        "notices": exchanges.notices(summary),
         "metric": start.get("metric", "metric"),
         "higher_is_better": start.get("higher_is_better", True),
         "results": tables.result_rows(record, summary),
@@ -118,7 +122,9 @@ def _run(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dict[str
         "has_unseen": any(row["unseen_mean"] is not None for row in summary.values()),
         "has_devices": any(row["simulated_s"] is not None for row in summary.values()),
         "figures": _figures(record, styles, anchor),
-        "participation": tables.participation_rows(record),
+        "participation": participation,
+        "has_refused": any(row["refused"] for row in participation),
+        "has_forgotten": any(row["forgotten"] for row in participation),
         "clients": clients,
         "num_clients": total,
         "notes": start["population"].get("notes", {}),

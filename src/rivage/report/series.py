@@ -151,6 +151,8 @@ class Participation:
         cohort: mean number of clients per round.
         lost: updates that never arrived.
         rejected: reason -> number of updates refused.
+        refusals: reason -> number of rounds that were not aggregated.
+        forgotten: memories of clients that were dropped.
         chosen: rounds in which each client was in the cohort; empty when the record holds only counts.
         failed: of these, the rounds whose update was lost or rejected.
     """
@@ -159,6 +161,8 @@ class Participation:
     cohort: float
     lost: int
     rejected: Mapping[str, int]
+    refusals: Mapping[str, int]
+    forgotten: int
     chosen: Array
     failed: Array
 
@@ -191,6 +195,8 @@ def participation(trials: Sequence[TrialRecord]) -> Participation:
         cohort=float(np.mean([_cohort_size(event["cohort"]) for event in rounds])) if rounds else 0.0,
         lost=sum(_cohort_size(ids) for ids in missing),
         rejected=dict(sorted(Counter(str(entry["reason"]) for entry in rejected).items())),
+        refusals=sum((trial.refusals for trial in trials), Counter[str]()),
+        forgotten=sum(trial.forgotten for trial in trials),
         chosen=chosen,
         failed=failed,
     )

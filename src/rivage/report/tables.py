@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from rivage.core.certificates import Certificate
-from rivage.core.records import RunRecord
+from rivage.core.records import RunRecord, TrialRecord
 from rivage.core.summaries import local_method
 from rivage.report import series
 
 __all__ = [
     "Lead",
+    "certificate_groups",
     "certificate_rows",
     "client_rows",
     "human_bytes",
@@ -171,21 +172,50 @@ def result_rows(record: RunRecord, summary: Summary) -> list[dict[str, Any]]:
 
 def certificate_rows(certificates: Sequence[Certificate]) -> list[dict[str, str]]:
     """One row per certificate; what fails comes first, then what could not be decided."""
-    ordered = sorted(certificates, key=lambda c: list(_VERDICTS).index(c.verdict))
+    return [_certificate_row(c) for c in _ordered(certificates)]
+
+
+def certificate_groups(certificates: Sequence[Certificate]) -> list[dict[str, Any]]:
+    """The same rows in groups: of those that hold, all that claim the same of several methods; each other one alone.
+
+    Returns:
+        per group its ``rows``, the ``claim`` without the method, and the ``methods``.
+    """
+    groups: dict[tuple[Any, ...], list[Certificate]] = {}
+    for place, c in enumerate(_ordered(certificates)):
+        key = (c.check, _unnamed(c)) if c.verdict == "holds" else (place,)
+        groups.setdefault(key, []).append(c)
     return [
         {
-            "verdict": c.verdict,
-            "sign": _VERDICTS[c.verdict][0],
-            "word": _VERDICTS[c.verdict][1],
-            "kind": c.kind,
-            "claim": c.claim,
-            "measured": _exactly(c.measured),
-            "reference": _exactly(c.reference),
-            "method": c.method,
-            "confidence": "exact" if c.confidence is None else f"{100 * c.confidence:g} %",
+            "rows": [_certificate_row(c) for c in group],
+            "claim": _unnamed(group[0]),
+            "methods": list(dict.fromkeys(str(c.fields["method"]) for c in group if "method" in c.fields)),
         }
-        for c in ordered
+        for group in groups.values()
     ]
+
+
+def _ordered(certificates: Sequence[Certificate]) -> list[Certificate]:
+    return sorted(certificates, key=lambda c: list(_VERDICTS).index(c.verdict))
+
+
+def _unnamed(certificate: Certificate) -> str:
+    """The claim without the method that it begins with."""
+    return certificate.claim.removeprefix(f"{certificate.fields.get('method', '')} ")
+
+
+def _certificate_row(c: Certificate) -> dict[str, str]:
+    return {
+        "verdict": c.verdict,
+        "sign": _VERDICTS[c.verdict][0],
+        "word": _VERDICTS[c.verdict][1],
+        "kind": c.kind,
+        "claim": c.claim,
+        "measured": _exactly(c.measured),
+        "reference": _exactly(c.reference),
+        "method": c.method,
+        "confidence": "exact" if c.confidence is None else f"{100 * c.confidence:g} %",
+    }
 
 
 def _exactly(value: float) -> str:
@@ -197,10 +227,11 @@ def _exactly(value: float) -> str:
 
 
 def participation_rows(record: RunRecord) -> list[dict[str, Any]]:
-    """One row per method: rounds, cohort, how often clients took part, what was lost or refused."""
+    """One row per method: rounds, cohort, how often clients took part, what was lost, rejected or dropped."""
     rows = []
     for method in record.methods:
-        p = series.participation(series.trials_of(record, method))
+        trials = series.trials_of(record, method)
+        p = series.participation(trials)
         if not p.rounds:
             continue
         known = len(p.chosen) > 0
@@ -214,10 +245,18 @@ def participation_rows(record: RunRecord) -> list[dict[str, Any]]:
                 "never": str(int((p.chosen == 0).sum())) if known else MISSING,
                 "lost": str(p.lost),
                 "rejected": str(sum(p.rejected.values())),
-                "reasons": [f"{reason} ({count})" for reason, count in p.rejected.items()],
+                "reasons": [f"{_blameless(reason, trials)} ({count})" for reason, count in p.rejected.items()],
+                "refused": sum(p.refusals.values()),
+                "forgotten": p.forgotten,
             }
         )
     return rows
+
+
+def _blameless(reason: str, trials: Sequence[TrialRecord]) -> str:
+    """Why an update was rejected; with an adversary about, training need not have been what spoilt it."""
+    harmed = any(trial.start.get("adversary") for trial in trials)
+    return reason.removesuffix(" after local training") if harmed else reason
 
 
 def client_rows(record: RunRecord, summary: Summary) -> tuple[list[dict[str, Any]], int]:
