@@ -567,7 +567,7 @@ def test_whoever_is_lost_is_not_waited_for() -> None:
     population = CHAINS["relu"].population()
     lost = replace(population, absent=frozenset((client, 0) for client in (0, 1, 3, 4)))
     left = round_events(cohort=None, population=lost, devices=LogNormal(sigma=0.0, mu=0.0, base_ms=10.0))[0]
-    assert left["lost"] == [0, 1, 3, 4]
+    assert left["lost"] == [0, 1, 4]  # 3 has no records and is never asked
     assert 0 < left["simulated_s"] <= whole["simulated_s"]
     assert left["bytes_up"] < whole["bytes_up"]
     assert left["gradients"] == 6  # two batches of three
@@ -715,6 +715,41 @@ def test_every_gradient_that_a_step_asks_for_is_counted() -> None:
     require_equal_params(results)
     for locals_ in results:
         assert [local.gradients for local in locals_] == [2 * 7 + 2 * 2 + 2, 2 * 5 + 2 * 2 + 2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeavyBall(FedAvg):
+    """Keeps the very tensor it was given, and where the round began."""
+
+    def step(self, extra: Any, params: Tensor, gradient: Any, rate: float) -> Any:
+        first, before = extra.get("first", params), extra.get("before", params)
+        after = params - rate * (gradient(params) + 0.1 * (params - first)) + 0.9 * (params - before)
+        return after, {"before": params, "first": first}
+
+
+def test_a_step_may_keep_what_it_was_given() -> None:
+    def jobs() -> list[Job]:
+        return [Job(i, Local(models(1)), LINEAR.client(i).train) for i in (0, 1)]
+
+    results = both(jobs, Phase(epochs=3, batch_size=2), HeavyBall())
+    require_equal_params(results)
+    for functional, tiled in zip(*results, strict=True):
+        for name in ("before", "first"):
+            torch.testing.assert_close(tiled.extra[name], functional.extra[name], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("algorithm", [FedAvg(), Plainly()])
+@pytest.mark.parametrize("execution", [FUNCTIONAL, TILED])
+def test_what_was_trained_can_be_changed_and_differentiated(execution: Execution, algorithm: FedAvg) -> None:
+    """Tiles compute in inference mode, whose tensors can be neither."""
+    job = Job(0, Local(models(1)), LINEAR.client(0).train)
+    Executor(linear_task(LINEAR), execution).train(algorithm, LocalWork((Phase(),), 0.1), [job], Streams(0), 0)
+    params = job.local.params
+    assert not params.is_inference()
+    weight = torch.ones(1, dtype=params.dtype, requires_grad=True)
+    (weight * params).sum().backward()
+    assert weight.grad is not None
+    params.mul_(2)
 
 
 def test_steps_and_gradients_of_all_phases_add_up() -> None:

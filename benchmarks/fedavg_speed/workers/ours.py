@@ -60,8 +60,8 @@ class Ours:
         self.held = ExitStack()
         folder = Path(self.held.enter_context(tempfile.TemporaryDirectory()))
         policy = LogPolicy.parse(variant.get("log", "none"))
-        files = Files(folder, policy, {"benchmark": settings.name}, clock=self._clock)
-        self.session = self.held.enter_context(Session(trial, self.held.enter_context(files)))
+        self.files = Files(folder, policy, {"benchmark": settings.name}, clock=self._clock)
+        self.session = self.held.enter_context(Session(trial, self.held.enter_context(self.files)))
         self.rounds = iter(self.session)
         return {"rivage": rivage.__version__, "torch": import_module("torch").__version__}
 
@@ -69,6 +69,8 @@ class Ours:
         """The next one."""
         self._began = time.perf_counter()
         next(self.rounds)
+        if self.files._log is not None:  # what still waits to be written must not be written in another's turn
+            self.files._log._writer.flush()
         self._played_s, self._began = self._clock(), 0.0
 
     def finish(self) -> np.ndarray:

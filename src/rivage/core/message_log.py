@@ -218,7 +218,7 @@ class MessageLog:
 
     Equal messages after equal messages give equal bytes: a run that resumes truncates the log to the offset
     of its checkpoint and then writes the file it would have written. Memory: about 200 bytes per distinct
-    payload while writing, one message while reading.
+    broadcast and up to 64 MiB of payloads that wait while writing, one message while reading.
 
     Example:
         >>> with MessageLog.create(path, {"loss": "squared"}) as log:  # doctest: +SKIP
@@ -317,7 +317,8 @@ class MessageLog:
                 mend='Set log = "meta".',
             )
         opening = _opening(dumps(head).encode(), size)
-        self._writer.append(opening, chunks)
+        with self._explained():
+            self._writer.append(opening, chunks)
         self._offset += len(opening) + size + _CRC.size
 
     def truncate(self, offset: int) -> None:
@@ -337,12 +338,25 @@ class MessageLog:
 
     def flush(self) -> None:
         """Bring everything so far to the disk; to be called before a checkpoint that remembers `offset`."""
-        self._writer.flush()
-        os.fsync(self._file.fileno())
+        with self._explained():
+            self._writer.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Write what is buffered and close the file."""
-        self._writer.close()
+        with self._explained():
+            self._writer.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"the message log cannot be written ({error.strerror or error})",
+                where=str(self.path),
+                mend="Make room on the disk and run the same command again; the last checkpoint is kept.",
+            ) from error
 
     def __enter__(self) -> MessageLog:
         return self
@@ -408,7 +422,7 @@ def _index(frames: _Frames) -> tuple[dict[str, int], int]:
     last: _Frame | None = None
     for last in frames.walk():
         digest = last.head.get("payload")
-        if digest and last.head.get("at") is None:
+        if isinstance(digest, str) and digest and last.head.get("at") is None:
             places.setdefault(digest, last.start)
     if last is None:
         return places, 0

@@ -29,7 +29,7 @@ class Writer:
         self._file = file
         self._thread: ThreadPoolExecutor | None = None
         self._waiting: deque[tuple[int, Future[None]]] = deque()
-        self._broken: OSError | None = None
+        self._broken: BaseException | None = None
 
     def append(self, opening: bytes, body: Sequence[memoryview]) -> None:
         """Write an opening, a body and the CRC32 of the body. What the body shows must not be changed before `flush`.
@@ -41,7 +41,7 @@ class Writer:
         while self._waiting and (
             self._waiting[0][1].done() or sum(n for n, _ in self._waiting) + size > _MAX_WAITING_BYTES
         ):
-            self._waiting.popleft()[1].result()
+            self._settle_first()
         if not self._waiting and size < _SMALL:
             self._write(opening, body)
             return
@@ -56,7 +56,9 @@ class Writer:
             OSError: of this or of an earlier call.
         """
         while self._waiting:
-            self._waiting.popleft()[1].result()
+            self._settle_first()
+        if self._broken is not None:
+            raise self._broken
         self._file.flush()
 
     def close(self) -> None:
@@ -68,6 +70,11 @@ class Writer:
                 self._thread.shutdown()
             self._file.close()
 
+    def _settle_first(self) -> None:
+        """Wait for the oldest frame; one that failed stays, so that every later call fails as well."""
+        self._waiting[0][1].result()
+        self._waiting.popleft()
+
     def _write(self, opening: bytes, body: Sequence[memoryview]) -> None:
         if self._broken is not None:  # what follows a torn frame could not be read
             raise self._broken
@@ -76,6 +83,6 @@ class Writer:
             check = crc32(chunk, check)
         try:
             self._file.writelines([opening, *body, check.to_bytes(4, "little")])
-        except OSError as error:
+        except BaseException as error:
             self._broken = error
             raise

@@ -3,7 +3,8 @@
 Any round of any client replays alone. `shuffle` and `poisson` depend on the round; `endless` does not: its passes
 follow one another over rounds, and the place where it stopped is kept in client memory.
 
-The orders of a whole cohort are drawn in one go; a client's own never depends on who else is in it.
+The shuffled orders of a whole cohort are drawn in one go; a client's own never depends on who else is in it. Poisson
+batches take O(records × steps) time, since every record is drawn for every batch.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rivage.federated.algorithm import Phase
 __all__ = ["Batches", "Position", "batches", "orders", "within"]
 
 Flat = Int64[ndarray, "rows"]
-_WORD = np.uint64(0xFFFFFFFF)
+_DRAWN = 1 << 18  # words of Poisson batches drawn at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,9 @@ class Batches:
     def split(self) -> list[Flat]:
         """The rows of each batch."""
         return np.split(self.rows, np.cumsum(self.sizes)[:-1]) if len(self.sizes) else []
+
+
+_NOTHING = Batches(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 def batches(
@@ -142,13 +146,18 @@ def _shape(
 
 def _poisson(phase: Phase, seed: int, client: int, records: int, round: int) -> Batches:
     if not records:
-        return Batches(np.empty(0, np.int64), np.empty(0, np.int64))
+        return _NOTHING
     size = min(phase.batch_size or records, records)
     steps = phase.epochs * -(-records // size) if phase.updates is None else phase.updates
-    step = np.arange(steps)
-    words = _words(seed, np.full(steps, client), np.full(steps, records), np.full(steps, round), step)
-    taken = words.reshape(steps, records) < round_to_word(size / records)
-    return Batches(np.nonzero(taken)[1], taken.sum(axis=1))
+    rows: list[Flat] = []
+    sizes: list[Flat] = []
+    some = max(1, _DRAWN // records)
+    for step in (np.arange(first, min(first + some, steps)) for first in range(0, steps, some)):
+        words = _words(seed, np.full(len(step), client), np.full(len(step), records), np.full(len(step), round), step)
+        taken = words.reshape(len(step), records) < round_to_word(size / records)
+        rows.append(np.nonzero(taken)[1])
+        sizes.append(taken.sum(axis=1))
+    return Batches(np.concatenate(rows), np.concatenate(sizes)) if steps else _NOTHING
 
 
 def round_to_word(probability: float) -> int:
@@ -158,11 +167,13 @@ def round_to_word(probability: float) -> int:
 
 def _endless(phase: Phase, seed: int, client: int, records: int, position: Position) -> tuple[Batches, Position]:
     if not records:
-        return Batches(np.empty(0, np.int64), np.empty(0, np.int64)), position
+        return _NOTHING, position
     size = min(phase.batch_size or records, records)
     rows: list[Flat] = []
     order, held = np.empty(0, np.int64), -1
     for _ in range(phase.updates or 0):
+        if position.position >= records:  # the client has lost records since
+            position = Position(position.passes + 1, 0)
         if held != position.passes:
             held = position.passes
             order = orders(seed, *(np.array([value]) for value in (client, records, held, 0)))

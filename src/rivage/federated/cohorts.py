@@ -105,8 +105,9 @@ class Candidates:
         return self.population.sizes(ids)
 
     def eligible(self, ids: ClientIds) -> ClientIds:
-        """Those of ``ids`` that are available and may train, in the same order."""
+        """Those of ``ids`` that are available, have something to train on and may train, in the same order."""
         allowed: ClientIds = ids[~np.isin(ids, self.excluded)] if len(self.excluded) else ids
+        allowed = allowed[self.population.sizes(allowed) > 0]
         there: ClientIds = allowed[self.population.available(allowed, self.round)]
         return there
 

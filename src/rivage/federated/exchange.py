@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -16,7 +17,7 @@ from rivage.federated.algorithm import State, Update
 from rivage.federated.checkpoint import Journal
 from rivage.learning.params import to_numpy
 
-__all__ = ["Postman", "average", "fault_of", "roster", "traffic"]
+__all__ = ["Postman", "average", "fault_of", "roster", "traffic", "usual_shapes"]
 
 SERVER = "server"
 _LISTED = 1000  # cohorts up to this size are written out in the record, larger ones as a digest
@@ -94,6 +95,12 @@ def _size(payload: Payload) -> int:
     return encoded_size(payload) if payload else 0
 
 
+def usual_shapes(updates: Sequence[Update]) -> Mapping[str, torch.Size]:
+    """What the payload entries of most updates look like: whoever is first does not decide it."""
+    forms = Counter(tuple((name, vector.shape) for name, (vector, _) in update.payload.items()) for update in updates)
+    return dict(forms.most_common(1)[0][0]) if forms else {}
+
+
 def fault_of(update: Update, dimension: int, shapes: Mapping[str, torch.Size]) -> str | None:
     """Why an update cannot be used, given what the others of the round look like; None when it can."""
     if shapes and update.payload.keys() != shapes.keys():
@@ -101,7 +108,7 @@ def fault_of(update: Update, dimension: int, shapes: Mapping[str, torch.Size]) -
     for name, (vector, weight) in update.payload.items():
         if not (isfinite(weight) and weight >= 0):
             return f"{name} with weight {weight}"
-        if name == "params" and vector.shape[-1] != dimension:
+        if name == "params" and vector.shape[-1:] != (dimension,):
             return f"{name} of shape {tuple(vector.shape)} where {dimension} parameters were expected"
         if vector.shape != shapes.get(name, vector.shape):
             return f"{name} of shape {tuple(vector.shape)} where others sent {tuple(shapes[name])}"

@@ -8,19 +8,21 @@ not depend on the machine.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool
 from numpy import ndarray
 
 from rivage.core.errors import ProtocolError
 from rivage.core.seeding import Streams
 from rivage.data.population import called
-from rivage.federated.algorithm import Cohort, State
+from rivage.federated.algorithm import Cohort, State, Update
 from rivage.federated.checkpoint import Journal
 from rivage.federated.cohorts import Candidates
-from rivage.federated.exchange import Postman, average, fault_of, roster
+from rivage.federated.exchange import Postman, average, fault_of, roster, usual_shapes
 from rivage.federated.executors.executor import Executor
 from rivage.federated.executors.jobs import Job
 from rivage.federated.failures import Failed, explained
@@ -50,6 +52,7 @@ class Round:
         self.streams = Streams(trial.seed).child("round", number)
         self.collector = trial.collector.collector(each=trial.algorithm.needs == "each")
         self.postman = Postman(journal, number)
+        self.shapes: Mapping[str, torch.Size] = {}
         self.rejected: list[dict[str, Any]] = []
         self.metrics: dict[str, list[float]] = {}
         self.gradients: dict[int, int] = {}
@@ -146,9 +149,14 @@ class Round:
                 )
             except Failed as failure:
                 raise explained(failure.__cause__ or failure, self._place(failure.client)) from failure.__cause__
+        answers = [
+            self._finish(job, downs[job.client], memory, harmful=job.client in harmful)
+            for job, memory in zip(jobs, memories, strict=True)
+        ]
+        self.shapes = self.shapes or usual_shapes([update for update, _ in answers])
         changed = {}
-        for job, memory in zip(jobs, memories, strict=True):
-            after = self._finish(job, downs[job.client], memory, harmful=job.client in harmful)
+        for job, memory, (update, residuals) in zip(jobs, memories, answers, strict=True):
+            after = self._take_in(job, downs[job.client], memory, update, residuals)
             if after is not None:
                 changed[job.client] = after
         return changed
@@ -165,10 +173,12 @@ class Round:
             jobs.append(Job(client, local, held.train, memory.position))
         return jobs
 
-    def _finish(self, job: Job, down: State | None, memory: Memory, *, harmful: bool) -> Memory | None:
-        """Take in what a client returns; its memory, None when nothing in it changed."""
+    def _finish(self, job: Job, down: State | None, memory: Memory, *, harmful: bool) -> tuple[Update, State]:
+        """What a client returns, as the server reads it, and what compression has held back."""
         trial, client = self.trial, job.client
         update = trial.algorithm.finish(job.local, trial.task)
+        if update.client >= 0:  # one object for several clients
+            update = replace(update)
         update.client, update.version = client, self.number
         self.gradients[client] = job.local.gradients
         if harmful and trial.adversary is not None:
@@ -180,7 +190,11 @@ class Round:
             self.postman.up(client, update, sent.payload)
         else:
             self.postman.up(client, update)
-        fault = fault_of(update, trial.task.dimension, self.collector.shapes)
+        return update, residuals
+
+    def _take_in(self, job: Job, down: State | None, memory: Memory, update: Update, residuals: State) -> Memory | None:
+        """Hand an update to the collector unless it is unusable; the client's memory, None when nothing changed."""
+        client, fault = job.client, fault_of(update, self.trial.task.dimension, self.shapes)
         if fault:
             self.rejected.append({"client": client, "reason": fault})
             return None

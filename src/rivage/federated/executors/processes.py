@@ -1,9 +1,8 @@
-"""Workers in processes of their own, for models whose steps are too short to share one interpreter.
+"""Workers in processes of their own, for models that draw from torch's one global generator, such as dropout.
 
-A convolution or an LSTM computes long enough for threads to run side by side; a step of less than a millisecond is
-mostly Python, of which one process runs one thread at a time. The pool is loky's: workers need no ``__main__`` guard,
-live from round to round, and go when they have been idle or their parent is gone. A job is a pure function of what is
-sent, so the jobs of a worker that was killed are simply done again.
+The pool is loky's: workers need no ``__main__`` guard, live from round to round, and go when they have been idle or
+their parent is gone. A job is a pure function of what is sent, so the jobs of a worker that was killed are simply done
+again.
 """
 
 from __future__ import annotations

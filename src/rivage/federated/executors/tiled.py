@@ -262,11 +262,11 @@ class _Together(_Tile):
 
     def run(self, algorithm: Algorithm) -> list[Tensor]:
         locals_ = [row.job.local for row in self.rows]
-        params = torch.stack([local.params for local in locals_])
+        now = torch.stack([local.params for local in locals_])
         extra = {name: torch.stack([local.extra[name] for local in locals_]) for name in locals_[0].extra}
         mask, calls, before = self._mask(), list[int](), len(self.rows)
         local = _stacked(locals_)
-        for given in self.steps(self.targets, *self._shares(params.shape[1])):
+        for given in self.steps(self.targets, *self._shares(now.shape[1])):
             calls.append(0)
 
             def gradient(at: Tensor, given: tuple[Tensor, ...] = given) -> Tensor:
@@ -275,20 +275,22 @@ class _Together(_Tile):
 
             active = len(given[0])
             if active != before:
-                self._end(range(active, before), extra)
+                self._end(range(active, before), now, extra)
                 before, local = active, _stacked(locals_[:active])
                 extra = {name: value[:active] for name, value in extra.items()}
-            params[:active], extra = joint_update(algorithm, local, extra, params[:active], gradient, mask)
-        self._end(range(before), extra)
+            # A step may keep what it was given, so nothing is written over: `now` is another tensor after each.
+            now, extra = joint_update(algorithm, local, extra, now[:active], gradient, mask)
+        self._end(range(before), now, extra)
         for local, row in zip(locals_, self.rows, strict=True):
             sizes = row.job.batches.sizes
             local.gradients += int(np.dot(sizes, calls[: len(sizes)]))
-        return list(params)
+        return [local.params for local in locals_]
 
-    def _end(self, ended: range, extra: Mapping[str, Tensor]) -> None:
+    def _end(self, ended: range, params: Tensor, extra: Mapping[str, Tensor]) -> None:
         """The tensors of clients that have no batch left are what they were after their last."""
         for position in ended:
-            self.rows[position].job.local.extra = {name: value[position] for name, value in extra.items()}
+            local = self.rows[position].job.local
+            local.params, local.extra = params[position], {name: value[position] for name, value in extra.items()}
 
     def _mask(self) -> Tensor | None:
         if len(self.trained) == len(self.layout.entries):
