@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +30,15 @@ target = "y"
 kind = "local"
 [[methods]]
 kind = "fedavg"
+"""
+
+
+DIGITS = """
+name = "toy"
+data = { kind = "digits" }
+partition = { kind = "iid", clients = 3 }
+methods = [{ kind = "fedavg" }, { kind = "local", epochs = 1 }]
+run = { rounds = 1 }
 """
 
 
@@ -197,6 +207,56 @@ def test_a_run_without_certificates_is_not_verified(make_record: Callable[..., R
     record = make_record(certified=False)
     assert main(["verify", str(record.folder)]) == 1
     assert "holds no certificates" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("parent", ["runs", "cut 2", "."])
+def test_the_command_that_finishes_a_run_is_that_of_this_very_run(
+    parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("toy.toml").write_text(DIGITS)
+    out = [] if parent == "runs" else ["--out", parent]
+    assert main(["train", "toy.toml", "--seed", "3", "--set", "run.workers=1", "--quiet", *out]) == 0
+    (folder,) = Path(parent).glob("toy-*")
+    for here, name in ((tmp_path, folder), (tmp_path / folder, Path())):
+        (folder / "certificates.json").unlink()
+        monkeypatch.chdir(here)
+        capsys.readouterr()
+        assert main(["verify", str(name)]) == 1
+        again = shlex.split(capsys.readouterr().err.partition("Finish the run with: rivage ")[2].strip())
+        assert again[:1] == ["train"]
+        assert main([*again, "--quiet"]) == 0
+        monkeypatch.chdir(tmp_path)
+        assert [*tmp_path.rglob("settings.toml")] == [tmp_path / folder / "settings.toml"]
+
+
+@pytest.mark.parametrize("verb", ["train", "run"])
+def test_a_folder_of_runs_that_is_a_file_is_refused(
+    verb: str, pipeline: Pipeline, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("results").write_text("mine")
+    for out in ("results", "results/deep/down"):
+        assert main([verb, str(study), "--out", out]) == 2
+        assert capsys.readouterr().err == (
+            'error: --out: "results" is a file, so it cannot hold the folder of the run. '
+            "Give a folder with --out, or move the file away.\n"
+        )
+    assert not pipeline.asked
+    Path("results").unlink()
+    assert main([verb, str(study), "--out", "results/deep/down", "--quiet"]) == 0
+
+
+@pytest.mark.parametrize("verb", ["report", "verify", "cite"])
+def test_a_run_that_is_nowhere(verb: str, record: RunRecord, capsys: Capture) -> None:
+    folder = record.folder
+    assert main([verb, "nix"]) == 1
+    assert capsys.readouterr() == (
+        "",
+        "error: nix: there is no such folder. Give a folder that `rivage run` or `rivage train` has made.\n",
+    )
+    assert main([verb, str(folder)[:-1]]) == 1
+    assert f'there is no such folder. Did you mean "{folder.name}"?' in capsys.readouterr().err
 
 
 def test_cite_prints_each_reference_once(record: RunRecord, capsys: Capture) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from pyarrow import parquet
+from pyarrow import csv, parquet
 
 from rivage.core.errors import ConfigError, DataError
 from rivage.data.build import build_population
@@ -100,8 +100,115 @@ def test_other_separators(tmp_path: Path, mark: str) -> None:
 def test_text_far_down_a_long_file_is_seen(tmp_path: Path) -> None:
     """The type of a column is that of all its rows, not of the first block."""
     rows = "".join(f"{number % 7},{number % 2}\n" for number in range(400_000))
-    data = Tables(write(tmp_path, a=f"code,ill\n{rows}late,1\n"), "ill").load(0)
+    folder = write(tmp_path, a=f"code,ill\n{rows}late,1\n")
+    data = Tables(folder, "ill", categories=("code",)).load(0)
     assert data.records.columns["code"][-1] == "late"
+    assert 'a.csv, row 400001: "late" among numbers in column "code"' in refusal(folder)
+
+
+def column(values: list[object], name: str = "temp") -> str:
+    return f"{name},ill\n" + "".join(f"{value},{number % 2}\n" for number, value in enumerate(values))
+
+
+def test_a_bad_cell_in_a_column_of_numbers_is_named(tmp_path: Path) -> None:
+    numbers = [20 + number / 4 for number in range(30)]
+    folder = write(tmp_path, lyon=column(numbers), nice=column([*numbers[:25], "hot", "", *numbers[25:]]))
+    told = (
+        'sites/nice.csv, row 26: "hot" among numbers in column "temp". '
+        'Correct it, leave the cell empty, or add "temp" to categories if it is meant.'
+    )
+    assert refusal(folder) == told
+    write(folder, metz=column([*numbers, " NA", "1_000", "x" * 99]))
+    assert refusal(folder).splitlines() == [
+        "4 problems",
+        *(
+            f"  {told.replace('hot', cell).replace('nice', site).replace('26', row)}"
+            for site, row, cell in (
+                ("metz", "31", " NA"),
+                ("metz", "32", "1_000"),
+                ("metz", "33", "x" * 40),
+                ("nice", "26", "hot"),
+            )
+        ),
+    ]
+    assert Tables(folder, "ill", ignore=("temp",)).load(0).records.columns == {}
+    kept = Tables(folder, "ill", categories=("temp",)).load(0).records.columns["temp"]
+    assert kept[0] == "20"
+    assert kept[30 + 33 + 25] == "hot"
+
+
+@pytest.mark.parametrize(
+    ("sites", "refused"),
+    [
+        ([[*range(19), "x"]], True),  # 5 %
+        ([[*range(18), "x"]], False),
+        ([[*range(18), "x", "", "NA"]], False),  # missing values are no numbers
+        ([[*range(13), "x"], range(30)], True),  # 1 of 44 over all tables
+        ([["x", "y"], range(90)], False),  # text as a whole in one table
+        ([["x"], [*range(90), "x"]], False),
+        ([["", ""], [*range(90), "x"]], True),
+        ([[*range(400), *["x"] * 20]], True),
+        ([[*range(800), *["x"] * 21]], False),
+        ([[*range(200), *["x"] * 5], [*range(200), *["y"] * 15]], True),
+        ([[*range(200), *["x"] * 5], [*range(200), *["y"] * 16]], False),
+        ([[" 1", "+2", "-.5", "5.", "1e5", "1E-3", "inf", "-Infinity", "nan", *range(40), "x"]], True),
+    ],
+)
+def test_how_few_texts_are_mistakes(tmp_path: Path, sites: list[list[object]], refused: bool) -> None:
+    for number, values in enumerate(sites):
+        write(tmp_path, **{f"site{number}": column(list(values))})
+    tables = Tables(tmp_path, "ill", max_categories=10_000)
+    if refused:
+        assert "among numbers in column" in refusal(tmp_path, max_categories=10_000)
+    else:
+        assert tables.load(0).records.columns["temp"].dtype == object
+
+
+@pytest.mark.parametrize("cell", ["5", " 5 ", "+5", "-.5", "5.", "1e5", "1E-3", "1e", "1_0", "1,5", "0x1F", "- 5", "٣"])
+def test_a_number_is_what_arrow_takes_for_one(tmp_path: Path, cell: str) -> None:
+    """Else a cell that made a column of text would count as a number, and nothing would be said."""
+    folder = write(tmp_path, a=column([*range(40), f'"{cell}"']))
+    if csv.read_csv(folder / "a.csv").column("temp").type == pa.string():
+        assert f'row 41: "{cell}" among numbers' in refusal(folder)
+    else:
+        assert Tables(folder, "ill").load(0).records.columns["temp"].dtype == np.float64
+
+
+def test_a_bad_cell_in_the_target(tmp_path: Path) -> None:
+    folder = write(tmp_path, a="x,y\n" + "".join(f"{n},{n / 2}\n" for n in range(30)) + "3,high\n")
+    assert refusal(folder, "y") == refusal(folder, "y", target_type="real")
+    assert refusal(folder, "y") == (
+        'sites/a.csv, row 31: "high" among numbers in column "y". '
+        'Correct it, remove the row, or set target_type = "class" if it is meant.'
+    )
+    assert Tables(folder, "y", "class").load(0).records.target[-1] == "high"
+
+
+def test_parquet_says_itself_what_is_text(tmp_path: Path) -> None:
+    codes = [*map(str, range(40)), "V12"]
+    parquet.write_table(pa.table({"code": codes, "ill": [0, 1] * 20 + [0]}), tmp_path / "a.parquet")
+    write(tmp_path, b=column([*range(40), "x"], "code"))
+    assert Tables(tmp_path, "ill").load(0).records.columns["code"].dtype == object
+
+
+def test_numbers_may_be_declared_categories(tmp_path: Path) -> None:
+    held = build_population(
+        Tables(write(tmp_path, a=column([1, 2, 10]), b=column([2.0, "", 1])), "ill", categories=("temp",)),
+        seed=0,
+        validation=0.0,
+        test=0.0,
+    )
+    assert held.schema.features == ("temp=1", "temp=2", "temp=10")
+    assert held.notes["columns"] == {"temp": "category: 1, 2, 10"}
+    assert refusal(tmp_path, categories=("tmp",)) == (
+        'sites: no table has the column "tmp" named in categories. Did you mean "temp"?'
+    )
+    assert refusal(tmp_path, categories=("ill",)) == (
+        '"ill" is the target and in categories. Take it out of categories, and set target_type = "class".'
+    )
+    assert refusal(tmp_path, categories=("temp",), ignore=("temp",)) == (
+        '"temp" is in ignore and in categories. Take it out of one of them.'
+    )
 
 
 def test_byte_order_mark_quotes_and_missing_marks(tmp_path: Path) -> None:

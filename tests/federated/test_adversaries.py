@@ -15,6 +15,7 @@ from rivage.federated.adversaries import Adversary, Huge, NotANumber, SignFlip
 from rivage.federated.algorithm import Update
 from rivage.federated.exchange import fault_of
 from rivage.federated.kinds import ADVERSARIES
+from rivage.testing.toys import Clients, linear_clients
 
 KINDS: list[Any] = [SignFlip, Huge, NotANumber]
 STREAMS = Streams(0).child("round", 4)
@@ -54,9 +55,60 @@ def test_a_cohort_of_a_billion_can_be_asked() -> None:
 
 
 def test_clients_can_be_named() -> None:
-    bad = Huge(share=1.0, clients=(3, 10**9))
+    bad = Huge(clients=(3, 10**9))
     assert bad.malicious(np.array([1, 3, 10**9, 4]), 0).tolist() == [False, True, True, False]
     assert not Huge(clients=()).malicious(np.arange(50), 0).any()
+
+
+def test_either_a_share_or_clients() -> None:
+    with pytest.raises(ConfigError, match=r"share and clients are both given\. Give one of them\."):
+        SignFlip(share=0.2, clients=(1,))
+    assert dump(NotANumber()) == {"share": 0.2}, "defaults are resolved"
+    assert dump(NotANumber(clients=(1, "south"))) == {"clients": [1, "south"]}, "and no share stands beside clients"
+
+
+class Named(Clients):
+    """Clients called north, east and 2."""
+
+    def name(self, id: int) -> str:
+        return ("north", "east", "2")[id]
+
+
+def named(kind: type[Clients], count: int) -> Clients:
+    toys = linear_clients((3,) * count)
+    return kind(toys.records, toys.schema)
+
+
+def test_names_become_numbers_and_strangers_are_refused() -> None:
+    three = named(Named, 3)
+    assert SignFlip(clients=("east", 0, "north"), scale=3.0).registered(three) == SignFlip(clients=(1, 0), scale=3.0)
+    assert SignFlip(clients=(0, "2")).registered(three).clients == (0, 2)
+    assert SignFlip(clients=()).registered(three).clients == ()
+    assert SignFlip(share=0.5).registered(three) == SignFlip(share=0.5)
+    for clients, said in (
+        ((3,), "clients names 3, but there are 3 clients. Give numbers from 0 to 2."),
+        ((0, 9, 3), "clients names 9, 3, but there are 3 clients. Give numbers from 0 to 2."),
+        (
+            ("nort",),
+            'clients names "nort", but no client is called so. Did you mean "north"? They are called: north, east, 2.',
+        ),
+        (("1",), 'clients names "1", but no client is called so. They are called: north, east, 2.'),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            Huge(clients=clients).registered(three)
+        assert str(caught.value) == f"[adversary] clients: {said}"
+
+
+def test_names_are_not_looked_up_among_a_billion() -> None:
+    class Registered(Named):
+        size = 10**9
+
+    many = named(Registered, 1)
+    assert Huge(clients=(10**9 - 1,)).registered(many).clients == (10**9 - 1,)
+    with pytest.raises(ConfigError, match=r"among 1,000,000,000 clients no name is looked up\. Give numbers\."):
+        Huge(clients=("north",)).registered(many)
+    with pytest.raises(ConfigError, match=r"registered\(population\)"):
+        Huge(clients=("1",)).malicious(np.arange(3), 0)
 
 
 def test_a_flipped_sign_goes_the_other_way() -> None:
@@ -118,6 +170,7 @@ def test_everything_else_stays(kind: Any, dtype: torch.dtype) -> None:
         lambda: SignFlip(scale=0.0),
         lambda: Huge(scale=-1.0),
         lambda: Huge(clients=(-1,)),
+        lambda: Huge(clients=("north", -1)),
     ],
 )
 def test_settings_out_of_range_are_refused(make: Any) -> None:
@@ -127,6 +180,6 @@ def test_settings_out_of_range_are_refused(make: Any) -> None:
 
 @pytest.mark.parametrize("kind", list(ADVERSARIES))
 def test_every_kind_is_an_adversary_and_survives_a_file(kind: str) -> None:
-    adversary = ADVERSARIES.get(kind)(clients=(1, 2))
+    adversary = ADVERSARIES.get(kind)(clients=(1, "north"))
     assert isinstance(adversary, Adversary)
     assert read(type(adversary), dump(adversary)) == adversary

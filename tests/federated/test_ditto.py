@@ -150,3 +150,20 @@ def test_conformance() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=r" is .*Give a number"):
         Ditto(**settings)
+
+
+def test_a_pull_under_which_training_runs_away_is_refused() -> None:
+    """Where the gradient of f is 0 a step multiplies v − w by 1 − ηλ."""
+    with pytest.raises(ConfigError) as caught:
+        Ditto(pull=50.0)
+    assert str(caught.value) == (
+        "pull is 50.0 with learning_rate 0.1: training diverges from a product of 2 on, theirs is 5. "
+        "Give pull below 20, or lower learning_rate."
+    )
+    for rate, pull in ((0.25, 8.0), (8.0, 0.25)):
+        with pytest.raises(ConfigError, match="theirs is 2"):
+            Ditto(learning_rate=rate, pull=pull)
+    population = quadratic_clients((1e-9,) * 3, C)
+    method = Ditto(learning_rate=0.1, pull=19.0, work=Phase(updates=200, batch_size=None))
+    outcome = played(method, population, quadratic_task(population), 3)
+    assert abs(personal(outcome, 0).item() - outcome.state["params"].item()) < 1e-6, "1.9: it still contracts"

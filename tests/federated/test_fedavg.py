@@ -134,6 +134,8 @@ def test_local_is_plain_sgd_of_each_client() -> None:
         lambda: FedAvg(learning_rate=float("nan")),
         lambda: FedSGD(learning_rate=-1.0),
         lambda: FedProx(mu=-0.1),
+        lambda: FedProx(mu=20.0, learning_rate=0.1),
+        lambda: FedProx(mu=0.5, learning_rate=4.0),
         lambda: Local(epochs=0),
         lambda: Phase(batch_size=0),
         lambda: Phase(batches="endless"),

@@ -292,6 +292,18 @@ def test_krum_keeps_fewer_when_fewer_arrive() -> None:
     assert combined(Krum(faulty=1, keep=50), x).tolist() == [0.5]  # n − f − 2 = 2 of them
 
 
+def test_krum_cannot_keep_more_than_have_a_score() -> None:
+    """n − f − 2, as `combine` keeps them."""
+    for n, f, most in ((6, 1, 3), (5, 1, 2), (7, 2, 3)):
+        assert Krum(faulty=f, keep=most).excess(n) is None
+        assert Krum(faulty=f, keep=most + 1).excess(n) == (
+            f"keep is {most + 1}, but of {n} updates Krum with faulty = {f} keeps at most {most} (n - faulty - 2)"
+        )
+        weights = [collect(Krum(faulty=f, keep=keep), normal(n, 3)).weight for keep in (most, most + 9)]
+        assert weights == [most, most]
+    assert TrimmedMean(faulty=9).excess(3) is None
+
+
 def test_updates_without_entries_give_nothing() -> None:
     collector = Median().collector(each=False)
     collector.add(Update({}))

@@ -423,12 +423,29 @@ def test_a_study_is_refused_with_everything_that_is_unsound() -> None:
 
 def test_faults_of_stages_and_runs_have_their_place() -> None:
     assert "[[methods]] 1, [[stages]] 1: share is 2.0" in refusal(FEDAVG + 'stages = [{ kind = "top_k", share = 2.0 }]')
+    for stages, shown in (('{ kind = "top_k" }', "a table"), ("3", "3")):
+        text = refusal(FEDAVG + f"stages = {stages}")
+        assert text == (
+            f"[[methods]] 1: stages is {shown}. "
+            "Write a list, stages = [{ kind = ... }], or one or several [[methods.stages]]."
+        )
+    assert parse_study(STUDY + FEDAVG + '[[methods.stages]]\nkind = "clip"').methods[0].stages == (Clip(),)
     assert 'unknown stage kind "topk"' in refusal(FEDAVG + 'stages = [{ kind = "topk" }]')
     assert "[adversary]: share is -1.0" in refusal(FEDAVG + '[adversary]\nkind = "nan"\nshare = -1.0')
     for wrong, said in (("workers = 0", "workers is 0"), ('device = "gpu"', 'device is "gpu"')):
         table = STUDY.replace('workers = 2, device = "cpu"', wrong)
         with pytest.raises(ConfigError, match=said):
             parse_study(table + FEDAVG)
+
+
+def test_a_cohort_that_krum_cannot_keep_so_many_of_is_refused() -> None:
+    text = FEDAVG + 'collector = {{ kind = "krum", keep = {} }}\n'
+    assert refusal(text.format(3)) == (
+        "[[methods]] 1: keep is 3, but of 5 updates Krum with faulty = 1 keeps at most 2 (n - faulty - 2). "
+        "Raise run.cohort, or lower keep."
+    )
+    parse_study(STUDY + text.format(2))
+    parse_study(STUDY.replace("cohort = 5, ", "") + text.format(3))  # whether it can be is known with the clients
 
 
 def test_a_method_that_wants_single_updates_cannot_be_guarded() -> None:

@@ -127,6 +127,21 @@ CASES: dict[str, tuple[int, Callable[[], None]]] = {
     "target mistyped in all": (2, lambda: sites() or write("study.toml", TABLES.replace('"sick"', '"sik"'))),
     "column missing in one table": (2, lambda: sites(west=site(["30,0", "31,1"], "age,sick"))),
     "target without a value": (2, lambda: sites(south=site(["30,f,1", "31,m,"]))),
+    "text among numbers": (
+        2,
+        lambda: sites(south=site([f"{'forty' if age == 45 else age},f,{age % 2}" for age in range(30, 60)])),
+    ),
+    "an adversary that is nobody": (
+        2,
+        lambda: digits(rounds="rounds = 2 }\nadversary = { kind = 'nan', clients = [9]"),
+    ),
+    "a log of nobody": (2, lambda: digits(rounds="rounds = 2, log = 'clients:[99]'")),
+    "more to keep than there are clients": (
+        2,
+        lambda: write(
+            "study.toml", DIGITS.replace("0.1 }", "0.1, collector = { kind = 'krum', faulty = 0, keep = 3 } }")
+        ),
+    ),
     "one class over all clients": (
         2,
         lambda: sites(**{name: site([f"{age},f,1" for age in range(20)]) for name in ("north", "south", "west")}),

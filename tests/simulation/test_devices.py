@@ -143,11 +143,14 @@ def test_shares_and_moments() -> None:
     assert abs(logs.std() - 0.6) < 4 * 0.6 / math.sqrt(2 * len(ids))
 
 
-def test_unnormalised_shares_and_one_class() -> None:
+def test_rounded_thirds_are_shares_and_one_class_is_enough() -> None:
     ids = np.arange(1000)
-    thirds = Classes(classes=(DeviceClass(share=1), DeviceClass(share=2, inference_ms=1.0)))
-    ninths = Classes(classes=(DeviceClass(share=3), DeviceClass(share=6, inference_ms=1.0)))
-    assert (thirds.attributes(SEED, ids).train_ms == ninths.attributes(SEED, ids).train_ms).all()
+    speeds = (1.0, 2.0, 3.0)
+    thirds, rounded = (
+        Classes(classes=tuple(DeviceClass(share=share, inference_ms=speed) for speed in speeds)).attributes(SEED, ids)
+        for share in (1 / 3, 0.333)
+    )
+    assert (thirds.train_ms == rounded.train_ms).all()
     assert (LogNormal(sigma=0.0, mu=0.0).attributes(SEED, ids).train_ms == 5.0).all()
 
 
@@ -230,10 +233,17 @@ def test_kinds_are_registered() -> None:
         (DeviceClass, {"up_bps": -1.0}, "up_bps is -1"),
         (DeviceClass, {"share": math.nan}, "share is nan"),
         (DeviceClass, {"send_w": -0.1}, "send_w is -0.1"),
+        (DeviceClass, {"inference_ms": math.inf}, r"inference_ms is inf\. Give a finite number greater than 0\."),
+        (DeviceClass, {"compute_w": math.inf}, r"compute_w is inf\. Give a finite number of at least 0\."),
+        (Classes, {"training_factor": math.inf}, "Give a finite number greater than 0"),
+        (LogNormal, {"down_bps": math.inf}, "Give a finite number greater than 0"),
+        (Classes, {"classes": (DeviceClass(share=0.5),)}, r"add up to 0\.5\. Give shares that add up to 1"),
+        (Classes, {"classes": (DeviceClass(share=0.8), DeviceClass(share=0.9))}, r"add up to 1\.7"),
+        (Classes, {"classes": (DeviceClass(share=0.33),) * 3}, r"add up to 0\.99"),
         (Classes, {"classes": ()}, "classes is empty"),
         (Classes, {"training_factor": 0.0}, "training_factor is 0"),
         (LogNormal, {"sigma": -1.0}, "sigma is -1"),
-        (LogNormal, {"mu": math.inf}, "mu"),
+        (LogNormal, {"mu": math.inf}, r"mu is inf\. Give a finite number\."),
         (LogNormal, {"floor": 0.0}, "floor is 0"),
     ],
 )

@@ -235,6 +235,28 @@ def test_a_cohort_that_cannot_be_filled_is_refused_before_anything_is_written(tm
     assert not list(tmp_path.iterdir())
 
 
+def test_whatever_does_not_fit_the_clients_is_refused_at_once_before_anything_is_written(tmp_path: Path) -> None:
+    study = override_study(
+        built_in(),
+        [
+            'run.cohort="all"',
+            'run.log="clients:[0, 99, 20]"',
+            "adversary={kind='sign_flip', clients=[9, 20]}",
+            "methods.fedavg.collector={kind='krum', faulty=2, keep=17}",
+        ],
+    )
+    with pytest.raises(ConfigError) as caught:
+        run_study(study, out=tmp_path)
+    assert str(caught.value).splitlines() == [
+        "3 problems",
+        "  [[methods]] 2: keep is 17, but of 18 updates Krum with faulty = 2 keeps at most 14 (n - faulty - 2). "
+        "Lower keep.",
+        "  [run] log: log names 20, 99, but there are 20 clients. Give numbers from 0 to 19.",
+        "  [adversary] clients: clients names 20, but there are 20 clients. Give numbers from 0 to 19.",
+    ]
+    assert not list(tmp_path.iterdir())
+
+
 SMALL = """
 name = "small"
 data = { kind = "digits" }
@@ -280,6 +302,40 @@ def test_as_many_clients_are_remembered_as_the_study_says(tmp_path: Path) -> Non
     cohorts = [event["cohort"] for event in record.trial("scaffold", 0).events("round")]
     gone = [0, *(len(set(before) - set(now)) for before, now in pairwise(cohorts))]
     assert forgotten["4"] == [gone, gone], "four are remembered: those of the last cohort"
+
+
+@pytest.mark.parametrize(("remembered", "unseen", "told"), [('"all"', 0, 0), (8, 0, 0), (7, 0, 1), (6, 0.25, 0)])
+def test_forgetting_clients_that_must_not_be_forgotten_is_told(
+    remembered: object, unseen: float, told: int, tmp_path: Path
+) -> None:
+    watcher = Events()
+    changes = [f"run.remembered={remembered}", f"evaluation.unseen_clients={unseen}", "run.rounds=0"]
+    run_study(override_study(parse_study(SMALL), changes), out=tmp_path, observer=watcher)
+    notices = [event["text"] for event in watcher if event["event"] == "notice" and "forgotten" in event["text"]]
+    assert len(notices) == told, "scaffold alone, and only where somebody is forgotten"
+    for notice in notices:
+        assert notice == (
+            "scaffold: of 8 clients run.remembered = 7 are remembered and the others forgotten: the server's control "
+            'is then no longer the mean of the clients\' controls (set run.remembered = "all")'
+        )
+
+
+def test_an_adversary_may_be_called_by_the_name_of_its_clients(tmp_path: Path) -> None:
+    for name in ("lyon", "metz", "nice"):
+        (tmp_path / f"{name}.csv").write_text("x,y\n" + "".join(f"{n % 7},{n % 2}\n" for n in range(30)))
+    text = f"""
+        name = "named"
+        data = {{ kind = "tables", folder = "{tmp_path}", target = "y" }}
+        methods = [{{ kind = "fedavg" }}]
+        run = {{ rounds = 1 }}
+        adversary = {{ kind = "nan", clients = ["nice", 0] }}
+    """
+    record = run_study(parse_study(text), out=tmp_path / "runs")
+    (event,) = record.trial("fedavg", 0).events("round")
+    assert [rejected["client"] for rejected in event["rejected"]] == [0, 2]
+    assert record.settings["adversary"] == {"kind": "nan", "clients": ["nice", 0]}
+    with pytest.raises(ConfigError, match=r'clients names "nicee".*Did you mean "nice"'):
+        run_study(parse_study(text.replace('"nice"', '"nicee"')), out=tmp_path / "runs")
 
 
 def test_a_scaled_target_is_judged_and_predicted_in_its_own_unit(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ phases = st.builds(
 rates = st.floats(1e-6, 10)
 algorithms = (
     st.builds(FedAvg, learning_rate=rates, work=phases)
-    | st.builds(FedProx, learning_rate=rates, mu=rates, work=phases)
+    | st.builds(FedProx, learning_rate=st.floats(1e-6, 0.1), mu=rates, work=phases)
     | st.builds(FedSGD, learning_rate=rates)
 )
 names = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=6)

@@ -5,6 +5,7 @@ Whatever is heavy is imported inside the verb that needs it, so that help needs 
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -98,6 +99,7 @@ def _train(
     from rivage.cli.progress import Interruptible, progress
 
     _require_engine(engine)
+    _require_folder(out)
     require_extra("torch", extra="train", purpose="Training")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # "my_nets:Net" is looked for here, as `python -m` does
@@ -122,6 +124,18 @@ def _require_engine(engine: str) -> None:
         raise ConfigError(f'unknown engine "{engine}"', where="--engine", mend=f"{works} {close}".strip())
     if not _ENGINES[engine]:
         raise ConfigError(f'engine "{engine}" is not built yet', where="--engine", mend=works)
+
+
+def _require_folder(out: Path | None) -> None:
+    """Refuse a folder of runs that cannot be one."""
+    folder = out or Path("runs")
+    file = next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None)
+    if file is not None:
+        raise ConfigError(
+            f'"{file}" is a file, so it cannot hold the folder of the run',
+            where="--out" if out else "runs",
+            mend="Give a folder with --out, or move the file away.",
+        )
 
 
 def _study(path: Path | None, overrides: Sequence[str]) -> Study:
@@ -201,6 +215,13 @@ def report(*runs: Path, out: Path | None = None, options: Options = DEFAULTS) ->
 def _open(folder: Path) -> RunRecord:
     from rivage.core.records import RunRecord
 
+    if not folder.exists():
+        beside = [path.parent.name for path in folder.parent.glob("*/settings.toml")] if folder.parent.is_dir() else []
+        raise StoreError(
+            "there is no such folder",
+            where=str(folder),
+            mend=nearest(folder.name, beside) or "Give a folder that `rivage run` or `rivage train` has made.",
+        )
     return RunRecord.open(folder)
 
 
@@ -225,7 +246,7 @@ def verify(run: Path, /, *, options: Options = DEFAULTS) -> int:
         raise StoreError(
             "holds no certificates",
             where=str(run),
-            mend=f"Finish the run with: rivage train {run / 'settings.toml'}",
+            mend=f"Finish the run with: {_again(run)}",
         )
     again = [_recompute(certificate, record) for certificate in stored]
     agree = [_agree(one, two) for one, two in zip(stored, again, strict=True)]
@@ -260,6 +281,12 @@ def verify(run: Path, /, *, options: Options = DEFAULTS) -> int:
         then="\n".join([f"record hash {record.hash}", *(f"changed: {change}" for change in changed)]),
     )
     return 0 if all(sound) and not changed else VIOLATION
+
+
+def _again(run: Path) -> str:
+    """The command that takes up this very run: settings name the folder of a run, ``--out`` what holds it."""
+    run = run if run.name not in ("", "..") else run.resolve()
+    return shlex.join(["rivage", "train", str(run / "settings.toml"), "--out", str(run.parent)])
 
 
 def _recompute(certificate: Certificate, record: RunRecord) -> Certificate:

@@ -1,13 +1,15 @@
 """A folder of tables, one CSV or Parquet file per client: a user's own data.
 
 Types are those of the union of the tables: a column is a number where all tables hold numbers, and a
-category where any holds text. Missing values may stand anywhere but in the target. What becomes of the
-columns is decided by the federated treatment of `rivage.data.treatment` and shown in the notes of the
-population.
+category where any holds text. A few cells of text among numbers are taken for mistakes and refused: at most
+20, and at most 5 % of the values of a column in which no table holds text alone. Parquet files say
+themselves what is text. Missing values may stand anywhere but in the target. What becomes of the columns is
+decided by the federated treatment of `rivage.data.treatment` and shown in the notes of the population.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,9 @@ Table = dict[str, Column]
 _SUFFIXES = (".csv", ".parquet")
 _MAX_CLASSES = 20  # whole numbers with at most this many values are classes, others are reals
 _SECONDS_PER_DAY = 86_400
+_STRAYS, _STRAY_SHARE = 20, 0.05  # texts among the numbers of a column up to which they are mistakes
+_NUMBER = re.compile(r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)\s*", re.ASCII | re.IGNORECASE)
+_CELL_WIDTH = 40  # characters of a cell that a message shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ class Tables:
         target: the column to predict.
         target_type: ``class`` or ``real``; left out, text and whole numbers of at most 20 values are classes.
         ignore: columns to leave out: identifiers, free text, what is known only after the target.
+        categories: columns that are categories though all or most of their values are numbers: codes, grades.
         max_categories: more different texts than this in a column are refused.
     """
 
@@ -49,19 +55,28 @@ class Tables:
     target: str
     target_type: Literal["class", "real"] | None = None
     ignore: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
     max_categories: int = 100
 
     def __post_init__(self) -> None:
         require(self.max_categories, "max_categories", least=1)
         if self.target in self.ignore:
             raise ConfigError(f'"{self.target}" is the target and in ignore', mend="Take it out of ignore.")
+        if self.target in self.categories:
+            raise ConfigError(
+                f'"{self.target}" is the target and in categories',
+                mend='Take it out of categories, and set target_type = "class".',
+            )
+        if both := [name for name in self.categories if name in self.ignore]:
+            raise ConfigError(f'"{both[0]}" is in ignore and in categories', mend="Take it out of one of them.")
 
     def load(self, seed: int) -> Dataset:
         """Read all tables.
 
         Raises:
             DataError: for a missing folder, no table, an empty one, a column that is missing in one of
-                them, an unreadable file, a missing target or an infinite number: with file, row and column.
+                them, an unreadable file, a missing target, an infinite number or text among numbers: with
+                file, row and column.
         """
         files = self._files()
         opened = {str(file): _open(file) for file in files}
@@ -70,6 +85,9 @@ class Tables:
         _require_columns(tables, self.target)
         for name, table in tables.items():
             _require_values(name, table, self.target)
+        self._require_numbers(tables)
+        for table in tables.values():
+            table |= {name: as_text(table[name]) for name in self.categories}
         merged = {column: _merge([table[column] for table in tables.values()]) for column in _union(tables)}
         target = merged.pop(self.target)
         self._require_categories(merged)
@@ -107,13 +125,32 @@ class Tables:
         return files
 
     def _require_known(self, columns: Sequence[str]) -> None:
-        for name in self.ignore:
-            if name not in columns:
-                raise DataError(
-                    f'no table has the column "{name}" named in ignore',
-                    where=str(self.folder),
-                    mend=nearest(name, columns) or "Take it out of ignore.",
+        for setting, names in (("ignore", self.ignore), ("categories", self.categories)):
+            for name in names:
+                if name not in columns:
+                    raise DataError(
+                        f'no table has the column "{name}" named in {setting}',
+                        where=str(self.folder),
+                        mend=nearest(name, columns) or f"Take it out of {setting}.",
+                    )
+
+    def _require_numbers(self, tables: Mapping[str, Table]) -> None:
+        """Refuse columns of numbers with a few cells of text, which would make categories of them."""
+        declared = {*self.categories, *((self.target,) if self.target_type == "class" else ())}
+        problems: list[RivageError] = []
+        for name in _union(tables):
+            remedy = "remove the row" if name == self.target else "leave the cell empty"
+            declare = 'set target_type = "class"' if name == self.target else f'add "{name}" to categories'
+            problems += [
+                DataError(
+                    f'"{text[:_CELL_WIDTH]}" among numbers in column "{name}"',
+                    where=f"{file}, row {row}",
+                    mend=f"Correct it, {remedy}, or {declare} if it is meant.",
                 )
+                for file, row, text in ((*_strays(name, tables),) if name not in declared else ())
+            ]
+        if problems:
+            raise combine(problems)
 
     def _require_categories(self, columns: Mapping[str, Column]) -> None:
         for name, column in columns.items():
@@ -245,12 +282,34 @@ def _require_values(file: str, table: Table, target: str) -> None:
             )
 
 
+def _strays(name: str, tables: Mapping[str, Table]) -> Iterator[tuple[str, int, str]]:
+    """The few texts among the numbers of a column, with file and row; none where text has its place there."""
+    found: list[tuple[str, int, str]] = []
+    total = 0
+    for file, table in tables.items():
+        column = table[name]
+        missing = _missing(column)
+        total += len(column) - int(missing.sum())
+        if column.dtype != object or missing.all():
+            continue
+        texts = [(row, value) for row, value in enumerate(column.tolist(), 1) if value is not None]
+        own = [(file, row, text) for row, text in texts if not _NUMBER.fullmatch(text)]
+        if len(own) == len(texts) or not file.lower().endswith(".csv"):
+            return
+        found += own
+    if len(found) <= min(_STRAYS, _STRAY_SHARE * total):
+        yield from found
+
+
 def _rows(found: Bool[ndarray, "n"]) -> Iterator[int]:
     """Numbers of the marked rows as people count them: from 1, without the header."""
     return (int(row) + 1 for row in np.flatnonzero(found))
 
 
 def _missing(column: Column) -> Bool[ndarray, "n"]:
+    if column.dtype != object:
+        absent: Bool[ndarray, "n"] = np.isnan(column)
+        return absent
     return np.array([value is None or value != value for value in column.tolist()], bool)
 
 

@@ -5,8 +5,8 @@ collected; what they remember and which weight and metrics they report stays as 
 per seed, client by client, from a counter-based hash of (seed, client): asking costs the same in a population of ten
 and of 10^9. The number of malicious clients is therefore random with mean share · N; ``clients`` names them exactly.
 
-Entries that were broadcast under the same name and shape are corrupted relative to the broadcast w_t, others relative
-to zero.
+Every entry of numbers that a client sends is corrupted: those that were broadcast under the same name and shape
+relative to the broadcast w_t, others, such as SCAFFOLD's change of the control, relative to zero.
 
 References:
     Blanchard, El Mhamdi, Guerraoui, Stainer. Machine learning with adversaries: Byzantine tolerant gradient descent.
@@ -16,8 +16,9 @@ References:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,14 +26,18 @@ from jaxtyping import Bool
 from numpy import ndarray
 from torch import Tensor
 
-from rivage.core.errors import ConfigError, require
+from rivage.core.errors import ConfigError, nearest, require
 from rivage.core.philox import uniforms
 from rivage.core.seeding import Streams
-from rivage.data.population import ClientIds
+from rivage.data.population import ClientIds, Population
 from rivage.federated.algorithm import State, Update
 from rivage.learning.params import from_numpy
 
 __all__ = ["Adversary", "Huge", "Malicious", "NotANumber", "SignFlip"]
+
+_SHARE = 0.2
+_MOST_NAMED = 10_000  # clients of a population in which names are looked up
+_SHOWN = 8  # names that a message lists
 
 
 @runtime_checkable
@@ -53,22 +58,52 @@ class Malicious(ABC):
     """Who does harm.
 
     Args:
-        share: probability of each client, in [0, 1].
-        clients: exactly these instead, when given; ``share`` is then ignored.
+        share: probability of each client, in [0, 1]; 0.2 where ``clients`` are not given either.
+        clients: exactly these, by number or name, in place of a share.
     """
 
-    share: float = 0.2
-    clients: tuple[int, ...] | None = None
+    share: float | None = None
+    clients: tuple[int | str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
+        if self.clients is None and self.share is None:
+            object.__setattr__(self, "share", _SHARE)
+        if self.clients is not None and self.share is not None:
+            raise ConfigError("share and clients are both given", mend="Give one of them.")
+        if self.share is not None and not 0 <= self.share <= 1:
             raise ConfigError(f"share is {self.share}", mend="Give a number from 0 to 1.")
-        if any(client < 0 for client in self.clients or ()):
-            raise ConfigError(f"clients is {list(self.clients or ())}", mend="Give numbers of at least 0.")
+        if any(not isinstance(client, str) and client < 0 for client in self.clients or ()):
+            raise ConfigError(
+                f"clients is {list(self.clients or ())}", mend="Give numbers of at least 0, or names of clients."
+            )
+
+    def registered(self, population: Population) -> Self:
+        """The same with numbers in place of names.
+
+        Raises:
+            ConfigError: for clients that the population does not have.
+        """
+        if self.clients is None:
+            return self
+        size = population.size
+        if strangers := [client for client in self.clients if not isinstance(client, str) and client >= size]:
+            raise ConfigError(
+                f"clients names {', '.join(map(str, strangers))}, but there are {size} clients",
+                where="[adversary] clients",
+                mend=f"Give numbers from 0 to {size - 1}.",
+            )
+        names = [client for client in self.clients if isinstance(client, str)]
+        numbers = _numbers(names, population) if names else {}
+        ids = tuple(numbers[client] if isinstance(client, str) else client for client in self.clients)
+        return replace(self, clients=tuple(dict.fromkeys(ids)))
 
     def malicious(self, ids: ClientIds, seed: int) -> Bool[ndarray, "clients"]:
         """Which of these clients do harm."""
         if self.clients is not None:
+            if any(isinstance(client, str) for client in self.clients):
+                raise ConfigError(
+                    f"clients is {list(self.clients)}, with names", mend="Give numbers, or use registered(population)."
+                )
             return np.isin(ids, np.array(self.clients, np.int64))
         drawn: ndarray = uniforms(Streams(seed).seed("adversary"), ids, 0, 0)[..., 0] < self.share
         return drawn
@@ -91,8 +126,8 @@ class SignFlip(Malicious):
     """Sends w_t − scale (w_k − w_t): trains honestly and pushes the other way.
 
     Args:
-        share: probability of each client, in [0, 1].
-        clients: exactly these instead, when given; ``share`` is then ignored.
+        share: probability of each client, in [0, 1]; 0.2 where ``clients`` are not given either.
+        clients: exactly these, by number or name, in place of a share.
         scale: how much harder than an honest client, > 0.
     """
 
@@ -111,8 +146,8 @@ class Huge(Malicious):
     """Sends w_k + scale ε with ε standard normal.
 
     Args:
-        share: probability of each client, in [0, 1].
-        clients: exactly these instead, when given; ``share`` is then ignored.
+        share: probability of each client, in [0, 1]; 0.2 where ``clients`` are not given either.
+        clients: exactly these, by number or name, in place of a share.
         scale: standard deviation of the noise, > 0.
     """
 
@@ -132,12 +167,33 @@ class NotANumber(Malicious):
     """Sends NaN everywhere: the server rejects the client, its round goes on without it.
 
     Args:
-        share: probability of each client, in [0, 1].
-        clients: exactly these instead, when given; ``share`` is then ignored.
+        share: probability of each client, in [0, 1]; 0.2 where ``clients`` are not given either.
+        clients: exactly these, by number or name, in place of a share.
     """
 
     def _harm(self, vector: Tensor, base: Tensor, streams: Streams) -> Tensor:
         return torch.full_like(vector, torch.nan)
+
+
+def _numbers(names: Sequence[str], population: Population) -> dict[str, int]:
+    """The number of each of these clients."""
+    where, size = "[adversary] clients", population.size
+    if size > _MOST_NAMED:
+        raise ConfigError(
+            f'clients names "{names[0]}", but among {size:,} clients no name is looked up',
+            where=where,
+            mend="Give numbers.",
+        )
+    number = {population.name(client): client for client in range(size)}
+    unknown = [name for name in names if name not in number]
+    if unknown:
+        shown = ", ".join([*number][:_SHOWN]) + (", …" if size > _SHOWN else "")
+        raise ConfigError(
+            f'clients names "{unknown[0]}", but no client is called so',
+            where=where,
+            mend=f"{nearest(unknown[0], number)} They are called: {shown}.".strip(),
+        )
+    return number
 
 
 def _base(down: Tensor | None, vector: Tensor) -> Tensor:

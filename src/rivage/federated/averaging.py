@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor
 
+from rivage.core.errors import ConfigError
 from rivage.core.seeding import Streams
 from rivage.federated.algorithm import Cohort, Local, LocalWork, Mean, Phase, Predictor, State, Update
 from rivage.federated.cohorts import Candidates
@@ -23,12 +24,28 @@ from rivage.federated.cohorts import Candidates
 if TYPE_CHECKING:
     from rivage.learning.task import Task
 
-__all__ = ["Averaging", "global_predictor"]
+__all__ = ["Averaging", "global_predictor", "require_stable"]
 
 
 def global_predictor(params: Tensor) -> Predictor:
     """The same single model for everyone."""
     return Predictor(params[None], params.new_ones(1))
+
+
+def require_stable(learning_rate: float, strength: float, name: str) -> None:
+    """Refuse a proximal term (λ/2) ‖w − a‖² under which gradient descent with step size η runs away.
+
+    The term alone multiplies w − a by 1 − η λ in every step, which shrinks nothing unless η λ < 2.
+
+    Raises:
+        ConfigError: naming both numbers.
+    """
+    if learning_rate * strength >= 2:
+        raise ConfigError(
+            f"{name} is {strength} with learning_rate {learning_rate}: training diverges from a product of 2 on, "
+            f"theirs is {learning_rate * strength:g}",
+            mend=f"Give {name} below {2 / learning_rate:g}, or lower learning_rate.",
+        )
 
 
 class Averaging(ABC):

@@ -30,7 +30,7 @@ from rivage.core.errors import require
 from rivage.core.seeding import Streams
 from rivage.data.population import ClientData
 from rivage.federated.algorithm import Local, LocalWork, Phase, Predictor, Pull, Reference, State, Update
-from rivage.federated.averaging import Averaging, global_predictor
+from rivage.federated.averaging import Averaging, global_predictor, require_stable
 
 if TYPE_CHECKING:
     from rivage.learning.task import Task
@@ -44,7 +44,7 @@ class Ditto(Averaging):
 
     Args:
         learning_rate: local step size η of both models, > 0.
-        pull: strength λ, >= 0; ``learning_rate * pull`` above 2 diverges.
+        pull: strength λ, >= 0; ``learning_rate * pull`` is below 2, from there on the personal model diverges.
         work: local epochs and batch size in a round.
         tuning: epochs and batch size with which clients that never took part make their personal model.
     """
@@ -67,6 +67,7 @@ class Ditto(Averaging):
     def __post_init__(self) -> None:
         require(self.learning_rate, "learning_rate", above=0)
         require(self.pull, "pull", least=0)
+        require_stable(self.learning_rate, self.pull, "pull")
 
     def start(
         self,

@@ -21,7 +21,7 @@ from rivage.core.errors import require
 from rivage.core.seeding import Streams
 from rivage.data.population import ClientData
 from rivage.federated.algorithm import Local, Phase, Predictor, Pull, Reference, State
-from rivage.federated.averaging import Averaging, global_predictor
+from rivage.federated.averaging import Averaging, global_predictor, require_stable
 
 if TYPE_CHECKING:
     from rivage.learning.task import Task
@@ -35,7 +35,7 @@ class FedProx(Averaging):
 
     Args:
         learning_rate: local step size, > 0.
-        mu: strength μ of the proximal term, >= 0.
+        mu: strength μ of the proximal term, >= 0; ``learning_rate * mu`` is below 2, from there on training diverges.
         work: local epochs and batch size.
     """
 
@@ -57,6 +57,7 @@ class FedProx(Averaging):
     def __post_init__(self) -> None:
         require(self.learning_rate, "learning_rate", above=0)
         require(self.mu, "mu", least=0)
+        require_stable(self.learning_rate, self.mu, "mu")
 
     def start(
         self,

@@ -76,6 +76,10 @@ class Robust(ABC):
         """Why so many updates cannot be combined; None when they can."""
         return None if received >= self.least else f"{received} updates where {self} needs {self.least}"
 
+    def excess(self, clients: int) -> str | None:
+        """What the settings ask for that not even updates of all these clients can give; None when they can."""
+        return None
+
     def __str__(self) -> str:
         return type(self).__name__
 
@@ -210,7 +214,8 @@ class Krum(Robust):
 
     Args:
         faulty: f, >= 0.
-        keep: how many clients are averaged, >= 1; at most n − f − 2 of n, fewer are kept when fewer arrive.
+        keep: how many clients are averaged, >= 1; at most n − f − 2 of the n that are asked. Where fewer arrive, at
+            most n − f − 2 of those are kept.
     """
 
     faulty: int = 1
@@ -227,6 +232,13 @@ class Krum(Robust):
     def least(self) -> int:
         """2 f + 3."""
         return 2 * self.faulty + 3
+
+    def excess(self, clients: int) -> str | None:
+        """More clients to keep than there are scores that count for something."""
+        most = clients - self.faulty - 2
+        if self.keep <= most:
+            return None
+        return f"keep is {self.keep}, but of {clients} updates {self} keeps at most {most} (n - faulty - 2)"
 
     def combine(self, received: Sequence[_Received]) -> dict[str, Mean]:
         """The mean of the clients with the best scores."""

@@ -65,6 +65,7 @@ class Scaffold(Averaging):
         arxiv="1910.06378",
         part="Algorithm 1, option II",
     )
+    forgetting: ClassVar[str] = "the server's control is then no longer the mean of the clients' controls"
 
     learning_rate: float = 0.1
     server_rate: float = 1.0

@@ -59,6 +59,7 @@ Amount = float | Int64[ndarray, "n"] | Float64[ndarray, "n"]
 
 _CLASS, _SPEED = 0, 1  # Philox streams
 _LEAST = 2.0**-54  # stands for a uniform of 0, whose normal quantile is infinite
+_SLACK = 5e-3  # by which shares may miss 1: three thirds may be written 0.333
 
 
 # --- what a device is like ----------------------------------------------------------------------------------
@@ -94,12 +95,20 @@ class Devices(Protocol):
         ...
 
 
+def _require(value: float, name: str, *, above: float | None = None, least: float | None = None) -> None:
+    """As `require`, and an infinite number is told to be that."""
+    if not math.isfinite(value):
+        bound = f"greater than {above}" if above is not None else f"of at least {least}"
+        raise ConfigError(f"{name} is {value}", mend=f"Give a finite number {bound}.")
+    require(value, name, above=above, least=least)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceClass:
     """Devices that are alike.
 
     Args:
-        share: weight of this class in the population, > 0; shares need not sum to one.
+        share: of the population that belongs to this class, > 0; those of all classes add up to 1, to 0.005.
         inference_ms: milliseconds per record for one inference s_k, > 0.
         down_bps: bits per second to the device, > 0.
         up_bps: bits per second from the device, > 0.
@@ -118,9 +127,9 @@ class DeviceClass:
 
     def __post_init__(self) -> None:
         for name in ("share", "inference_ms", "down_bps", "up_bps"):
-            require(getattr(self, name), name, above=0)
+            _require(getattr(self, name), name, above=0)
         for name in ("compute_w", "receive_w", "send_w"):
-            require(getattr(self, name), name, least=0)
+            _require(getattr(self, name), name, least=0)
 
 
 _OURS = (
@@ -144,9 +153,15 @@ class Classes:
     training_factor: float = 3.0
 
     def __post_init__(self) -> None:
-        require(self.training_factor, "training_factor", above=0)
+        _require(self.training_factor, "training_factor", above=0)
         if not self.classes:
             raise ConfigError("classes is empty", mend="Give at least one class of devices.")
+        total = math.fsum(each.share for each in self.classes)
+        if abs(total - 1) > _SLACK:
+            raise ConfigError(
+                f"shares of the classes add up to {total:g}",
+                mend="Give shares that add up to 1; one class alone has 1.",
+            )
 
     def attributes(self, seed: int, ids: Ids) -> Attributes:
         """The attributes of each device's class. O(n)."""
@@ -199,10 +214,11 @@ class LogNormal:
 
     def __post_init__(self) -> None:
         for name in ("base_ms", "floor", "down_bps", "up_bps"):
-            require(getattr(self, name), name, above=0)
+            _require(getattr(self, name), name, above=0)
         for name in ("sigma", "compute_w", "receive_w", "send_w"):
-            require(getattr(self, name), name, least=0)
-        require(abs(self.mu), "abs(mu)", least=0)
+            _require(getattr(self, name), name, least=0)
+        if not math.isfinite(self.mu):
+            raise ConfigError(f"mu is {self.mu}", mend="Give a finite number.")
 
     def attributes(self, seed: int, ids: Ids) -> Attributes:
         """A speed for each device. O(n)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,17 @@ import numpy as np
 import torch
 
 from rivage.core.certificates import CHECKS, Certificate
-from rivage.core.errors import ConfigError
+from rivage.core.errors import ConfigError, RivageError
 from rivage.core.message_log import LOG_NAME
 from rivage.core.messages import LogPolicy
 from rivage.core.observers import Observer, Silent
 from rivage.core.records import RunRecord, TrialRecord
 from rivage.core.seeding import Streams
-from rivage.core.settings import dump
+from rivage.core.settings import combine, dump
 from rivage.core.summaries import local_method, summarize
 from rivage.data import build_population
 from rivage.data.population import ClientIds, Population
+from rivage.federated.adversaries import Adversary, Malicious
 from rivage.federated.checkpoint import Files
 from rivage.federated.engine import Outcome, run
 from rivage.federated.execution import Execution
@@ -38,7 +39,7 @@ from rivage.federated.trial import Trial
 from rivage.learning.bundle import ModelBundle, Provenance
 from rivage.learning.params import to_numpy
 from rivage.learning.task import Task, make_task
-from rivage.studies.settings import Method, Study, dump_study, parse_study
+from rivage.studies.settings import Method, Study, collector_faults, dump_study, parse_study
 
 __all__ = ["built_in", "run_study"]
 
@@ -119,6 +120,7 @@ class _Stage:
     population: Population
     task: Task
     unseen: ClientIds
+    adversary: Adversary | None = None
 
     @classmethod
     def build(cls, study: Study, seed: int) -> _Stage:
@@ -142,22 +144,48 @@ class _Stage:
         count = math.floor(study.evaluation.unseen_clients * len(judged))
         chosen = Streams(seed).numpy("unseen").choice(judged, count, replace=False)
         stage = cls(study, seed, population, task, np.sort(chosen))
-        stage.require_cohort()
-        return stage
+        if problems := list(stage.misfits()):
+            raise combine(problems)
+        return replace(stage, adversary=stage.known_adversary())
 
-    def require_cohort(self) -> None:
-        """Refuse a cohort that the population cannot fill."""
-        cohort, there = self.study.run.cohort, self.population.size - len(self.unseen)
+    @property
+    def trainable(self) -> int:
+        """How many clients may ever take part."""
+        return self.population.size - len(self.unseen)
+
+    def misfits(self) -> Iterator[RivageError]:
+        """Settings that do not fit the population."""
+        cohort, there, size = self.study.run.cohort, self.trainable, self.population.size
         if cohort is not None and cohort > there:
             apart = f", {len(self.unseen)} kept apart as unseen" if len(self.unseen) else ""
-            raise ConfigError(
-                f"cohort is {cohort}, but only {there} clients can train ({self.population.size} in all{apart})",
+            yield ConfigError(
+                f"cohort is {cohort}, but only {there} clients can train ({size} in all{apart})",
                 where="[run] cohort",
                 mend=f"Give at most {there}, or leave cohort out to take everyone available.",
             )
         for number, method in enumerate(self.study.methods, 1):
-            if cohort is None and (reason := method.collector.refusal(there)):
-                raise ConfigError(f"{there} clients give {reason}", where=f"[[methods]] {number}", mend="Lower faulty.")
+            if cohort is None:
+                for fault in collector_faults(method.collector, there, f"{there} clients give"):
+                    yield fault.at(f"[[methods]] {number}")
+        if strangers := sorted(client for client in self.policy().clients if client >= size):
+            yield ConfigError(
+                f"log names {', '.join(map(str, strangers))}, but there are {size} clients",
+                where="[run] log",
+                mend=f"Give numbers from 0 to {size - 1}.",
+            )
+        try:
+            self.known_adversary()
+        except ConfigError as error:
+            yield error
+
+    def known_adversary(self) -> Adversary | None:
+        """That of the study, with the numbers of the clients it names.
+
+        Raises:
+            ConfigError: for clients that the population does not have.
+        """
+        adversary = self.study.adversary
+        return adversary.registered(self.population) if isinstance(adversary, Malicious) else adversary
 
     def trial(self, name: str, method: Method) -> Trial:
         """One method on this stage."""
@@ -175,7 +203,7 @@ class _Stage:
             facts=self.facts(method),
             stages=method.stages,
             collector=method.collector,
-            adversary=settings.adversary,
+            adversary=self.adversary,
             devices=settings.devices,
             remembered=settings.run.remembered,
             execution=_execution(settings),
@@ -231,6 +259,19 @@ class _Stage:
                 yield f"{label}: {_plain(value)}"
         if self.study.run.log is None and self.policy().keeps == "meta":
             yield 'the message log would exceed 256 MiB: payloads are left out (set run.log = "all" to keep them)'
+        yield from self.forgetting()
+
+    def forgetting(self) -> Iterator[str]:
+        """What goes wrong with methods whose clients must not be forgotten: those with an attribute ``forgetting``."""
+        remembered = self.study.run.remembered
+        if remembered is None or remembered >= self.trainable:
+            return
+        for method in self.study.methods:
+            if harm := getattr(method.algorithm, "forgetting", ""):
+                yield (
+                    f"{method.name}: of {self.trainable:,} clients run.remembered = {remembered:,} are remembered and "
+                    f'the others forgotten: {harm} (set run.remembered = "all")'
+                )
 
     def policy(self) -> LogPolicy:
         """What the message log keeps; by default everything, while that is small."""

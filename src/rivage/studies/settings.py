@@ -59,6 +59,7 @@ __all__ = [
     "Method",
     "Run",
     "Study",
+    "collector_faults",
     "dump_study",
     "load_study",
     "override_study",
@@ -269,8 +270,27 @@ def _faults(method: Method, cohort: int | None) -> Iterator[RivageError]:
         method.collector.collector(each=method.algorithm.needs == "each")
     except ConfigError as error:
         yield error
-    if cohort is not None and (reason := method.collector.refusal(cohort)):
-        yield ConfigError(f"a cohort of {cohort} gives {reason}", mend="Raise run.cohort, or lower faulty.")
+    if cohort is not None:
+        yield from collector_faults(
+            method.collector, cohort, f"a cohort of {cohort} gives", "Raise run.cohort, or lower"
+        )
+
+
+def collector_faults(collector: Collection, clients: int, giver: str, mend: str = "Lower") -> Iterator[ConfigError]:
+    """What a collector cannot do with the updates of so many clients, all that may arrive.
+
+    Args:
+        collector: of a method.
+        clients: asked in a round.
+        giver: what gives so few updates, as the start of a sentence.
+        mend: what helps, before the setting that could be lower.
+    """
+    from rivage.federated.robust import Robust
+
+    if reason := collector.refusal(clients):
+        yield ConfigError(f"{giver} {reason}", mend=f"{mend} faulty.")
+    elif isinstance(collector, Robust) and (reason := collector.excess(clients)):
+        yield ConfigError(reason, mend=f"{mend} keep.")
 
 
 def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
@@ -317,7 +337,22 @@ def _study(mapping: Mapping[str, Any], where: str, overrides: Sequence[str]) -> 
     if overrides:
         mapping = apply_overrides(mapping, overrides)
         where = " ".join([where, "with", *(f"--set {override}" for override in overrides)])
+    if problems := list(_lone_stages(mapping)):
+        raise combine(problems, where)
     return read(Study, _with_work(mapping), where)
+
+
+def _lone_stages(mapping: Mapping[str, Any]) -> Iterator[ConfigError]:
+    """Stages that are no list: of tables within tables `read` names the last key only, [[stages]]."""
+    methods = mapping.get("methods")
+    for number, method in enumerate(methods if isinstance(methods, list) else (), 1):
+        stages = method.get("stages", []) if isinstance(method, dict) else []
+        if not isinstance(stages, list):
+            yield ConfigError(
+                f"stages is {'a table' if isinstance(stages, dict) else repr(stages)}",
+                where=f"[[methods]] {number}",
+                mend="Write a list, stages = [{ kind = ... }], or one or several [[methods.stages]].",
+            )
 
 
 def _with_work(mapping: Mapping[str, Any]) -> dict[str, Any]:
