@@ -1,0 +1,29 @@
+"""The look-up of caching policies, for studies and the command line."""
+
+from __future__ import annotations
+
+from rivage.core.registry import Registry
+
+__all__ = ["POLICIES"]
+
+POLICIES = Registry(
+    "rivage.policies",
+    "policy",
+    {
+        "adaptive": "rivage.online.experts:AdaptiveOGB",
+        "arc": "rivage.online.adaptive_eviction:ARC",
+        "belady": "rivage.online.statics:Belady",
+        "fifo": "rivage.online.eviction:FIFO",
+        "ftpl": "rivage.online.ftpl:FTPL",
+        "lfu": "rivage.online.eviction:LFU",
+        "lfu_da": "rivage.online.eviction:LFUDA",
+        "lfu_in_cache": "rivage.online.eviction:LFUInCache",
+        "lru": "rivage.online.eviction:LRU",
+        "ogb": "rivage.online.ogb:OGB",
+        "random": "rivage.online.eviction:RandomEviction",
+        "s3fifo": "rivage.online.adaptive_eviction:S3FIFO",
+        "static": "rivage.online.statics:BestStatic",
+        "window_lfu": "rivage.online.eviction:WindowLFU",
+    },
+)
+"""Kind -> settings of a policy; plug-ins register theirs under the entry-point group of the same name."""
