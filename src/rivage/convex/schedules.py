@@ -6,8 +6,8 @@ Against any gradients g_1 … g_T, descent x_{t+1} = Π(x_t − η_t g_t) with s
 
 where W² is the largest squared distance between two points of the set. With a *constant* step it may be replaced by D²,
 the largest squared distance from the first point (``diameter_squared`` of the sets); always W <= 2 D. For mirror
-descent with a map that is σ-strongly convex, read 2 max B(x, x_1) for D² and ‖g‖*²/σ (dual norm) for ‖g‖². The bounds
-hold for convex losses with g_t a subgradient at x_t, and for concave gains with the signs turned.
+descent with a map that is σ-strongly convex, read 2 max B(x, x_1) for D² and the dual norm's square over σ for ‖g‖².
+The bounds hold for convex losses with g_t a subgradient at x_t, and for concave gains with the signs turned.
 
 A schedule is a frozen dataclass; what it remembers is a `Progress`. At the end of round t::
 
