@@ -133,7 +133,7 @@ class QNorm:
         return 0.5 * _norm(x, self.q) ** 2
 
     def gradient(self, x: Vector) -> Vector:
-        """sgn(x_i) |x_i|^(q−1) ‖x‖_q^(2−q)."""
+        """sgn(x_i) abs(x_i)^(q−1) ‖x‖_q^(2−q)."""
         return _dual(x, self.q)
 
     def inverse(self, theta: Vector) -> Vector:

@@ -61,7 +61,7 @@ def onto_capped(y: Vector, total: float) -> Vector:
 
     def mass(tau: float) -> float:
         first = int(np.searchsorted(rising, tau, side="right"))
-        full = int((np.searchsorted(rising, tau + 1.0)))  # beyond 2^53, τ + 1 is τ
+        full = max(first, int(np.searchsorted(rising, tau + 1.0)))  # beyond 2^53, τ + 1 is τ
         return float(len(y) - full + (rising[first:full] - tau).sum())
 
     breaks = np.sort(np.concatenate([rising - 1.0, rising]), kind="stable")  # merges two sorted runs

@@ -82,9 +82,9 @@ def madow(x: Vector, xi: float) -> Choice:
 class Coupled:
     """`madow` with one draw for all slots.
 
-    A move from x to x' costs E‖z' − z‖₁ <= 2 Σ_i |S'_i − S_i| <= (n − 1) ‖x' − x‖₁: an item enters or leaves only where
-    some S_i crosses ξ plus an integer. Its expected gain is that of x in every slot, so against requests that do not
-    depend on ξ regret and movement stay within O(√T).
+    A move from x to x' costs E‖z' − z‖₁ <= 2 Σ_i abs(S'_i − S_i) <= (n − 1) ‖x' − x‖₁: an item enters or leaves only
+    where some S_i crosses ξ plus an integer. Its expected gain is that of x in every slot, so against requests that do
+    not depend on ξ regret and movement stay within O(√T).
 
     Args:
         xi: the draw ξ, kept.
@@ -241,14 +241,10 @@ def _require_draws(x: Vector, u: Vector) -> None:
 def _systematic(x: Vector, xi: float, items: Int64[ndarray, "n"], size: int) -> Int64[ndarray, "k"]:
     """Those of the items, with fractions x in (0, 1), whose interval holds a tick; exactly ``size`` of them."""
     ends = np.cumsum(x)
-    ticks = np.floor(ends - xi) + 1.0  # how many of ξ, ξ + 1, … lie at or before each end
-    ticks = np.clip(ticks, 0.0, size)
-    ticks[-1:] = size  # the exact sum, whatever rounding made of it
-    # Rounding may put two ticks into one interval; the second then passes on to the next item, and what reaches the end
-    # goes back to the last ones that were left out.
-    places = np.arange(1.0, len(x) + 1.0)
-    ticks = places + np.minimum(np.minimum.accumulate(ticks - places), 0.0)
+    ticks = np.clip(np.floor(ends - xi) + 1.0, 0.0, size)  # how many of ξ, ξ + 1, … lie at or before each end
     picked = np.diff(ticks, prepend=0.0) > 0.0
+    # Rounding may let the sum end before the last tick, or put two ticks into one interval: the last items left out
+    # make up for that.
     missing = size - int(picked.sum())
     if missing > 0:
         picked[np.flatnonzero(~picked)[-missing:]] = True
