@@ -78,4 +78,6 @@ def test_after_an_error_nothing_more_is_written(size: int) -> None:
     with pytest.raises(OSError, match="No space left"):
         put(writer, b"3", body)
     assert len(file.getvalue()) == length
-    writer.close()
+    with pytest.raises(OSError, match="No space left"):
+        writer.close()
+    assert file.closed

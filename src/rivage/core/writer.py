@@ -37,6 +37,8 @@ class Writer:
         Raises:
             OSError: of this or of an earlier call.
         """
+        if self._broken is not None:
+            raise self._broken
         size = sum(chunk.nbytes for chunk in body)
         while self._waiting and (
             self._waiting[0][1].done() or sum(n for n, _ in self._waiting) + size > _MAX_WAITING_BYTES
