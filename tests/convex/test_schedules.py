@@ -84,7 +84,7 @@ BOUNDS: list[tuple[Schedule, Callable[[int, float], float]]] = [
 
 
 @pytest.mark.parametrize("kind", ["cyclic", "switch", "zipf", "weights"])
-@pytest.mark.parametrize(("schedule", "bound"), BOUNDS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("schedule", "bound"), BOUNDS, ids=[str(schedule)[:40] for schedule, _ in BOUNDS])
 def test_regret_stays_below_the_bound(schedule: Schedule, bound: Callable[[int, float], float], kind: str) -> None:
     for rounds in (1, 7, 63, T):
         regret = play(schedule, requests(kind, rounds))
