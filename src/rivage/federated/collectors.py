@@ -24,11 +24,9 @@ class Collector(Protocol):
 
     Attributes:
         count: updates taken in.
-        shapes: of their payload entries, which are alike; empty before the first.
     """
 
     count: int
-    shapes: dict[str, torch.Size]
 
     def add(self, update: Update, down: State | None = None) -> None:
         """Take in one update, and what was broadcast to its client (None or empty: nothing)."""
@@ -85,14 +83,12 @@ class Plain:
 
     Attributes:
         count: updates taken in.
-        shapes: of their payload entries, which are alike; empty before the first.
     """
 
     def __init__(self, *, each: bool) -> None:
         self._each: list[Update] | None = [] if each else None
         self._means: dict[str, Mean] = {}
         self.count = 0
-        self.shapes: dict[str, torch.Size] = {}
 
     @property
     def refusal(self) -> str | None:
@@ -102,7 +98,6 @@ class Plain:
     def add(self, update: Update, down: State | None = None) -> None:
         """Take in one update; call in the cohort's order, which fixes the rounding."""
         self.count += 1
-        self.shapes = self.shapes or {name: vector.shape for name, (vector, _) in update.payload.items()}
         if self._each is not None:
             self._each.append(update)
             return
