@@ -1,14 +1,8 @@
-"""Published statements, and functions that test them: what `rivage reproduce` runs.
-
-A claim says where it was published, what was said and how far we may be off; running it gives a measured value and a
-verdict. Claims that need data files which are not here are *not tested*, with the reason; none is ever skipped in
-silence. Quick claims take seconds, slow ones minutes.
-"""
+"""Statements about populations and federated methods."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -31,55 +25,12 @@ from rivage.federated.robust import Krum, TrimmedMean
 from rivage.federated.trial import Trial
 from rivage.learning.task import TaskSettings, make_task
 from rivage.simulation.availability import Markov
+from rivage.studies.claims.claim import Claim, Outcome, within
 from rivage.testing.toys import Clients, linear_clients, linear_task, quadratic_clients, quadratic_task
 
-__all__ = ["CLAIMS", "Claim", "Outcome"]
+__all__ = ["CLAIMS"]
 
 FEDAVG = "McMahan et al., AISTATS 2017"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came out.
-
-    Args:
-        measured: the number held against ``expected``; None when not tested.
-        verdict: ``holds``, ``fails`` or ``not tested``.
-        detail: figures, or the reason why it was not tested.
-    """
-
-    measured: float | None
-    verdict: Literal["holds", "fails", "not tested"]
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """A statement that can be tested.
-
-    Args:
-        name: what `rivage reproduce` calls it.
-        paper: who said it.
-        where: which table, figure, equation or algorithm.
-        statement: what is claimed, in one sentence.
-        expected: the published or derived number, or a bound in words.
-        tolerance: largest distance at which it holds; 0 for bounds.
-        cost: ``quick`` (seconds) or ``slow`` (minutes).
-        run: tests it.
-    """
-
-    name: str
-    paper: str
-    where: str
-    statement: str
-    expected: float | str
-    tolerance: float
-    cost: Literal["quick", "slow"]
-    run: Callable[[], Outcome]
-
-
-def _within(measured: float, expected: float, tolerance: float, detail: str = "") -> Outcome:
-    return Outcome(measured, "holds" if abs(measured - expected) <= tolerance else "fails", detail)
 
 
 def _final(algorithm: Algorithm, population: Clients, task: Any, rounds: int, seed: int = 0) -> np.ndarray:
@@ -104,7 +55,7 @@ def _gradient_descent() -> Outcome:
     for _ in range(20):
         w = w - 0.05 * x.T @ (x @ w - y[:, 0]) / len(y)
     trained = _final(FedSGD(learning_rate=0.05), population, task, 20)
-    return _within(float(np.abs(trained - w).max()), 0.0, 1e-10, "20 rounds, 4 clients of 1 to 12 records")
+    return within(float(np.abs(trained - w).max()), 0.0, 1e-10, "20 rounds, 4 clients of 1 to 12 records")
 
 
 def _one_client() -> Outcome:
@@ -122,7 +73,7 @@ def _one_client() -> Outcome:
             optimizer.step()
     trained = _final(FedAvg(learning_rate=rate, work=phase), population, task, rounds, seed)
     gap = float(np.abs(trained - w.detach().numpy()[:, 0]).max())
-    return _within(gap, 0.0, 1e-12, "largest difference of a parameter after 4 rounds of 2 epochs")
+    return within(gap, 0.0, 1e-12, "largest difference of a parameter after 4 rounds of 2 epochs")
 
 
 def _fixed_point() -> Outcome:
@@ -133,7 +84,7 @@ def _fixed_point() -> Outcome:
     shrink = 1 - (1 - rate * a) ** steps
     minimiser = float((a * c).sum() / a.sum())
     detail = f"the minimiser of the average loss is elsewhere, at {minimiser:.4f}"
-    return _within(limit, float((shrink * c).sum() / shrink.sum()), 1e-8, detail)
+    return within(limit, float((shrink * c).sum() / shrink.sum()), 1e-8, detail)
 
 
 def _no_pull() -> Outcome:
@@ -142,7 +93,7 @@ def _no_pull() -> Outcome:
     work = Phase(epochs=2, batch_size=3)
     plain = _final(FedAvg(learning_rate=0.1, work=work), population, task, 6)
     prox = _final(FedProx(learning_rate=0.1, mu=0.0, work=work), population, task, 6)
-    return _within(float(np.abs(plain - prox).max()), 0.0, 0.0, "largest difference after 6 rounds")
+    return within(float(np.abs(plain - prox).max()), 0.0, 0.0, "largest difference after 6 rounds")
 
 
 def _philox() -> Outcome:
@@ -157,7 +108,7 @@ def _philox() -> Outcome:
         ),
     )
     wrong = sum(tuple(philox4x32(np.array(counter, np.uint32), key).tolist()) != words for counter, key, words in cases)
-    return _within(float(wrong), 0.0, 0.0, "wrong ones of three known answers")
+    return within(float(wrong), 0.0, 0.0, "wrong ones of three known answers")
 
 
 _CHAIN = Markov(mean=0.1, correlation=0.9)
@@ -170,7 +121,7 @@ def _availability() -> Outcome:
     now, later = (_CHAIN.available(5, ids, t).astype(float) for t in (40, 41))
     covariance = float(((now - mean) * (later - mean)).mean())
     detail = f"lag-1 correlation over {_WATCHED} clients; tolerance is three standard errors"
-    return _within(covariance / (mean * (1 - mean)), _CHAIN.correlation, _THREE_ERRORS, detail)
+    return within(covariance / (mean * (1 - mean)), _CHAIN.correlation, _THREE_ERRORS, detail)
 
 
 def _heart() -> Outcome:
@@ -194,7 +145,7 @@ def _heart() -> Outcome:
         )
         values.append(_pooled(run(trial).seen.columns))
     detail = f"5 seeds: {', '.join(f'{value:.3f}' for value in values)}"
-    return _within(float(np.mean(values)), 0.748, 0.05, detail)
+    return within(float(np.mean(values)), 0.748, 0.05, detail)
 
 
 def _pooled(columns: Mapping[str, list[Any]]) -> float:
@@ -293,7 +244,7 @@ def _outliers() -> Outcome:
     return Outcome(worst, verdict, f"relative loss over 3 seeds and both attacks: {', '.join(ranges)}")
 
 
-_ALL = (
+CLAIMS: tuple[Claim, ...] = (
     Claim(
         name="fedsgd-is-gradient-descent",
         paper=FEDAVG,
@@ -386,6 +337,3 @@ _ALL = (
         run=_outliers,
     ),
 )
-
-CLAIMS: Mapping[str, Claim] = {claim.name: claim for claim in _ALL}
-"""Name -> claim."""

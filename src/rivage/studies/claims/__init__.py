@@ -1,0 +1,18 @@
+"""Published statements, and functions that test them: what `rivage reproduce` runs.
+
+A claim says where it was published, what was said and how far we may be off; running it gives a measured value and a
+verdict. Claims that need data files which are not here are *not tested*, with the reason; none is ever skipped in
+silence. Quick claims take seconds, slow ones minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rivage.studies.claims import federated
+from rivage.studies.claims.claim import Claim, Outcome
+
+__all__ = ["CLAIMS", "Claim", "Outcome"]
+
+CLAIMS: Mapping[str, Claim] = {claim.name: claim for part in (federated,) for claim in part.CLAIMS}
+"""Name -> claim."""
