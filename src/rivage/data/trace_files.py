@@ -82,6 +82,15 @@ class TraceFile:
         """
         return read_trace(self.path, self.format, limit=self.limit)
 
+    def stream(self, block: int) -> Iterator[RequestTrace]:
+        """The same requests a block at a time, in bounded memory; see `stream_trace`."""
+        left = self.limit
+        for part in stream_trace(self.path, self.format, block):
+            yield part if left is None else part[:left]
+            left = None if left is None else left - len(part)
+            if left is not None and left <= 0:
+                return
+
 
 def read_trace(path: Path | str, format: Format = "auto", *, limit: int | None = None) -> RequestTrace:
     """The requests of a file.

@@ -179,21 +179,25 @@ class AdaptiveOGB:
             total.occupancy = ours.occupancy
             state.count += len(part)
             state.served += len(part)
+            total.prefetched += ours.prefetched
             if state.count == self.slot:
-                total.inserted += self._end_slot(state, weights)
+                fetched = self._end_slot(state, weights)
+                total.inserted += len(fetched)
+                weight = state.instance.weights
+                total.prefetched += len(fetched) if weight is None else float(weight[fetched].sum())
         return total
 
-    def _end_slot(self, state: ExpertsState, before: Float64[ndarray, "experts"]) -> int:
-        """Learn from the slot, perhaps follow another; items fetched for that."""
+    def _end_slot(self, state: ExpertsState, before: Float64[ndarray, "experts"]) -> Int64[ndarray, "fetched"]:
+        """Learn from the slot, perhaps follow another; the items fetched for that."""
         state.hedge.add(state.gains)
         state.gains, state.count = np.zeros(len(state.states)), 0
         after, last = state.hedge.weights, state.followed
         if state.random.random() * before[last] < after[last]:
-            return 0
+            return np.empty(0, np.int64)
         rise = np.maximum(after - before, 0)
         state.followed = int(state.random.choice(len(after), p=rise / rise.sum()))
         state.changes += 1
-        return len(np.setdiff1d(state.cached, state.states[last].cached, assume_unique=True))
+        return np.setdiff1d(state.cached, state.states[last].cached, assume_unique=True)
 
     def bound(self, state: ExpertsState) -> float:
         """What the regret of the mixture cannot exceed: the best expert's bound and 2 Δ; an open slot may be lost."""

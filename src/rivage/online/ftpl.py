@@ -52,6 +52,7 @@ class FTPLState:
         served: requests so far.
         stability: Σ 1 / η_t so far.
         unreported: items fetched since the last block.
+        prefetched: weight of those fetched for new noise since the last block.
     """
 
     instance: CacheInstance
@@ -65,6 +66,7 @@ class FTPLState:
     served: int = 0
     stability: float = 0.0
     unreported: int = 0
+    prefetched: float = 0.0
 
     @property
     def cached(self) -> Int64[ndarray, "cached"]:
@@ -95,6 +97,7 @@ class FTPL:
         place, heap = np.full(instance.items, ABSENT, np.int64), np.empty(instance.capacity, np.int64)
         state = FTPLState(instance, weights, noise, step * noise, place, heap, step)
         self._rank(state)
+        state.prefetched = 0.0
         return state
 
     def run_block(self, state: FTPLState, requests: Int64[ndarray, "n"]) -> Outcome:
@@ -113,6 +116,7 @@ class FTPL:
             state.stability += len(part) / state.step
         total.fractional = total.gain
         total.inserted, state.unreported = state.unreported, 0
+        total.prefetched, state.prefetched = state.prefetched, 0.0
         return total
 
     def _rank(self, state: FTPLState) -> None:
@@ -123,7 +127,9 @@ class FTPL:
         state.heap[:] = best[np.argsort(state.values[best], kind="stable")]
         state.place[:] = ABSENT
         state.place[state.heap] = np.arange(count)
-        state.unreported += int((~before[state.heap]).sum())
+        fetched = state.heap[~before[state.heap]]
+        state.unreported += len(fetched)
+        state.prefetched += float(state.weights[fetched].sum()) if len(state.weights) else len(fetched)
 
     def _rescale(self, state: FTPLState) -> None:
         """More noise for twice the horizon."""

@@ -2,7 +2,8 @@
 
 `play` feeds the policy blocks of requests, stops at *points*, and there notes sums from the beginning: what the policy
 gained, what the best fixed set would have, how much moved. Time is taken around the policy only. A policy that must see
-the whole trace beforehand, such as the best fixed set itself, says so by having `foresee`.
+the whole trace beforehand, such as the best fixed set itself, says so by having `foresee`; then the trace is held in
+memory, 4 bytes a request. Otherwise memory is that of the policy, of the meters and of one block.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Integer
 from numpy import ndarray
 
 from rivage.core.seeding import Streams
@@ -22,7 +23,7 @@ from rivage.online.regret import StaticOptimum, WindowedOptimum
 
 __all__ = ["Played", "play"]
 
-Block = Int64[ndarray, "n"]
+Block = Integer[ndarray, "n"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +53,16 @@ def play(
     *,
     streams: Streams,
     every: int,
+    block: int = 2**16,
     window: int | None = None,
     observe: Callable[[dict[str, Any]], None] = lambda event: None,
 ) -> Played:
     """Let a policy serve requests.
 
     An event has ``requests``, ``asked`` (Σ w of all requests), ``hits``, ``gain``, ``fractional``, ``inserted`` as in
-    `Outcome` but from the beginning, ``occupancy``, ``optimum`` (of the best fixed set for the requests so far),
-    ``windowed`` (the same with a set for each window; None without), ``regret`` = optimum − fractional, and ``bound``
-    (what the policy promises for it; None where it promises nothing).
+    `Outcome` but from the beginning, ``prefetched`` likewise, ``occupancy``, ``optimum`` (of the best fixed set for the
+    requests so far), ``windowed`` (the same with a set for each window; None without), ``regret`` = optimum −
+    fractional, and ``bound`` (what the policy promises for it; None where it promises nothing).
 
     Args:
         policy: decides.
@@ -68,24 +70,29 @@ def play(
         blocks: the requests, in parts of any length.
         streams: randomness of the policy.
         every: requests between points; the end is a point too.
+        block: requests that the policy gets at once, at most.
         window: requests per window of the windowed optimum.
         observe: called with every event.
     """
     state, total, asked = policy.init(instance, streams), Outcome(), 0.0
     if hasattr(policy, "foresee"):
-        blocks = [np.concatenate([np.empty(0, np.int64), *blocks])]
-        policy.foresee(state, blocks[0])
+        whole = _whole(blocks, instance.items)
+        policy.foresee(state, whole)
+        blocks = [whole]
     static, windowed = StaticOptimum(instance), None if window is None else WindowedOptimum(instance, window)
+    promised = getattr(policy, "bound", None)
     points: list[dict[str, Any]] = []
-    spent = 0.0
-    for block in _cut(blocks, every):
+    spent = optimum = changing = 0.0
+    for part, ends in _cut(blocks, every, block):
         started = time.perf_counter()
-        part = policy.run_block(state, block)
+        outcome = policy.run_block(state, part)
         spent += time.perf_counter() - started
-        total = _sum(total, part)
-        asked += len(block) if instance.weights is None else float(instance.weights[block].sum())
-        optimum = static.add(block)
-        promised = getattr(policy, "bound", None)
+        total = _sum(total, outcome)
+        asked += len(part) if instance.weights is None else float(instance.weights[part].sum())
+        optimum = static.add(part)
+        changing = 0.0 if windowed is None else windowed.add(part)
+        if not ends:
+            continue
         event = {
             "event": "point",
             "requests": total.requests,
@@ -94,15 +101,22 @@ def play(
             "gain": total.gain,
             "fractional": total.fractional,
             "inserted": total.inserted,
+            "prefetched": total.prefetched,
             "occupancy": total.occupancy,
             "optimum": optimum,
-            "windowed": None if windowed is None else windowed.add(block),
+            "windowed": None if windowed is None else changing,
             "regret": optimum - total.fractional,
             "bound": None if promised is None else promised(state),
         }
         points.append(event)
         observe(event)
     return Played(tuple(points), spent, state)
+
+
+def _whole(blocks: Iterable[Block], items: int) -> Block:
+    """All requests in one array, narrow where the items allow."""
+    narrow = np.int32 if items <= np.iinfo(np.int32).max else np.int64
+    return np.concatenate([np.empty(0, narrow), *(block.astype(narrow) for block in blocks)])
 
 
 def _sum(one: Outcome, other: Outcome) -> Outcome:
@@ -113,20 +127,26 @@ def _sum(one: Outcome, other: Outcome) -> Outcome:
         fractional=one.fractional + other.fractional,
         inserted=one.inserted + other.inserted,
         occupancy=other.occupancy,
+        prefetched=one.prefetched + other.prefetched,
     )
 
 
-def _cut(blocks: Iterable[Block], every: int) -> Iterator[Block]:
-    """The same requests in blocks of ``every``; the last may be shorter."""
+def _cut(blocks: Iterable[Block], every: int, most: int) -> Iterator[tuple[Block, bool]]:
+    """The same requests cut at every multiple of ``every`` and into parts of at most ``most``; whether a point follows.
+
+    Where the blocks end makes no difference. The end of the requests is a point too.
+    """
     held: list[Block] = []
-    count = 0
+    count, left = 0, every  # requests held; requests until the next point
     for block in blocks:
         rest = block
-        while count + len(rest) >= every:
-            taken, rest = rest[: every - count], rest[every - count :]
-            yield np.concatenate([*held, taken])
-            held, count = [], 0
+        while count + len(rest) >= min(most, left):
+            taken, rest = np.split(rest, [min(most, left) - count])
+            part = np.concatenate([*held, taken]).astype(np.int64, copy=False)
+            held, count, left = [], 0, left - len(part)
+            yield part, left == 0
+            left = left or every
         held.append(rest)
         count += len(rest)
-    if count:
-        yield np.concatenate(held)
+    if count or left < every:
+        yield np.concatenate([np.empty(0, np.int64), *held]).astype(np.int64, copy=False), True

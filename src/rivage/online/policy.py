@@ -81,8 +81,11 @@ class Outcome:
         hits: served by the cache as it was before each request.
         gain: weight of the hits.
         fractional: Σ w x before each request, for policies with a fractional state x; otherwise equal to ``gain``.
-        inserted: items brought into the cache, each of which costs one fetch.
+        inserted: items brought into the cache, each of which costs one fetch, the first filling included.
         occupancy: items in the cache after the block.
+        prefetched: weight of the items brought in though they had not just been asked for: the update cost
+            Σ w max(0, x'_i − x_i) over items i outside the slot. The first contents cost nothing, as those of the best
+            fixed set.
     """
 
     requests: int = 0
@@ -91,11 +94,17 @@ class Outcome:
     fractional: float = 0.0
     inserted: int = 0
     occupancy: float = 0.0
+    prefetched: float = 0.0
 
 
 @runtime_checkable
 class Policy(Protocol):
-    """Decides what one cache holds."""
+    """Decides what one cache holds.
+
+    Two more methods may be there. ``foresee(state, requests)`` gets the whole trace before the first block: such a
+    policy is no rival but a yardstick. ``bound(state)`` is what the regret for the requests served so far cannot
+    exceed, for every sequence: of the fractional state where the policy has one, else in expectation.
+    """
 
     reference: ClassVar[Any]
 
