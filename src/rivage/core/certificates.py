@@ -72,5 +72,7 @@ CHECKS = Registry(
         "guard": "rivage.federated.checks:guard",
         "choice_gap": "rivage.federated.checks:choice_gap",
         "wire_bytes": "rivage.federated.checks:wire_bytes",
+        "optimum_gap": "rivage.online.checks:optimum_gap",
+        "regret_bound": "rivage.online.checks:regret_bound",
     },
 )

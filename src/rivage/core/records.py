@@ -9,9 +9,9 @@
         timings.jsonl    wall clock; not hashed
         checkpoint.sqlite  messages.rvg  models.safetensors
 
-A *trial* is one method with one seed. The eight digits are the hash of the settings, so equal studies share a
-folder and resume. `RunRecord.hash` covers the settings and every event, and depends on neither the folder nor
-the clock.
+A *trial* is one method with one seed; of online policies also one capacity, and ``<method>`` is ``policy@capacity``.
+The eight digits are the hash of the settings, so equal studies share a folder and resume. `RunRecord.hash` covers the
+settings and every event, and depends on neither the folder nor the clock.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = ["Event", "RunRecord", "TrialRecord"]
 
 Event = dict[str, Any]
 
-_PACKAGES = ("rivage", "numpy", "scipy", "torch")
+_PACKAGES = ("rivage", "numba", "numpy", "scipy", "torch")
 _PER_CLIENT = (
     "test",
     "test_size",
@@ -236,7 +236,7 @@ class RunRecord:
             raise StoreError(
                 "is not the folder of a run: it has no settings.toml",
                 where=str(self.folder),
-                mend="Give a folder that `rivage run` or `rivage train` has made.",
+                mend="Give a folder that `rivage run`, `train` or `play` has made.",
             )
         try:
             self.settings: dict[str, Any] = parse_toml(read_text(path), str(path))
@@ -281,13 +281,23 @@ class RunRecord:
         return self.folder / "trials" / _file_name(method) / f"seed-{seed}"
 
     @property
+    def verb(self) -> str:
+        """The command that makes such a run: ``play`` for online policies, ``train`` for methods."""
+        return "play" if "policies" in self.settings else "train"
+
+    @property
     def trials(self) -> tuple[TrialRecord, ...]:
         """Trials that have begun: methods in the order of the settings, then seeds in order."""
         folders = [path.parent for path in (self.folder / "trials").glob("*/seed-*/record.jsonl")]
         trials = [self._trials.setdefault(folder, TrialRecord(folder)) for folder in folders]
         order = {name: place for place, name in enumerate(_method_names(self.settings))}
         begun = [trial for trial in trials if trial.events("start")]
-        return tuple(sorted(begun, key=lambda t: (order.get(t.method, len(order)), t.method, t.seed)))
+
+        def place(trial: TrialRecord) -> tuple[int, int, str, int]:
+            name = str(trial.start.get("policy", trial.method))
+            return order.get(name, len(order)), int(trial.start.get("place", 0)), trial.method, trial.seed
+
+        return tuple(sorted(begun, key=place))
 
     def trial(self, method: str, seed: int) -> TrialRecord:
         """One trial.
@@ -408,7 +418,7 @@ def _file_name(name: str) -> str:
 
 
 def _method_names(settings: Mapping[str, Any]) -> list[str]:
-    methods = settings.get("methods", [])
+    methods = settings.get("methods", settings.get("policies", []))
     return [str(each.get("name", each.get("kind"))) for each in methods if isinstance(each, dict)]
 
 

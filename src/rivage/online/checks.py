@@ -1,0 +1,109 @@
+"""Certificates of a run of policies, computed from its record alone.
+
+Checks import no policy and touch no trace: `rivage verify` runs them on a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from numpy import ndarray
+
+from rivage.core.certificates import Certificate, Verdict
+from rivage.core.errors import StoreError
+from rivage.core.records import RunRecord, TrialRecord
+
+__all__ = ["optimum_gap", "regret_bound"]
+
+_ROUNDING = 1e-9  # of what was asked for: sums are added up in another order than the bound
+
+
+def regret_bound(record: RunRecord, *, method: str, confidence: float = 0.95) -> Certificate:
+    """Is the regret below what the policy promises, after every prefix that was noted?
+
+    A policy with a fractional state promises it for that state and every sequence: then every seed and point must keep
+    to it. A policy without one promises it in expectation over its own draws: then the mean over seeds must, and a mean
+    above the bound fails only where a one-sided t test at level 1 − confidence, Bonferroni over the points, says so.
+    """
+    trials = _trials(record, method)
+    regret, bound, asked = (_column(trials, key) for key in ("regret", "bound", "asked"))
+    drawn = bool((_column(trials, "fractional") == _column(trials, "gain")).all())
+    seeds, points = regret.shape
+    excess = regret - bound - _ROUNDING * asked
+    over = "mean over seeds" if drawn else "largest over seeds"
+    measured = regret[:, -1].mean() if drawn else regret[:, -1].max()
+    return Certificate(
+        kind="bound",
+        claim=f"{method} is behind the best fixed set by no more than it promises, after every prefix of the requests.",
+        measured=float(measured),
+        reference=float(bound[:, -1].mean() if drawn else bound[:, -1].min()),
+        method=f"regret at the end, {over}, against the bound of the policy for these requests; verdict over "
+        f"{points} prefixes and {seeds} seeds"
+        + (", a promise in expectation over the policy's own draws" if drawn else ", a promise for every sequence"),
+        confidence=confidence if drawn else None,
+        verdict=_in_expectation(excess, confidence) if drawn else "holds" if (excess <= 0).all() else "fails",
+        check="regret_bound",
+        fields={"method": method, "confidence": confidence},
+    )
+
+
+def _in_expectation(excess: Float64[ndarray, "seeds points"], confidence: float) -> Verdict:
+    """Whether the expected excess may be at most 0 at every point."""
+    from scipy.stats import t
+
+    seeds, points = excess.shape
+    mean = excess.mean(axis=0)
+    if (mean <= 0).all():
+        return "holds"
+    if seeds == 1:
+        return "no_power"
+    error = excess.std(axis=0, ddof=1) / seeds**0.5
+    return "fails" if (mean > t.ppf(1 - (1 - confidence) / points, seeds - 1) * error).any() else "no_power"
+
+
+def optimum_gap(record: RunRecord, *, method: str, against: str = "optimum") -> Certificate:
+    """How far is what the cache saved from the best fixed set in hindsight, or the best set of every window?
+
+    The gap is of what was really cached, averaged over seeds, as a share of the cost without a cache; it is negative
+    where the policy did better than the yardstick.
+    """
+    trials = _trials(record, method)
+    asked, gain, best = (_column(trials, key)[:, -1] for key in ("asked", "gain", against))
+    saved, reference = float((gain / asked).mean()), float((best / asked).mean())
+    gap = reference - saved
+    yardstick = "the best fixed set" if against == "optimum" else "the best set of every window"
+    side = "more" if gap < 0 else "less"
+    return Certificate(
+        kind="gap",
+        claim=f"{method} saves {saved:.2%} of the cost, {100 * abs(gap):.2f} points {side} than {yardstick} in "
+        "hindsight.",
+        measured=saved,
+        reference=reference,
+        method=f"share of the cost without a cache that is saved, mean over {len(trials)} seeds; the reference is "
+        f"chosen when all {int(trials[0].events('point')[-1]['requests'])} requests are known",
+        confidence=None,
+        verdict="holds",
+        check="optimum_gap",
+        fields={"method": method, "against": against},
+    )
+
+
+def _trials(record: RunRecord, method: str) -> list[TrialRecord]:
+    trials = [trial for trial in record.trials if trial.method == method]
+    if not trials or not all(trial.finished for trial in trials):
+        raise StoreError(
+            f'"{method}" has not been played to the end',
+            where=str(record.folder),
+            mend="Finish the run first: start it again, it resumes.",
+        )
+    return trials
+
+
+def _column(trials: Sequence[TrialRecord], key: str) -> Float64[ndarray, "seeds points"]:
+    """One number of every point; seeds whose traces differ in length are cut to the shortest, the end is kept."""
+    rows: list[list[Any]] = [[point[key] for point in trial.events("point")] for trial in trials]
+    shortest = min(map(len, rows))
+    return np.array([[*row[: shortest - 1], row[-1]] for row in rows], np.float64)

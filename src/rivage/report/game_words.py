@@ -1,0 +1,109 @@
+"""What a run of online policies says in sentences: who won, by how much, and what was promised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rivage.core.games import capacities, summarize_policies
+from rivage.core.records import RunRecord
+from rivage.report.tables import number, with_spread
+
+__all__ = ["game_answer", "game_compared", "game_progress"]
+
+Row = Mapping[str, Any]
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def game_compared(record: RunRecord) -> str:
+    """What was compared: ``"5 policies on 95,607 requests for 13,756 items, 1 capacity, 3 seeds"``."""
+    if not record.trials:
+        return "No policy has begun."
+    trace = record.trials[0].start["trace"]
+    policies = len({trial.start["policy"] for trial in record.trials})
+    sizes = len(capacities(record))
+    return (
+        f"{policies} {'policy' if policies == 1 else 'policies'} on {_count(trace['requests'], 'request')} for "
+        f"{_count(trace['items'], 'item')}, {sizes} {'capacity' if sizes == 1 else 'capacities'}, "
+        f"{_count(len(record.seeds), 'seed')}"
+    )
+
+
+def game_answer(record: RunRecord) -> str:
+    """Who saves most at the first capacity, how that compares with the best fixed set, and who promised what."""
+    summary = summarize_policies(record)
+    rivals = {name: row for name, row in summary.items() if not row["foresees"] and row["cost_saved"] is not None}
+    if not rivals:
+        return "No policy without foresight has been played: there is no answer to report."
+    trace = record.trials[0].start["trace"]
+    what = "share of the cost saved" if trace["weighted"] else "hit ratio"
+    best = max(rivals, key=lambda name: rivals[name]["cost_saved"])
+    row = rivals[best]
+    text = (
+        f"With {row['capacity']:,} of {trace['items']:,} items {best} is best, {what} "
+        f"{with_spread(row['cost_saved'], row['cost_saved_std'] or None)}{_tied(rivals, best)}, {_beside(row)}"
+    )
+    return f"{text}. {_promised(rivals, best)}"
+
+
+def _tied(rivals: Mapping[str, Row], best: str) -> str:
+    """Others that the spread over the seeds cannot tell from the best."""
+    row = rivals[best]
+    near = [
+        name
+        for name, other in rivals.items()
+        if name != best
+        and row["cost_saved"] - other["cost_saved"] <= max(row["cost_saved_std"] or 0.0, other["cost_saved_std"] or 0.0)
+    ]
+    return f" ({', '.join(near)} within one standard deviation)" if near else ""
+
+
+def _beside(row: Row) -> str:
+    gap = row["cost_saved"] - row["static_saved"]
+    if not gap:
+        return "as much as the best fixed set in hindsight"
+    return f"{number(abs(gap))} {'above' if gap > 0 else 'below'} the best fixed set in hindsight"
+
+
+def _promised(rivals: Mapping[str, Row], best: str) -> str:
+    """The best policy with a guarantee, and what the winner lacks."""
+    sworn = {name: row for name, row in rivals.items() if row["regret_bound"] is not None}
+    row = rivals[best]
+    beaten = row["cost_saved"] > row["static_saved"]
+    lately = " What was asked for lately is asked for again here, which no fixed set can use." if beaten else ""
+    if not sworn:
+        return f"No policy here promises anything.{lately}"
+    if best in sworn:
+        return f"It keeps its promise: {_kept(row)}.{lately}"
+    name = max(sworn, key=lambda name: sworn[name]["cost_saved"])
+    other = sworn[name]
+    behind = row["cost_saved"] - other["cost_saved"]
+    return (
+        f"{best} promises nothing for other requests; of the policies with a guarantee {name} is best, "
+        f"{number(other['cost_saved'])}, {number(behind)} less: {_kept(other)}.{lately}"
+    )
+
+
+def _kept(row: Row) -> str:
+    regret, bound = row["regret"], row["regret_bound"]
+    return f"regret {number(regret)}, {'at most' if regret <= bound else 'MORE than the'} {number(bound)} promised"
+
+
+def game_progress(record: RunRecord) -> list[str]:
+    """What a run that has not finished still lacks, one sentence each; empty for a finished run."""
+    texts = []
+    names = [str(each.get("name", each.get("kind"))) for each in record.settings.get("policies", [])]
+    begun = {(trial.start["policy"], trial.seed) for trial in record.trials}
+    for name in names:
+        for seed in record.settings.get("run", {}).get("seeds", []):
+            if (name, seed) not in begun:
+                texts.append(f"{name}, seed {seed}: not begun")
+    for trial in record.trials:
+        if not trial.finished:
+            points = trial.events("point")
+            done = _count(points[-1]["requests"] if points else 0, "request")
+            texts.append(f"{trial.method}, seed {trial.seed}: stopped after {done}")
+    return texts

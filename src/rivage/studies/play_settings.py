@@ -1,0 +1,258 @@
+"""The schema of a study of online policies: which requests, which cache, which policies, judged how often.
+
+The tables of the trace and of the policies are the registered classes themselves, so that adding one adds its settings.
+``parse_play(format_toml(dump(study))) == study``. Nothing here imports a policy before a study names it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from rivage.core.errors import ConfigError, require
+from rivage.core.settings import OneOf, combine, kind_of, read
+from rivage.core.toml import apply_overrides, load_toml, parse_toml
+from rivage.data.requests import REQUESTS
+from rivage.online.registry import POLICIES
+
+if TYPE_CHECKING:
+    from rivage.online.policy import Policy
+else:  # resolved when a study is read: policies are compiled
+    Policy = Any
+
+__all__ = ["Cache", "Play", "PlayRun", "Player", "load_play", "make_play", "parse_play", "short_play"]
+
+_SHARE = re.compile(r"(\d+(?:\.\d+)?) ?%")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """The cache that is to be filled.
+
+    Args:
+        capacity: items that it holds, or a share of the trace's items such as ``"5%"``, rounded down; a list asks how
+            much cache to buy. The first one is what the headline speaks of.
+        costs: of fetching an item: ``none`` counts hits, ``trace`` takes the column ``cost`` of the requests, anything
+            else is a CSV file with the columns ``item`` and ``cost``.
+        horizon: whether policies are told how many requests will come.
+    """
+
+    capacity: int | str | tuple[int | str, ...]
+    costs: str = "none"
+    horizon: Literal["known", "unknown"] = "known"
+
+    def __post_init__(self) -> None:
+        if not self._listed:
+            raise ConfigError("capacity is []", mend='Give one or several, such as 100 or "5%".')
+        for given in self._listed:
+            share = None if isinstance(given, int) else _SHARE.fullmatch(given)
+            if isinstance(given, int):
+                require(given, "capacity", least=1)
+            elif share is None or not 0 < float(share[1]) < 100:
+                raise ConfigError(f'capacity is "{given}"', mend='Give a number of items, or a share such as "5%".')
+        if not self.costs.strip():
+            raise ConfigError('costs is ""', mend='Give "none", "trace", or the path of a CSV file.')
+
+    @property
+    def _listed(self) -> tuple[int | str, ...]:
+        return self.capacity if isinstance(self.capacity, tuple) else (self.capacity,)
+
+    def capacities(self, items: int) -> tuple[int, ...]:
+        """The numbers of items, each once, in the order in which they are given.
+
+        Args:
+            items: of the trace, N.
+
+        Raises:
+            ConfigError: naming those that are not between 1 and N − 1.
+        """
+        found = {given: _resolved(given, items) for given in self._listed}
+        if problems := [fault for given, count in found.items() for fault in _unfit(given, count, items)]:
+            raise combine(problems)
+        return tuple(dict.fromkeys(found.values()))
+
+
+def _resolved(given: int | str, items: int) -> int:
+    if isinstance(given, int):
+        return given
+    share = _SHARE.fullmatch(given)
+    assert share is not None, "checked when the settings were read"
+    return math.floor(float(share[1]) * items / 100 * (1 + 1e-12))
+
+
+def _unfit(given: int | str, count: int, items: int) -> Iterator[ConfigError]:
+    if count < 1:
+        yield ConfigError(
+            f"capacity {given} of {items:,} items is less than one item",
+            where="[cache] capacity",
+            mend=f"Give at least 1 item, {100 / items:.2g}%.",
+        )
+    if count >= items:
+        mend = f"Give at most {items - 1}." if items > 1 else "Give a trace of several items."
+        yield ConfigError(
+            f"capacity is {given}, but the trace has only {items:,} items: all would fit, there is nothing to decide",
+            where="[cache] capacity",
+            mend=mend,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Player:
+    """One competitor of a study.
+
+    Args:
+        name: what it is called in this study; its kind when left out.
+        policy: the policy with its settings.
+    """
+
+    name: str = ""
+    policy: Annotated[Policy, OneOf(POLICIES)] = field(metadata={"flat": True})
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.kind)
+        if not self.name.isprintable() or self.name != self.name.strip():
+            raise ConfigError(f"name is {self.name!r}", mend="Give a name of visible characters on one line.")
+
+    @property
+    def kind(self) -> str:
+        """The name under which the policy is registered."""
+        return kind_of(POLICIES, self.policy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlayRun:
+    """From which seeds, and how often the meters are read.
+
+    Args:
+        seeds: one trial of every policy and capacity for each, distinct, 0 <= seed < 2**64.
+        points: how often the meters are read, evenly over the requests, >= 1.
+        window: requests after which a second yardstick may change its fixed set, >= 1; left out, there is none.
+        block: requests that are read and played at once, >= 1.
+    """
+
+    seeds: tuple[int, ...] = (0,)
+    points: int = 200
+    window: int | None = None
+    block: int = 2**16
+
+    def __post_init__(self) -> None:
+        seeds = f"seeds is {list(self.seeds)}"
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(seeds, mend="Give one or several different whole numbers.")
+        if not all(0 <= seed < 2**64 for seed in self.seeds):
+            raise ConfigError(seeds, mend="Give whole numbers from 0 to 2**64 - 1.")
+        require(self.points, "points", least=1)
+        require(self.block, "block", least=1)
+        if self.window is not None:
+            require(self.window, "window", least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Play:
+    """A comparison of policies on the same requests, capacities and seeds.
+
+    Args:
+        name: what the run folder is called after.
+        trace: the requests.
+        cache: what is to be filled.
+        policies: the competitors, at least one.
+        run: seeds and meters.
+    """
+
+    name: str
+    trace: Annotated[Any, OneOf(REQUESTS)]
+    cache: Cache
+    policies: tuple[Player, ...]
+    run: PlayRun = field(default_factory=PlayRun)
+
+    def __post_init__(self) -> None:
+        if problems := [*_blank(self.name), *_ambiguous(self.policies)]:
+            raise combine(problems)
+
+
+def _blank(name: str) -> Iterator[ConfigError]:
+    if not name.strip() or not name.isprintable():
+        yield ConfigError(f"name is {name!r}", mend="Give the study a name of visible characters on one line.")
+
+
+def _ambiguous(policies: Sequence[Player]) -> Iterator[ConfigError]:
+    """No policy at all, or several with one name."""
+    if not policies:
+        yield ConfigError("there is no policy", where="[[policies]]", mend='Add one, such as kind = "lru".')
+    for name, count in Counter(player.name for player in policies).items():
+        if count > 1:
+            numbers = [str(number) for number, player in enumerate(policies, 1) if player.name == name]
+            yield ConfigError(
+                f'{count} policies have the name "{name}"',
+                where=f"[[policies]] {' and '.join(numbers)}",
+                mend="Give each a name of its own: name = ...",
+            )
+
+
+def load_play(path: Path, overrides: Sequence[str] = ()) -> Play:
+    """The study in a TOML file; without a ``name`` it is called after the file.
+
+    Args:
+        path: of the file.
+        overrides: ``KEY=VALUE`` as for `rivage.core.toml.apply_overrides`.
+
+    Raises:
+        ConfigError: listing everything that is wrong.
+    """
+    return make_play({"name": path.stem, **load_toml(path)}, str(path), overrides)
+
+
+def parse_play(text: str, where: str = "", overrides: Sequence[str] = ()) -> Play:
+    """The study in a TOML text.
+
+    Raises:
+        ConfigError: listing everything that is wrong, after the place ``where``.
+    """
+    return make_play(parse_toml(text, where), where, overrides)
+
+
+def make_play(mapping: dict[str, Any], where: str = "", overrides: Sequence[str] = ()) -> Play:
+    """The study that a mapping describes.
+
+    Raises:
+        ConfigError: listing everything that is wrong, after the place ``where``.
+    """
+    if overrides:
+        mapping = apply_overrides(mapping, overrides)
+        where = " ".join([where, "with", *(f"--set {override}" for override in overrides)]).strip()
+    return read(Play, mapping, where)
+
+
+def short_play(
+    trace: Path, format: str | None, capacities: Sequence[str], policies: str | None, overrides: Sequence[str] = ()
+) -> Play:
+    """The study of a trace file, as the options of the command line describe it.
+
+    Args:
+        trace: the file.
+        format: of the file; None to find out.
+        capacities: numbers of items or shares; several shares when empty.
+        policies: kinds joined by commas; some when None.
+        overrides: as for `load_play`.
+    """
+    asked = [int(each) if each.strip().isdecimal() else each.strip() for each in capacities or _SHARES]
+    kinds = [kind.strip() for kind in (_POLICIES if policies is None else policies).split(",") if kind.strip()]
+    if not kinds:
+        raise ConfigError('there is no policy in ""', where="--policies", mend="Give kinds, such as lru,ogb.")
+    mapping = {
+        "name": trace.name.partition(".")[0] or "play",
+        "trace": {"kind": "file", "path": trace.as_posix(), **({} if format is None else {"format": format})},
+        "cache": {"capacity": asked[0] if len(asked) == 1 else asked},
+        "policies": [{"kind": kind} for kind in kinds],
+    }
+    return make_play(mapping, "", overrides)
+
+
+_SHARES = ("1%", "2%", "5%", "10%", "20%")
+_POLICIES = "ogb,adaptive,lru,s3fifo,static"
