@@ -1,0 +1,220 @@
+"""The compiled half of `rivage.online.tabular_greedy`: requests travel, control messages teach selectors.
+
+All draws are SplitMix64 of the seed and a running number, so where blocks of requests end changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy import ndarray
+
+from rivage.online.cache_networks import CacheNetwork
+
+__all__ = ["CONTROL", "HITS", "MOVES", "Tables", "Ways", "serve", "uniform"]
+
+_INTS = range(7)
+DRAWS, MOVES, CONTROL, HITS, WAITING, SEED, _UNUSED = _INTS
+
+
+class Ways(NamedTuple):
+    """What never changes: request types, paths, slots.
+
+    Args:
+        item: of each type.
+        hops: links of each type's path.
+        paths: its nodes.
+        savings: W at each place of a path.
+        first: first slot of each node.
+    """
+
+    item: ndarray
+    hops: ndarray
+    paths: ndarray
+    savings: ndarray
+    first: ndarray
+
+    @classmethod
+    def of(cls, instance: CacheNetwork) -> Ways:
+        """Those of a network."""
+        return cls(instance.item, instance.hops, instance.paths, instance.savings, instance.first)
+
+
+class Tables(NamedTuple):
+    """The state of all slots.
+
+    Args:
+        chance: float64 [slots, colors, items], distribution of each selector.
+        arm: int64 [slots, colors], each selector's item (correlated arms only).
+        color: int64 [slots].
+        shown: int64 [slots], the item in each slot.
+        asked: bool [slots], taught since the slot time began.
+        times: int64 [slots], slot times in which it was taught.
+        spread: float64 [slots], ranges of the rewards in this slot time, summed.
+        squares: float64 [slots], squares of the ranges of past slot times, summed.
+        taught: int64 [slots, colors], feedback of each selector.
+        probed: bool [types], whether its weights are known.
+        ints: see the names above.
+    """
+
+    chance: ndarray
+    arm: ndarray
+    color: ndarray
+    shown: ndarray
+    asked: ndarray
+    times: ndarray
+    spread: ndarray
+    squares: ndarray
+    taught: ndarray
+    probed: ndarray
+    ints: ndarray
+
+
+@njit(cache=True)
+def uniform(seed: int, number: int) -> float:
+    """Draw ``number`` of SplitMix64, on [0, 1) with 53 bits."""
+    z = np.uint64(seed) + np.uint64(number + 1) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    return float(z >> np.uint64(11)) * 2.0**-53
+
+
+@njit(cache=True)
+def _next(t: Tables) -> float:
+    t.ints[DRAWS] += 1
+    return uniform(t.ints[SEED], t.ints[DRAWS])
+
+
+@njit(cache=True)
+def sample(chance: ndarray, u: float) -> int:
+    """The item at u in the cumulated distribution; never one of chance 0."""
+    left, last = u, 0
+    for i in range(len(chance)):
+        if chance[i] > 0.0:
+            last = i
+            left -= chance[i]
+            if left < 0.0:
+                break
+    return last
+
+
+@njit(cache=True)
+def hedge(chance: ndarray, item: int, growth: float, mixing: float) -> tuple[float, float]:
+    """Multiply one entry by e^growth, normalise, mix with the uniform; how old entries turn into new ones.
+
+    Returns:
+        a and b: every other entry became a p + b.
+    """
+    shrink = math.exp(-growth)  # of the others, so that nothing overflows
+    whole = chance[item] + (1.0 - chance[item]) * shrink
+    factor, lift = shrink / (whole * (1.0 + len(chance) * mixing)), mixing / (1.0 + len(chance) * mixing)
+    raised = chance[item] / (whole * (1.0 + len(chance) * mixing)) + lift
+    total = 0.0
+    for i in range(len(chance)):
+        chance[i] = raised if i == item else chance[i] * factor + lift
+        total += chance[i]
+    for i in range(len(chance)):
+        chance[i] /= total
+    return factor, lift
+
+
+@njit(cache=True)
+def _learn(t: Tables, s: int, item: int, growth: float, mixing: float, correlated: bool) -> None:
+    """Feedback to the selector that is shown; a correlated arm moves no oftener than its distribution does."""
+    c = t.color[s]
+    chance = t.chance[s, c]
+    if not correlated:
+        hedge(chance, item, growth, mixing)
+        return
+    arm = t.arm[s, c]
+    old = chance.copy()
+    hedge(chance, item, growth, mixing)
+    leave, where = _next(t), _next(t)
+    if leave * old[arm] < old[arm] - chance[arm]:
+        rising = np.maximum(chance - old, 0.0)
+        t.arm[s, c] = sample(rising, where * rising.sum())
+
+
+@njit(cache=True)
+def _refresh(t: Tables, s: int, recolor: int, correlated: bool) -> None:
+    """The end of a slot time: perhaps another colour, then an arm."""
+    t.asked[s] = False
+    t.squares[s] += t.spread[s] ** 2
+    t.spread[s] = 0.0
+    t.times[s] += 1
+    if recolor > 0 and t.times[s] % recolor == 0:
+        t.color[s] = int(_next(t) * t.chance.shape[1])
+    c = t.color[s]
+    item = t.arm[s, c] if correlated else sample(t.chance[s, c], _next(t))
+    if item != t.shown[s]:
+        t.shown[s] = item
+        t.ints[MOVES] += 1
+
+
+@njit(cache=True)
+def reward(w: float, color: int, slot: int, held: ndarray, colors: ndarray, holders: ndarray) -> float:
+    """What item i in this slot adds to the slots before it, max(b, W) − b with b the most that one of these saves."""
+    before = 0.0
+    for k in range(len(held)):
+        earlier = colors[k] < color or (colors[k] == color and holders[k] < slot)
+        if earlier and held[k] > before:
+            before = held[k]
+    return max(before, w) - before
+
+
+@njit(cache=True)
+def _request(w: Ways, t: Tables, d: int, rate: float, mixing: float, correlated: bool) -> float:
+    """Serve one request and teach the slots on its path; the gain."""
+    item, hops = w.item[d], w.hops[d]
+    most = 0
+    for place in range(hops):
+        most += w.first[w.paths[d, place] + 1] - w.first[w.paths[d, place]]
+    held, colors, holders = np.empty(most), np.empty(most, np.int64), np.empty(most, np.int64)
+    count, hit = 0, hops
+    for place in range(hops):
+        node = w.paths[d, place]
+        for s in range(w.first[node], w.first[node + 1]):
+            if t.shown[s] == item:
+                hit = min(hit, place)
+                held[count], colors[count], holders[count] = w.savings[d, place], t.color[s], s
+                count += 1
+    t.ints[HITS] += hit < hops
+    t.ints[CONTROL] += 2 * hops - hit if t.probed[d] else 4 * hops - hit
+    t.probed[d] = True
+    for place in range(hops):
+        node, saving = w.paths[d, place], w.savings[d, place]
+        for s in range(w.first[node], w.first[node + 1]):
+            gain = reward(saving, t.color[s], s, held[:count], colors[:count], holders[:count])
+            t.asked[s] = True
+            t.spread[s] += gain
+            t.taught[s, t.color[s]] += 1
+            _learn(t, s, item, rate * gain, mixing, correlated)
+    return float(w.savings[d, hit])
+
+
+@njit(cache=True)
+def serve(
+    w: Ways, t: Tables, requests: ndarray, rate: float, mixing: float, batch: int, recolor: int, correlated: bool
+) -> float:
+    """Serve requests in order; slots change their items after every ``batch`` of them. The gain."""
+    gain = 0.0
+    for d in requests:
+        gain += _request(w, t, d, rate, mixing, correlated)
+        t.ints[WAITING] += 1
+        if t.ints[WAITING] < batch:
+            continue
+        t.ints[WAITING] = 0
+        if batch == 1:
+            for place in range(w.hops[d]):
+                node = w.paths[d, place]
+                for s in range(w.first[node], w.first[node + 1]):
+                    _refresh(t, s, recolor, correlated)
+        else:
+            for s in range(len(t.shown)):
+                if t.asked[s]:
+                    _refresh(t, s, recolor, correlated)
+    return gain
