@@ -254,7 +254,7 @@ class OHF:
     def dual_rate(self, instance: FairInstance) -> float:
         """c, so that the dual step of slot t is c/t."""
         power = 1 + (self.alpha if self.dual_step == "theory" else 1 / self.alpha)
-        return self.alpha / instance.least**power
+        return self.alpha / float(instance.least**power)
 
     def _descend(self, instance: FairInstance, multipliers: Agents, net: Agents, slot: int) -> Agents:
         if self.alpha == 0:

@@ -1,0 +1,204 @@
+"""Fairness regret: where it comes from, what it cannot exceed, and how hard the utilities were.
+
+With ū* the time-averaged utilities of a comparator x*, ū those that were played, and δ_t = ū* − u_t(x*),
+
+    regret = F_α(ū*) − F_α(ū).
+
+*Where it comes from.* Because F_α is the minimum of Ψ over the multipliers, see `rivage.online.fairness`,
+
+    T · regret = Σ_t λ_t · (u_t(x*) − u_t(x_t))              primal: regret of gradient ascent in x
+               + Σ_t Ψ(λ_t, u_t(x_t)) − T min_λ Ψ(λ, ū)      dual: regret of gradient descent in λ
+               + Σ_t λ_t · δ_t                               drift: the comparator's utilities move while weights do
+               − Σ_t [Ψ(λ_t, ū*) − F_α(ū*)]                  slack >= 0: the weights are not those of x*
+               + T [min_λ Ψ(λ, ū) − F_α(ū)]                  beyond: ū is outside of [u_min, u_max], else 0
+
+an identity, with min_λ over the multipliers' range. `explain` computes all five from what a game leaves. The first
+two have bounds of √T and ln T, so the third is the one that no policy controls; an adversary makes it linear in T.
+
+*What it cannot exceed* (`FairExplained.bound`): with G = Σ_t ‖gradient_t‖² and D of the set, 3 D √G for the primal
+part (`SelfConfident`); with dual steps c/t, slopes h_t and σ = u_min^(1+α)/α,
+
+    dual <= ½ Σ_t (c/t) ‖h_t‖² + ½ max(0, 1/c − σ) Σ_t ‖λ_t − λ*‖²,          λ* the minimiser in hindsight.
+
+The second term is 0 for ``dual_step="theory"``. For ``"paper"`` and α > 1 it need not vanish: the code's step is
+shorter than the one the proof is for.
+
+*How hard it was*, for the realised utilities:
+
+    V_T = Σ_t Σ_i |δ_t,i|
+    W_T = min over partitions of the slots into intervals of  Σ_k ( Σ_i |Σ_{t in k} δ_t,i| + L_k²/(slots before k + 1) )
+
+with L_k the length of interval k. The paper has suprema of these over what an adversary may do, and that the regret
+vanishes iff min(V_T, W_T) = o(T). W_T is exact, by dynamic programming over the ends of intervals; O(T²) at worst, less
+as long as W_T is small, since long intervals cost more than the best partition found.
+
+References:
+    Si Salem, Iosifidis, Neglia. Enabling long-term fairness in dynamic resource allocation. SIGMETRICS 2023.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+from numba import njit
+from numpy import ndarray
+
+from rivage.core.errors import ShapeError
+from rivage.online.fair_game import FairPlayed
+from rivage.online.fairness import OHF, AlphaFairness, FairInstance
+
+__all__ = ["FairExplained", "Severity", "budgeted_severity", "explain", "partitioned_severity", "severity"]
+
+Table = Float64[ndarray, "slots agents"]
+Agents = Float64[ndarray, "agents"]
+
+
+@dataclass(frozen=True, slots=True)
+class FairExplained:
+    """The fairness regret and its parts, all per slot.
+
+    Args:
+        regret: F_α(ū*) − F_α(ū) = primal + dual + drift − slack + beyond.
+        primal: of x against x*.
+        dual: of λ against the best multipliers.
+        drift: Σ λ_t · δ_t / T.
+        slack: >= 0.
+        beyond: >= 0, and 0 where ū lies in the range of utilities.
+        primal_bound: no less than ``primal``.
+        dual_bound: no less than ``dual``.
+    """
+
+    regret: float
+    primal: float
+    dual: float
+    drift: float
+    slack: float
+    beyond: float
+    primal_bound: float
+    dual_bound: float
+
+    @property
+    def bound(self) -> float:
+        """What the regret cannot exceed, given the drift."""
+        return self.primal_bound + self.dual_bound + self.drift + self.beyond
+
+
+@dataclass(frozen=True, slots=True)
+class Severity:
+    """How hard utilities are on a fair policy.
+
+    Args:
+        budgeted: V_T.
+        partitioned: W_T.
+        slots: T.
+    """
+
+    budgeted: float
+    partitioned: float
+    slots: int
+
+    @property
+    def rate(self) -> float:
+        """min(V_T, W_T)/T, which has to vanish if the regret shall."""
+        return min(self.budgeted, self.partitioned) / self.slots
+
+
+def explain(policy: OHF, instance: FairInstance, played: FairPlayed, comparator: Table) -> FairExplained:
+    """Where the regret of a game comes from.
+
+    Args:
+        policy: who played it.
+        instance: what is shared.
+        played: the game.
+        comparator: u_t(x*) of every slot.
+
+    Raises:
+        ShapeError: when the comparator has other slots.
+    """
+    if comparator.shape != played.utilities.shape:
+        raise ShapeError(
+            f"{len(comparator)} slots of the comparator, {len(played.utilities)} played", mend="Give the same slots."
+        )
+    fairness, slots = AlphaFairness(policy.alpha), len(comparator)
+    mine, other, weights = instance.net(played.utilities), instance.net(comparator), played.multipliers
+    mean, best = mine.mean(axis=0), other.mean(axis=0)
+    turned = _best_multipliers(policy, instance, mean)
+    least = fairness.saddle(turned, mean)
+    conjugates = _conjugates(fairness, weights)
+    return FairExplained(
+        regret=fairness.value(best) - fairness.value(mean),
+        primal=float((weights * (other - mine)).sum()) / slots,
+        dual=float(conjugates.mean() + (weights * mine).sum() / slots) - least,
+        drift=float((weights * (best - other)).sum()) / slots,
+        slack=float(conjugates.mean() + (weights @ best).mean()) - fairness.value(best),
+        beyond=least - fairness.value(mean),
+        primal_bound=3 * (instance.set.diameter_squared * played.squares) ** 0.5 / slots,
+        dual_bound=_dual_bound(policy, instance, weights, mine, turned) / slots,
+    )
+
+
+def severity(comparator: Table) -> Severity:
+    """V_T and W_T for the utilities of a comparator. At worst O(T²)."""
+    deviations = comparator.mean(axis=0) - comparator
+    return Severity(budgeted_severity(deviations), partitioned_severity(deviations), len(comparator))
+
+
+def budgeted_severity(deviations: Table) -> float:
+    """V_T, the sum of all |δ_t,i|."""
+    return float(np.abs(deviations).sum())
+
+
+def partitioned_severity(deviations: Table) -> float:
+    """W_T, exactly."""
+    sums = np.concatenate([np.zeros((1, deviations.shape[1])), np.cumsum(deviations, axis=0)])
+    return float(_partition(np.ascontiguousarray(sums)))
+
+
+@njit(cache=True)
+def _partition(sums: Float64[ndarray, "ends agents"]) -> float:
+    """best[e] = min over begins b < e of best[b] + ‖sums[e] − sums[b]‖₁ + (e − b)²/(b + 1); all terms are >= 0."""
+    ends, agents = sums.shape
+    best = np.zeros(ends)
+    for end in range(1, ends):
+        least = np.inf
+        for begin in range(end - 1, -1, -1):
+            cost = (end - begin) ** 2 / (begin + 1.0)
+            if cost >= least:  # grows as the interval gets longer
+                break
+            cost += best[begin]
+            for agent in range(agents):
+                cost += abs(sums[end, agent] - sums[begin, agent])
+            least = min(least, cost)
+        best[end] = least
+    last: float = best[ends - 1]
+    return last
+
+
+def _best_multipliers(policy: OHF, instance: FairInstance, mean: Agents) -> Agents:
+    """The minimiser of Ψ(·, ū) over the range of the multipliers."""
+    inside = np.clip(mean, instance.least, instance.most)
+    return AlphaFairness(policy.alpha).weights(inside)
+
+
+def _conjugates(fairness: AlphaFairness, weights: Table) -> Float64[ndarray, "slots"]:
+    """(−F_α)*(−λ_t) of every slot."""
+    if fairness.alpha == 0:
+        return np.full(len(weights), -float(weights.shape[1]))
+    logs, over = np.log(weights), fairness.alpha - 1.0
+    grown = logs if over == 0 else fairness.alpha * np.expm1(over / fairness.alpha * logs) / over
+    conjugates: Float64[ndarray, "slots"] = (-1.0 - grown).sum(axis=1)
+    return conjugates
+
+
+def _dual_bound(policy: OHF, instance: FairInstance, weights: Table, net: Table, turned: Agents) -> float:
+    """What the regret of the multipliers cannot exceed; 0 for α = 0, where they do not move."""
+    alpha = policy.alpha
+    if alpha == 0:
+        return 0.0
+    rate, convexity = policy.dual_rate(instance), float(instance.least ** (1 + alpha)) / alpha
+    slopes = ((net - weights ** (-1 / alpha)) ** 2).sum(axis=1)
+    steps = rate / np.arange(1, len(net) + 1)
+    short = max(0.0, 1 / rate - convexity) / 2 * float(((weights - turned) ** 2).sum())
+    return float(steps @ slopes) / 2 + short
