@@ -29,8 +29,20 @@ from .results import LOGGED, METHODS, OURS, PEERS, PLAIN, judged, strays, summar
 from .tables import all_tables, fill_page
 from .workloads import WORKLOADS, prepare
 
-PLANS = {"W1": Plan(5, 60, 2), "W2": Plan(3, 20, 2), "W3": Plan(1, 4, 1), "W4": Plan(1, 8, 1), "tiny": Plan(1, 3, 1)}
-QUICK = {"W1": Plan(2, 8, 1), "W2": Plan(1, 5, 1), "W3": Plan(1, 2, 1), "W4": Plan(1, 2, 1), "tiny": Plan(1, 2, 1)}
+PLANS = {
+    "W1": Plan(5, 60, 2, turn=5),
+    "W2": Plan(5, 50, 2, turn=5),
+    "W3": Plan(1, 4, 1),
+    "W4": Plan(1, 8, 1),
+    "tiny": Plan(1, 3, 1),
+}
+QUICK = {
+    "W1": Plan(2, 8, 1, turn=2),
+    "W2": Plan(2, 10, 1, turn=2),
+    "W3": Plan(1, 2, 1),
+    "W4": Plan(1, 2, 1),
+    "tiny": Plan(1, 2, 1),
+}
 QUICK_COHORT = {"W3": 4}
 _COMPONENTS = 3  # of FedEM
 

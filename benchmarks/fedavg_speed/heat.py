@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,23 +38,36 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which rounds are played for what: first ``warm`` ones, then ``timed``, then ``watched`` for the memory."""
+    """Which rounds are played for what: first ``warm`` ones, then ``timed``, then ``watched`` for the memory.
+
+    In each of its turns a contestant plays up to ``turn`` rounds of one sort.
+    """
 
     warm: int
     timed: int
     watched: int
+    turn: int = 1
 
     @property
     def rounds(self) -> int:
         """All of them."""
         return self.warm + self.timed + self.watched
 
+    def turns(self) -> Iterator[tuple[str, int, int]]:
+        """What each turn is for, its first round, and the one after its last."""
+        start = 0
+        for purpose in ("warm", "timed", "watched"):
+            end = start + getattr(self, purpose)
+            for first in range(start, end, self.turn):
+                yield purpose, first, min(first + self.turn, end)
+            start = end
+
 
 class Lane:
     """One contestant of a race, in its own process.
 
     Attributes:
-        seconds: of each timed round.
+        seconds: per round, of each timed turn.
         cpu_seconds: alike.
         end: what it replied at the end.
         parameters: where it ended.
@@ -114,7 +127,7 @@ class Lane:
 def race(
     entries: Sequence[Entry], workload: Path, plan: Plan, ends: Path, tell: Callable[[str], None]
 ) -> dict[str, Lane]:
-    """Play all rounds of the plan with every entry, one round of each in turn, beginning with another each time.
+    """Play all rounds of the plan with every entry, which take turns, another one beginning each time.
 
     Args:
         entries: who takes part.
@@ -128,9 +141,9 @@ def race(
         for lane in lanes:
             lane.versions = lane.ask(setup=str(workload), variant=dict(lane.entry.variant)).get("ready", {})
             tell(f"{lane.entry.label}: {lane.fault.splitlines()[-1] if lane.fault else 'ready'}")
-        for number in range(plan.rounds):
-            _round(lanes, number, plan)
-            tell(f"round {number + 1} of {plan.rounds}")
+        for number, (purpose, first, end) in enumerate(plan.turns()):
+            _turn(lanes, number, purpose, first, end)
+            tell(f"round {end} of {plan.rounds}")
         for place, lane in enumerate(lanes):
             lane.end = lane.ask(finish=str(ends / f"{place}.npy"))
             lane.parameters = None if lane.fault else np.load(lane.end["parameters"])
@@ -140,11 +153,10 @@ def race(
     return {lane.entry.label: lane for lane in lanes}
 
 
-def _round(lanes: Sequence[Lane], number: int, plan: Plan) -> None:
-    watched = number >= plan.warm + plan.timed
-    first = number % len(lanes)
-    for lane in [*lanes[first:], *lanes[:first]]:
-        answer = lane.ask(round=number, watch=watched)
-        if number >= plan.warm and not watched and not lane.fault:
-            lane.seconds.append(answer["seconds"])
-            lane.cpu_seconds.append(answer["cpu_seconds"])
+def _turn(lanes: Sequence[Lane], number: int, purpose: str, first: int, end: int) -> None:
+    opening = number % len(lanes)
+    for lane in [*lanes[opening:], *lanes[:opening]]:
+        answer = lane.ask(rounds=[first, end], watch=purpose == "watched")
+        if purpose == "timed" and not lane.fault:
+            lane.seconds.append(answer["seconds"] / (end - first))
+            lane.cpu_seconds.append(answer["cpu_seconds"] / (end - first))

@@ -1,7 +1,7 @@
 """How the driver and a contestant talk: one JSON object per line.
 
     {"setup": FOLDER, "variant": {...}}   -> {"ready": {versions}}
-    {"round": k, "watch": false}          -> {"seconds": s, "cpu_seconds": s}
+    {"rounds": [k, l], "watch": false}    -> {"seconds": s, "cpu_seconds": s}, of the rounds k … l − 1 together
     {"finish": PATH.npy}                  -> {"peak_rss_bytes": b, "peak_bytes": b, "helpers": n, "parameters": ...}
 
 ``peak_rss_bytes`` is the largest private and shared memory of the process and its descendants in watched rounds, above
@@ -43,6 +43,9 @@ class Contestant(Protocol):
     def round(self, number: int) -> None:
         """Play this round; they are asked for in order."""
         ...
+
+    def rest(self) -> None:
+        """End what is still going on, before it is another's turn; within the time that counts."""
 
     def finish(self) -> np.ndarray:
         """End; returns the parameters, flat, in torch's order."""
@@ -127,7 +130,7 @@ def _answer(contestant: Contestant, replies: TextIO) -> None:
         if "setup" in request:
             replay = Replay(Path(request["setup"]))
             _reply(replies, {"ready": contestant.setup(replay, request.get("variant", {}))})
-        elif "round" in request:
+        elif "rounds" in request:
             _reply(replies, _played(contestant, request, watch))
         elif "finish" in request:
             np.save(request["finish"], contestant.finish())
@@ -136,11 +139,16 @@ def _answer(contestant: Contestant, replies: TextIO) -> None:
 
 
 def _played(contestant: Contestant, request: Mapping[str, Any], watch: _Watch) -> dict[str, float]:
+    def turn() -> None:
+        for number in range(*request["rounds"]):
+            contestant.round(number)
+        getattr(contestant, "rest", lambda: None)()
+
     cpu, began = cpu_seconds(), time.perf_counter()
     if request.get("watch"):
-        watch.during(lambda: contestant.round(request["round"]))
+        watch.during(turn)
     else:
-        contestant.round(request["round"])
+        turn()
     return {"seconds": time.perf_counter() - began, "cpu_seconds": cpu_seconds() - cpu}
 
 

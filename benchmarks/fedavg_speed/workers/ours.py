@@ -69,8 +69,12 @@ class Ours:
         """The next one."""
         self._began = time.perf_counter()
         next(self.rounds)
-        if self.files._log is not None:  # what still waits to be written must not be written in another's turn
-            self.files._log._writer.flush()
+        self._played_s, self._began = self._clock(), 0.0
+
+    def rest(self) -> None:
+        """What still waits to be written must not be written in another's turn."""
+        self._began = time.perf_counter()
+        self.files.drain()
         self._played_s, self._began = self._clock(), 0.0
 
     def finish(self) -> np.ndarray:

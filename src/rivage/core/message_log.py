@@ -336,10 +336,15 @@ class MessageLog:
         self._file.truncate(offset)
         self._offset, self._last = offset, None
 
-    def flush(self) -> None:
-        """Bring everything so far to the disk; to be called before a checkpoint that remembers `offset`."""
+    def drain(self) -> None:
+        """Wait until everything so far is with the operating system."""
         with self._explained():
             self._writer.flush()
+
+    def flush(self) -> None:
+        """Bring everything so far to the disk; to be called before a checkpoint that remembers `offset`."""
+        self.drain()
+        with self._explained():
             os.fsync(self._file.fileno())
 
     def close(self) -> None:

@@ -1,11 +1,13 @@
 """Bytes written to a file from a thread of their own, in order, while the caller goes on.
 
-The kernel takes about a millisecond to copy a megabyte and a checksum half as long, both without the interpreter's
-lock.
+Copying a megabyte into the kernel's page cache takes a third of a millisecond and a checksum as long, both without the
+interpreter's lock. Pages are given back every few megabytes: nobody is going to read them soon, and a file that grows
+into memory which a virtual machine has yet to be lent by its host costs six times as much.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +18,7 @@ __all__ = ["Writer"]
 
 _MAX_WAITING_BYTES = 64 << 20
 _SMALL = 64 << 10  # bytes that are written sooner than handed over
+_PAGES_BYTES = 8 << 20  # of the file that may stay in the page cache
 
 
 class Writer:
@@ -30,6 +33,7 @@ class Writer:
         self._thread: ThreadPoolExecutor | None = None
         self._waiting: deque[tuple[int, Future[None]]] = deque()
         self._broken: BaseException | None = None
+        self._cached = 0  # bytes since pages were last given back
 
     def append(self, opening: bytes, body: Sequence[memoryview]) -> None:
         """Write an opening, a body and the CRC32 of the body. What the body shows must not be changed before `flush`.
@@ -85,6 +89,14 @@ class Writer:
             check = crc32(chunk, check)
         try:
             self._file.writelines([opening, *body, check.to_bytes(4, "little")])
+            self._give_back(sum(chunk.nbytes for chunk in body))
         except BaseException as error:
             self._broken = error
             raise
+
+    def _give_back(self, written: int) -> None:
+        """Let the kernel begin to write out what is due and drop the pages that are on the disk."""
+        self._cached += written
+        if self._cached >= _PAGES_BYTES and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            self._cached = 0

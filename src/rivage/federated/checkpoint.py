@@ -251,6 +251,11 @@ class Files:
         if self._log is not None:
             self._log.append(message)
 
+    def drain(self) -> None:
+        """Wait until every message so far is with the operating system; a commit brings them to the disk."""
+        if self._log is not None:
+            self._log.drain()
+
     def commit(self, snapshot: Snapshot, *, force: bool = False) -> None:
         """Note the instant; replace ``checkpoint.sqlite`` when that is due, forced, or the memories need room."""
         self.memories.mark()
