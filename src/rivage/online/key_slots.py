@@ -1,0 +1,106 @@
+"""Slots of a cache for keys of any kind: found, given, taken back.
+
+A key whose value is 0 and that is not cached needs no slot. Such slots are looked for only when new ones are needed,
+some at a time, so that no request waits long; where few are found the memory doubles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from jaxtyping import Int64
+from numpy import ndarray
+
+from rivage.online import no_regret_kernel as kernel
+
+__all__ = ["NOBODY", "KeySlots", "identity"]
+
+K = TypeVar("K", bound=Hashable)
+
+NOBODY: Any = object()
+"""Whose a vacant slot is."""
+
+_SCANNED, _ENOUGH = 1024, 256  # slots looked at, and how many of them must be vacant to look at more of them
+
+
+class KeySlots(Generic[K]):
+    """Keys and their slots in the memory of one cache.
+
+    Args:
+        memory: see `rivage.online.no_regret_kernel.make_memory`.
+        bits: of its wheels.
+        forgets: take slots back.
+    """
+
+    def __init__(self, memory: Int64[ndarray, "words"], bits: int, *, forgets: bool) -> None:
+        self.bits, self.forgets, self._hand = bits, forgets, 0
+        self.index: dict[K, int] = {}
+        self.keys: list[K] = []
+        self.free: list[int] = []
+        self.open(memory)
+
+    def open(self, memory: Int64[ndarray, "words"]) -> None:
+        """Take over a memory with at least as many slots."""
+        self.memory, self.store = memory, kernel.opened(memory)
+        first, end = len(self.keys), len(self.store.key)
+        self.free = [*range(end - 1, first - 1, -1), *self.free]
+        self.keys += [NOBODY] * (end - first)
+
+    def place(self, key: K) -> int:
+        """Give a new key a slot; there must be room, see `make_room`."""
+        slot = self.free.pop()
+        kernel.enter(self.memory, slot, identity(key))
+        self.index[key], self.keys[slot] = slot, key
+        return slot
+
+    def make_room(self, wanted: int) -> None:
+        """Have at least so many vacant slots. Keys without a value may lose theirs: do this before looking any up."""
+        while len(self.free) < wanted:
+            if not self.forgets or self._take_back(self._hand, self._hand + _SCANNED) < _ENOUGH:
+                self.resize(2 * len(self.keys), self.bits)
+            else:
+                self._hand = (self._hand + _SCANNED) % len(self.keys)
+
+    def resize(self, slots: int, bits: int) -> None:
+        """Have other numbers of slots, not fewer, or of buckets."""
+        self.bits = bits
+        self.open(kernel.resized(self.memory, slots, bits))
+
+    def tidy(self) -> None:
+        """Come to a form that follows from the values alone, so that a copy made of them behaves alike to the bit."""
+        if self.forgets:
+            self._take_back(0, len(self.keys))
+        self._hand = 0
+        self.free.sort(reverse=True)
+        self.resize(len(self.keys), self.bits)
+
+    def _take_back(self, first: int, end: int) -> int:
+        found = [slot for slot in kernel.vacant(self.memory, first, end).tolist() if self.keys[slot] is not NOBODY]
+        for slot in found:
+            del self.index[self.keys[slot]]
+            self.keys[slot] = NOBODY
+        self.free += found
+        return len(found)
+
+    def cached(self) -> list[int]:
+        """The slots of cached keys."""
+        slots: list[int] = np.flatnonzero(self.store.shelf != kernel.OUT).tolist()
+        return slots
+
+
+def identity(key: Hashable) -> int:
+    """64 bits of a key, signed: an int is its own; str, bytes and tuples are hashed alike in every process.
+
+    Others follow ``hash(key)``, which may differ from process to process.
+    """
+    if isinstance(key, int | np.integer):
+        raw = int(key)
+    elif isinstance(key, str | bytes | tuple):
+        text = key if isinstance(key, bytes) else (key if isinstance(key, str) else repr(key)).encode(errors="replace")
+        raw = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+    else:
+        raw = hash(key)
+    return (raw + 2**63) % 2**64 - 2**63

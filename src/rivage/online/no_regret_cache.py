@@ -1,0 +1,447 @@
+"""A cache to embed in a program: OGB for any keys, any number of them, and any number of requests.
+
+Carra, Neglia. An online gradient-based caching policy with logarithmic complexity and regret guarantees. arXiv
+2405.01263; the policy itself is described in `rivage.online.ogb`.
+
+**Unknown catalog.** The state is gradient descent on {0 ≤ f ≤ 1, Σ f ≤ C} over all keys there are. A key that was never
+asked for has f = 0, and so does one whose value has been drained to 0: neither needs to be stored. Nothing in the
+analysis asks for the number of keys, because f₁ = 0 is at distance D² = ‖f* − f₁‖² ≤ C from every corner.
+
+**Unknown horizon.** With a horizon T the step is η = D / √T, and after t requests, for every t,
+
+    E R_t ≤ D² / (2η) + η t / 2;
+
+within any window of H requests E R ≤ C / η + η H / 2, because two states are at most 2C apart. Without, η_t = √(C / t),
+and E R_t ≤ 2 √(C t) for every t; longer memory is the price of a guarantee for all time.
+
+**Filling.** As long as there is room the step is 1, so that the first C keys come in at once, as in any other cache. Up
+to then at most C requests miss, each for the first time. Afterwards D² ≤ 2C, hence with a horizon
+
+    E R_t ≤ C + D² / (2η) + η t / 2,      D² = 2C,
+
+and without, since the steps from request C on sum to at most 2 √C (√t − √C), still E R_t ≤ 2 √(C t): what filling costs
+is what its steps would have cost. ``start="empty"`` is `rivage.online.ogb.OGB` with that start, to the last bit.
+
+**Size.** C keys are cached on average, with a standard deviation of at most √C. With ``hard=True`` there are never more
+than C: what does not fit stays out until it is asked for again. Then E R ≤ bound + E lost, where *lost* counts the
+requests that the soft cache would have served; on Zipf requests with C = 50, 200 and 2000 it was 0.3 % of the hits. To
+aim at C − z √C instead loses more, because fewer keys are cached all the time.
+
+Cost per request: amortised O(1), one call into compiled code. Memory O(keys with f > 0), some 100 bytes each besides
+the key; there are O(C / η) of them, whatever was asked for: each η that a request adds is drained from all of them.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar, cast
+
+import numpy as np
+from jaxtyping import Int64
+from numpy import ndarray
+
+from rivage.core.errors import ConfigError, DataError, require
+from rivage.online import no_regret_kernel as kernel
+from rivage.online.cache_snapshots import image, reopened, settings_of
+from rivage.online.key_slots import KeySlots
+from rivage.online.ogb_kernel import CACHED, FRACTIONAL, HITS, INSERTED, POSITIVE, RHO, TIME
+
+__all__ = ["CacheStats", "NoRegretCache"]
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+_Gone = Sequence[tuple[Any, Any]]  # evicted keys, and their values
+_Flight = tuple[int, Future[Any]]  # the thread that fetches, and what it will bring
+
+_NOTHING: _Gone = ()
+_MISSING: Any = object()
+_NEVER, _FIRST_SLOTS = 2**62, 1024
+_SETTINGS = ("capacity", "horizon", "scale", "start", "hard", "compare", "max_bytes", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheStats:
+    """How it went since the beginning.
+
+    Args:
+        requests: how many.
+        hits: keys that were cached when they were asked for.
+        fractional: Σ f before each request: what hits are on average over permanent numbers.
+        insertions: keys that came in.
+        evictions: keys that went.
+        cached: keys in the cache now.
+        positive: keys with f > 0 now.
+        refused: insertions that did not fit, with ``hard`` or ``max_bytes``.
+        lost: hits that those would have brought; `regret` leaves them out.
+        regret_bound: what the regret cannot exceed.
+        optimum: hits of the best fixed set; None unless the cache compares.
+        regret: optimum − fractional; None unless the cache compares.
+    """
+
+    requests: int
+    hits: int
+    fractional: float
+    insertions: int
+    evictions: int
+    cached: int
+    positive: int
+    refused: int
+    lost: int
+    regret_bound: float
+    optimum: float | None
+    regret: float | None
+
+    @property
+    def hit_ratio(self) -> float:
+        """Hits per request; 0 before the first."""
+        return self.hits / self.requests if self.requests else 0.0
+
+
+class NoRegretCache(Generic[K, V]):
+    """Decides which keys to cache, and keeps their values if asked to. Safe to share between threads.
+
+    Args:
+        capacity: C >= 1, keys cached on average, or at most with ``hard``.
+        horizon: requests for which popularity is thought to last, T; None when unknown: then the step falls with time,
+            and so does the weight of what is new.
+        scale: multiple of the step that the bound asks for, > 0; recency pays off with larger ones.
+        start: ``fill`` takes in what is asked for while there is room; ``empty`` is slower to fill, see above.
+        hard: never cache more than ``capacity`` keys.
+        compare: count requests by key, so that `stats` knows the best fixed set; every key ever seen is remembered.
+        max_bytes: never hold more; experimental, without any claim about bytes: what does not fit stays out.
+        sizeof: bytes of a value that `get_or_fetch` brought; needed for ``max_bytes``.
+        seed: of the permanent numbers. Keep it secret where requests may be hostile.
+        on_evict: called with key and value (None without one) after a key has left, outside the lock.
+
+    Raises:
+        ConfigError: for settings out of range.
+
+    Example:
+        >>> cache = NoRegretCache(2, seed=1)
+        >>> [cache.request(key) for key in "abab"]
+        [False, False, True, True]
+        >>> cache.get_or_fetch("a", str.upper), len(cache)
+        ('A', 2)
+    """
+
+    reference = "carra24"
+
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        horizon: int | None = None,
+        scale: float = 1.0,
+        start: Literal["fill", "empty"] = "fill",
+        hard: bool = False,
+        compare: bool = False,
+        max_bytes: int | None = None,
+        sizeof: Callable[[V], int] | None = None,
+        seed: int = 0,
+        on_evict: Callable[[K, V | None], object] | None = None,
+    ) -> None:
+        require(capacity, "capacity", least=1)
+        require(scale, "scale", above=0)
+        require(1 if horizon is None else horizon, "horizon", least=1)
+        require(1 if max_bytes is None else max_bytes, "max_bytes", least=1)
+        if start not in ("fill", "empty"):
+            raise ConfigError(f'start is "{start}"', mend='Choose "fill" or "empty".')
+        self.capacity, self.horizon, self.scale, self.start = capacity, horizon, scale, start
+        self.hard, self.compare, self.max_bytes, self.seed = hard, compare, max_bytes, seed
+        self._sizeof, self._on_evict = sizeof, on_evict
+        self._lock = threading.Lock()
+        self._values: dict[K, V] = {}
+        self._sizes: dict[K, int] = {}
+        self._bytes = self._unserved = 0
+        self._flights: dict[K, _Flight] = {}
+        kernel.prepare()
+        fine = max(4 * capacity, 4096)  # without a horizon steps shrink and the wheels are made finer at times
+        bits = self._bits(fine)
+        self._table: KeySlots[K] = KeySlots(self._memory(_FIRST_SLOTS, bits), bits, forgets=not compare)
+        self._table.memory[kernel.FINE] = fine if horizon is None else _NEVER
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    def request(self, key: K, *, size: int = 0) -> bool:
+        """Serve one request.
+
+        Args:
+            key: what is asked for.
+            size: its bytes; counts with ``max_bytes`` only, and once, when the key comes in.
+
+        Returns:
+            Whether it was cached. Afterwards ``key in cache`` tells whether it is now.
+        """
+        with self._lock:
+            hit, gone = self._serve(key, size)
+        self._tell(gone)
+        return hit
+
+    def requests(self, keys: Iterable[K]) -> list[bool]:
+        """Serve many requests in order, faster than one by one; which of them were hits.
+
+        ``on_evict`` is called after every 1024, for keys that are not back by then.
+        """
+        if self.max_bytes is not None:
+            raise ConfigError("a batch tells no sizes", where="max_bytes", mend="Call request(key, size=...) for each.")
+        asked, hits = list(keys), []
+        for start in range(0, len(asked), kernel.BATCH):
+            with self._lock:
+                part, gone = self._serve_all(asked[start : start + kernel.BATCH])
+            self._tell(gone)
+            hits += part
+        return hits
+
+    def get_or_fetch(self, key: K, fetch: Callable[[K], V]) -> V:
+        """The value of a key: the cached one, or ``fetch(key)``, which is kept if the key comes in.
+
+        The lock is not held while fetching. Threads that ask for a key which another one is fetching wait for that, and
+        get its exception if it fails; then no request is counted. ``fetch`` may itself ask for other keys.
+        """
+        if self.max_bytes is not None and self._sizeof is None:
+            raise ConfigError("get_or_fetch cannot tell sizes", where="max_bytes", mend="Give sizeof=len, for example.")
+        me, leads = threading.get_ident(), False
+        with self._lock:
+            value, flight = self._values.get(key, _MISSING), self._flights.get(key)
+            if value is not _MISSING:
+                _, gone = self._serve(key, 0)
+            elif flight is None:
+                flight, leads = (me, Future()), True
+                self._flights[key] = flight
+        if value is not _MISSING:
+            self._tell(gone)
+            return cast(V, value)
+        assert flight is not None
+        if leads:
+            return self._fetch(key, fetch, flight)
+        if me == flight[0]:
+            return fetch(key)  # a fetch that asks for its own key: nobody could answer it
+        brought: V = flight[1].result()
+        self.request(key, size=self._size(brought))
+        return brought
+
+    def invalidate(self, key: K) -> None:
+        """Drop the value of a key, say because it has changed; the next `get_or_fetch` brings the new one."""
+        with self._lock:
+            self._values.pop(key, None)
+            self._flights.pop(key, None)  # what is under way may be old: its caller gets it, it is not kept
+
+    def contains(self, key: K) -> bool:
+        """Whether the key is cached; no request."""
+        with self._lock:
+            slot = self._table.index.get(key)
+            return slot is not None and self._holds(slot)
+
+    __contains__ = contains
+
+    def __len__(self) -> int:
+        return int(self._table.memory[CACHED])
+
+    def __iter__(self) -> Iterator[K]:
+        with self._lock:
+            return iter([self._table.keys[slot] for slot in self._table.cached()])
+
+    # --- what it promises, and how it went ----------------------------------------------------------------------------
+
+    @property
+    def step(self) -> float:
+        """η; without a horizon what is divided by √t."""
+        return self.scale * math.sqrt(self.capacity if self.horizon is None else self._distance / self.horizon)
+
+    def regret_bound(self, requests: int) -> float:
+        """What the expected regret after so many requests cannot exceed."""
+        filling = float(self.capacity) if self.start == "fill" else 0.0
+        if self.horizon is None:
+            steps = math.sqrt(self.capacity * requests) * (1 / self.scale + self.scale)
+            return steps + filling * max(1 - self.scale, 0.0)
+        return filling + self._distance / (2 * self.step) + self.step * requests / 2
+
+    def value_of(self, key: K) -> float:
+        """F of a key: how likely it is cached, over permanent numbers."""
+        with self._lock:
+            slot, store = self._table.index.get(key), self._table.store
+            return 0.0 if slot is None else min(max(float(store.key[slot] - store.floats[RHO]), 0.0), 1.0)
+
+    def stats(self) -> CacheStats:
+        """How it went. O(1); O(keys) if the cache compares."""
+        with self._lock:
+            store, optimum = self._table.store, self._optimum()
+            ints, gained = store.ints.tolist(), float(store.floats[FRACTIONAL])
+            return CacheStats(
+                requests=ints[TIME],
+                hits=ints[HITS] - self._unserved,
+                fractional=gained,
+                insertions=ints[INSERTED],
+                evictions=ints[kernel.EVICTED],
+                cached=ints[CACHED],
+                positive=ints[POSITIVE],
+                refused=ints[kernel.REFUSED],
+                lost=ints[kernel.LOST],
+                regret_bound=self.regret_bound(ints[TIME]),
+                optimum=optimum,
+                regret=None if optimum is None else optimum - gained,
+            )
+
+    # --- as bytes -----------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> bytes:
+        """All but values and functions, for `restore`; no pickle. O(slots).
+
+        Raises:
+            DataError: for keys that are not str, int, float, bool, bytes or tuples of these.
+        """
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        with self._lock:
+            self._table.tidy()
+            self._table.memory[HITS] -= self._unserved
+            self._unserved = 0
+            return image(self._table, settings, self._sizes)
+
+    @classmethod
+    def restore(
+        cls,
+        data: bytes,
+        *,
+        sizeof: Callable[[V], int] | None = None,
+        on_evict: Callable[[K, V | None], object] | None = None,
+    ) -> NoRegretCache[K, V]:
+        """The cache that a snapshot was made of; it goes on exactly as that one does.
+
+        The same keys are cached, but without values: the first `get_or_fetch` of each fetches, and counts as a miss.
+
+        Raises:
+            DataError: for bytes that are no snapshot, or not a whole one.
+        """
+        settings, head, arrays = settings_of(data)
+        try:
+            cache = cls(**settings, sizeof=sizeof, on_evict=on_evict)
+        except (ConfigError, TypeError) as error:
+            raise DataError(f"a snapshot with impossible settings: {error}") from error
+        cache._table, cache._sizes = reopened(head, arrays, cache._memory, forgets=not cache.compare)
+        cache._bytes = sum(cache._sizes.values())
+        return cache
+
+    # --- within the lock ----------------------------------------------------------------------------------------------
+
+    def _serve(self, key: K, size: int) -> tuple[bool, _Gone]:
+        table = self._table
+        slot = table.index.get(key)
+        if slot is None:
+            table.make_room(1)
+            slot = table.place(key)
+        if self.max_bytes is None:
+            told = kernel.request(table.memory, slot, True)
+        else:
+            told = kernel.request(table.memory, slot, self._bytes + size <= self.max_bytes)
+            if not told & 1 and self._holds(slot):
+                self._sizes[key] = size
+                self._bytes += size
+        return bool(told & 1), self._let_go(told) if told > 1 else _NOTHING
+
+    def _serve_all(self, keys: list[K]) -> tuple[list[bool], _Gone]:
+        table = self._table
+        table.make_room(len(keys))
+        known = table.index
+        slots = [known[key] if key in known else table.place(key) for key in keys]
+        hits = np.empty(len(keys), np.bool_)
+        told = kernel.request_all(table.memory, np.array(slots, np.int64), hits)
+        return hits.tolist(), self._let_go(told) if told > 1 else _NOTHING
+
+    def _let_go(self, told: int) -> _Gone:
+        """Drop the values of evicted keys, and return them; make finer wheels if it is time."""
+        table, gone = self._table, []
+        for slot in dict.fromkeys(table.store.gone[: told >> 2].tolist()):
+            if not self._holds(slot):
+                key = table.keys[slot]
+                self._bytes -= self._sizes.pop(key, 0)
+                gone.append((key, self._values.pop(key, None)))
+        if told & 2:
+            fine = table.memory[kernel.FINE] = 4 * int(table.memory[kernel.FINE])
+            if self._bits(fine) != table.bits:
+                table.resize(len(table.keys), self._bits(fine))
+        return gone
+
+    def _holds(self, slot: int) -> bool:
+        return bool(self._table.store.shelf[slot] != kernel.OUT)
+
+    def _optimum(self) -> float | None:
+        if not self.compare:
+            return None
+        asked, most = self._table.store.asked, min(self.capacity, len(self._table.keys))
+        return float(np.partition(asked, -most)[-most:].sum())
+
+    # --- outside ------------------------------------------------------------------------------------------------------
+
+    def _fetch(self, key: K, fetch: Callable[[K], V], flight: _Flight) -> V:
+        try:
+            value = fetch(key)
+            size = self._size(value)
+        except BaseException as error:
+            with self._lock:
+                self._land(key, flight)
+            flight[1].set_exception(error)
+            raise
+        with self._lock:
+            hit, gone = self._serve(key, size)
+            self._unserved += hit
+            if self._land(key, flight):
+                self._keep(key, value, size)
+        flight[1].set_result(value)
+        self._tell(gone)
+        return value
+
+    def _land(self, key: K, flight: _Flight) -> bool:
+        """End a flight; False if it was called off."""
+        if self._flights.get(key) is not flight:
+            return False
+        del self._flights[key]
+        return True
+
+    def _keep(self, key: K, value: V, size: int) -> None:
+        """Store the value of a cached key; one that came in without it may turn out to be larger than was said."""
+        if not self._holds(self._table.index[key]):
+            return
+        if self.max_bytes is not None:
+            change = size - self._sizes.get(key, 0)
+            if self._bytes + change > self.max_bytes:
+                return
+            self._sizes[key] = size
+            self._bytes += change
+        self._values[key] = value
+
+    def _size(self, value: V) -> int:
+        return 0 if self.max_bytes is None or self._sizeof is None else self._sizeof(value)
+
+    def _tell(self, gone: _Gone) -> None:
+        if self._on_evict is not None:
+            for key, value in gone:
+                self._on_evict(key, value)
+
+    # --- setting up ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _distance(self) -> float:
+        """D², how far the best corner may be from the state once the cache is full."""
+        return self.capacity * (2 if self.start == "fill" else 1)
+
+    def _bits(self, requests: int) -> int:
+        """Of wheels that are fine enough up to so many requests."""
+        return kernel.bits_for(self.capacity, self.step / (math.sqrt(requests) if self.horizon is None else 1))
+
+    def _memory(self, slots: int, bits: int) -> Int64[ndarray, "words"]:
+        return kernel.make_memory(
+            slots,
+            bits,
+            target=float(self.capacity),
+            step=self.step,
+            limit=self.capacity if self.hard else _NEVER,
+            seed=self.seed,
+            anytime=self.horizon is None,
+            fills=self.start == "fill",
+            counts=self.compare,
+        )
