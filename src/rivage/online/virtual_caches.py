@@ -147,15 +147,27 @@ class VirtualCaches:
         rows = csr_array((np.ones(len(flat)), flat, np.array(begins)), shape=(len(saved), self.set.dimension))
         return rows, np.array(whose, np.int64).reshape(-1, 2), np.array(saved)
 
-    def _steps(self, query: int, item: int) -> Iterator[tuple[Int64[ndarray, "l"], float]]:
-        """For every set of nearest caches: its coordinates, and the extra cost of looking beyond it."""
+    def way(self, query: int, item: int) -> tuple[Int64[ndarray, "l"], Float64[ndarray, "steps"]]:
+        """The caches that a request for an item passes, nearest first, and what each costs, the source's at the end.
+
+        Args:
+            query: position in ``queries``.
+            item: what is asked for.
+
+        Returns:
+            Coordinates of x, as many as there are caches on the way; costs, one more.
+        """
         costs, end = self.costs[query], self.costs[query, self.sources[item]]
         nodes = np.argsort(costs, kind="stable")
         nodes = nodes[(costs[nodes] < end) & (self.places[nodes, item] >= 0)]
-        reach = np.append(costs[nodes], end)
-        for last in range(len(nodes)):
-            if reach[last + 1] > reach[last]:
-                yield self.places[nodes[: last + 1], item], float(reach[last + 1] - reach[last])
+        return self.places[nodes, item], np.append(costs[nodes], end)
+
+    def _steps(self, query: int, item: int) -> Iterator[tuple[Int64[ndarray, "l"], float]]:
+        """For every set of nearest caches: its coordinates, and the extra cost of looking beyond it."""
+        places, costs = self.way(query, item)
+        for last, saving in enumerate(np.diff(costs).tolist()):
+            if saving > 0:
+                yield places[: last + 1], saving
 
     def utilities(self, batch: Batch) -> CappedSums:
         """The utilities of a slot.
