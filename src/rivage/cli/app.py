@@ -39,6 +39,10 @@ _VERBS = {
         "Train the methods of a study; run the same command again to resume.",
         "rivage train hospitals.toml --set methods.fedavg.learning_rate=0.05 --out results",
     ),
+    "play": _Verb(
+        "Let caching policies meet a request trace: hit ratios, regret against its bound, how much cache to buy.",
+        "rivage play --trace web.csv --capacity 1% --capacity 5% --policies ogb,adaptive,lru,s3fifo,static",
+    ),
     "report": _Verb(
         "Draw one self-contained HTML page from one or several runs.",
         "rivage report runs/hospitals-3f9c2a17 runs/hospitals-77b01d4e --out comparison.html",
@@ -60,6 +64,8 @@ _VERBS = {
         "rivage doctor",
     ),
 }
+_KEEPS = {"run": "trained", "train": "trained", "play": "played to the end"}
+"""Verbs that resume, and what they keep."""
 
 
 def _build() -> App:
@@ -124,10 +130,10 @@ def _verb(words: Sequence[str]) -> str:
 
 
 def _interrupted(words: Sequence[str]) -> str:
-    if not words or words[0] not in ("run", "train"):
+    if not words or words[0] not in _KEEPS:
         return "interrupted"
     again = shlex.join(["rivage", *(word for word in words if word != "--fresh")])
-    return f"interrupted; what was trained is kept. Resume with: {again}"
+    return f"interrupted; what was {_KEEPS[words[0]]} is kept. Resume with: {again}"
 
 
 def _fail(text: str, code: int, words: Sequence[str]) -> int:

@@ -13,17 +13,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from rivage.cli.output import DEFAULTS, Options, certificate_rows, logs, number, show, stderr, table
-from rivage.core.errors import ConfigError, StoreError, nearest, require_extra
+from rivage.cli.games import show_game
+from rivage.cli.output import (
+    DEFAULTS,
+    VIOLATION,
+    Options,
+    certificate_rows,
+    logs,
+    number,
+    show,
+    stderr,
+    table,
+    verdicts,
+)
+from rivage.core.errors import ConfigError, MissingExtra, StoreError, nearest, require_extra
 
 if TYPE_CHECKING:
     from rivage.core.certificates import Certificate
     from rivage.core.records import RunRecord
+    from rivage.studies.play_settings import Play
     from rivage.studies.settings import Study
 
-__all__ = ["cite", "doctor", "report", "reproduce", "run", "train", "verify"]
+__all__ = ["cite", "doctor", "play", "report", "reproduce", "run", "train", "verify"]
 
-VIOLATION = 3
 _ENGINES = {"local": True, "ray": False, "flower": False, "torchdist": False}
 """Engines of the contract, and whether this version has them."""
 
@@ -116,6 +128,94 @@ def _train(
         return run_study(study, out=out, fresh=fresh, observer=observer)
 
 
+def play(
+    study: Path | None = None,
+    /,
+    *,
+    trace: Path | None = None,
+    format: str | None = None,
+    capacity: tuple[str, ...] = (),
+    policies: str | None = None,
+    settings: Settings = (),
+    out: Path | None = None,
+    fresh: bool = False,
+    strict: bool = False,
+    options: Options = DEFAULTS,
+) -> int:
+    """Let caching policies meet a request trace.
+
+    Args:
+        study: TOML file of the study; without it, give a trace.
+        trace: File of requests, instead of a study: text or CSV, Parquet, int32be or oraclegeneral; .gz, .xz, .zst.
+        format: Format of the trace, where its name and content do not tell.
+        capacity: Items that the cache holds, or a share of the items such as 5%. May be repeated: how much to buy.
+            1%, 2%, 5%, 10% and 20% when left out.
+        policies: Kinds of policies, joined by commas; ogb,adaptive,lru,s3fifo,static when left out.
+        settings: KEY=VALUE replaces a setting, e.g. run.points=50 or policies.ogb.scale=10. May be repeated.
+        out: Folder that gets the folder of the run.
+        fresh: Start again instead of resuming.
+        strict: Exit with 3 when a certificate does not hold.
+        options: of every verb.
+    """
+    from rivage.cli.progress import Interruptible, progress
+
+    _require_folder(out)
+    overrides = [*settings, *([] if options.seed is None else [f"run.seeds=[{options.seed}]"])]
+    game = _game(study, trace, {"--format": format, "--capacity": capacity, "--policies": policies}, overrides)
+    from rivage.studies.play import play_study
+
+    console = stderr()
+    with (
+        logs(options, console),
+        progress(console, quiet=options.quiet) as watcher,
+        Interruptible(watcher, lambda text: console.print(text, highlight=False)) as observer,
+    ):
+        record = play_study(game, out=out, fresh=fresh, observer=observer)
+    _draw_if_possible(record, options)
+    return show_game(record, options, strict)
+
+
+def _game(study: Path | None, trace: Path | None, short: Mapping[str, Any], overrides: Sequence[str]) -> Play:
+    """The study of a file, or that of the options that stand in for one."""
+    from rivage.studies.play_settings import load_play, short_play
+
+    if study is None and trace is None:
+        raise ConfigError(
+            "there is neither a study nor a trace",
+            where="rivage play",
+            mend="Give a TOML file, or --trace FILE --capacity 5%.",
+        )
+    if trace is not None and study is not None:
+        raise ConfigError(
+            f'there is a study, "{study}", and a trace, "{trace}"',
+            where="rivage play",
+            mend="Leave one out; the study says where its trace is.",
+        )
+    if study is not None:
+        for name, value in short.items():
+            if value:
+                raise ConfigError(
+                    f"the study says what {name} would say",
+                    where=name,
+                    mend="Change it there, or for this once with --set cache.capacity=100.",
+                )
+        return load_play(study, overrides)
+    assert trace is not None, "one of the two is there"
+    return short_play(trace, short["--format"], short["--capacity"], short["--policies"], overrides)
+
+
+def _draw_if_possible(record: RunRecord, options: Options) -> None:
+    """The report beside the record, where Matplotlib and Jinja are installed."""
+    page = record.folder / "report.html"
+    try:
+        _draw([record], page)
+    except MissingExtra as error:
+        if not options.quiet:
+            stderr().print(f"no report: {error}", markup=False, highlight=False, soft_wrap=True)
+    else:
+        record.write_summary({**record.summary, "report": str(page)})
+
+
 def _require_engine(engine: str) -> None:
     built = [name for name, exists in _ENGINES.items() if exists]
     works = f"What works: --engine {', '.join(built)}."
@@ -156,7 +256,7 @@ def _show_run(record: RunRecord, options: Options, strict: bool) -> int:
     show(
         options,
         summary,
-        f"{record.folder}: {len(methods)} methods; {_verdicts(certificates)}",
+        f"{record.folder}: {len(methods)} methods; {verdicts(certificates)}",
         table(
             ("method", "metric", "mean", "bottom decile", "worse than Local", "MB up", "MB down", "seconds"),
             [(name, *_method_cells(values)) for name, values in methods.items()],
@@ -166,13 +266,6 @@ def _show_run(record: RunRecord, options: Options, strict: bool) -> int:
         then=f"report: {page}" if page else "",
     )
     return VIOLATION if strict and any(c["verdict"] == "fails" for c in certificates) else 0
-
-
-def _verdicts(certificates: Sequence[Mapping[str, Any]]) -> str:
-    """``certificates: 5 hold, 3 no power, 0 fail``."""
-    words = {"holds": "hold", "no_power": "no power", "fails": "fail"}
-    verdicts = [certificate["verdict"] for certificate in certificates]
-    return "certificates: " + ", ".join(f"{verdicts.count(verdict)} {word}" for verdict, word in words.items())
 
 
 def _device_table(methods: Mapping[str, Mapping[str, Any]]) -> list[Sequence[str]]:
@@ -220,7 +313,7 @@ def _open(folder: Path) -> RunRecord:
         raise StoreError(
             "there is no such folder",
             where=str(folder),
-            mend=nearest(folder.name, beside) or "Give a folder that `rivage run` or `rivage train` has made.",
+            mend=nearest(folder.name, beside) or "Give a folder that `rivage run`, `train` or `play` has made.",
         )
     return RunRecord.open(folder)
 
@@ -286,7 +379,7 @@ def verify(run: Path, /, *, options: Options = DEFAULTS) -> int:
 def _again(run: Path) -> str:
     """The command that takes up this very run: settings name the folder of a run, ``--out`` what holds it."""
     run = run if run.name not in ("", "..") else run.resolve()
-    return shlex.join(["rivage", "train", str(run / "settings.toml"), "--out", str(run.parent)])
+    return shlex.join(["rivage", _open(run).verb, str(run / "settings.toml"), "--out", str(run.parent)])
 
 
 def _recompute(certificate: Certificate, record: RunRecord) -> Certificate:

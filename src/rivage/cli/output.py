@@ -16,7 +16,21 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["DEFAULTS", "Options", "certificate_rows", "logs", "number", "show", "stderr", "table"]
+__all__ = [
+    "DEFAULTS",
+    "VIOLATION",
+    "Options",
+    "certificate_rows",
+    "logs",
+    "number",
+    "show",
+    "stderr",
+    "table",
+    "verdicts",
+]
+
+VIOLATION = 3
+"""Exit code of a verb that found what does not hold."""
 
 _PIPE_WIDTH = 120  # columns of a table that goes to a file or another program
 _NAME_WIDTH = 32  # single words up to this length are never broken
@@ -155,6 +169,13 @@ def certificate_rows(certificates: Iterable[Mapping[str, Any]]) -> list[Sequence
             for c in certificates
         ],
     )
+
+
+def verdicts(certificates: Sequence[Mapping[str, Any]]) -> str:
+    """``certificates: 5 hold, 3 no power, 0 fail``."""
+    words = {"holds": "hold", "no_power": "no power", "fails": "fail"}
+    verdicts = [certificate["verdict"] for certificate in certificates]
+    return "certificates: " + ", ".join(f"{verdicts.count(verdict)} {word}" for verdict, word in words.items())
 
 
 class _Lines(logging.Handler):

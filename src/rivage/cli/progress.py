@@ -56,23 +56,30 @@ class _Tally:
         self.clock = clock
         self.total = self.before = self.done = self.planned = 0
         self.label = self.score = ""
+        self.unit = "rounds"
         self.first: tuple[float, int] | None = None
 
     def see(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
             case "study":
-                self.total = int(event["rounds"])
+                self.total, self.unit = int(event["rounds"]), str(event.get("unit", "rounds"))
             case "trial":
                 self.done, self.planned = 0, int(event["rounds"])
                 self.label, self.score = f"{event['method']}, seed {event['seed']}", ""
             case "round":
-                self.done = int(event["round"]) + 1
-                if self.first is None:
-                    self.first = (self.clock(), self.before + self.done)
+                self._reach(int(event["round"]) + 1)
+            case "point":
+                self._reach(int(event["requests"]))
+                self.score = f"hit ratio {event['hits'] / event['requests']:.4g}"
             case "evaluation" if event.get("group", "seen") == "seen":
                 self.score = _score(event)
             case "trial_end":
                 self.before, self.done = self.before + self.planned, 0
+
+    def _reach(self, done: int) -> None:
+        self.done = done
+        if self.first is None:
+            self.first = (self.clock(), self.before + done)
 
     @property
     def rounds(self) -> int:
@@ -94,7 +101,11 @@ class _Tally:
             return ""
         left = round(max(self.total - self.rounds, 0) / self.rate)
         minutes, seconds = divmod(left, 60)
-        return f"{self.rate:.3g} rounds/s, {minutes // 60}:{minutes % 60:02}:{seconds:02} left"
+        return f"{_short(self.rate)} {self.unit}/s, {minutes // 60}:{minutes % 60:02}:{seconds:02} left"
+
+
+def _short(rate: float) -> str:
+    return f"{rate:.3g}" if rate < 1000 else f"{rate:,.0f}"
 
 
 def _score(event: Mapping[str, Any]) -> str:
@@ -122,14 +133,15 @@ class Lines:
         match event["event"]:
             case "notice":
                 self._print(str(event["text"]))
-            case "round" if self._clock() - self._last >= self._period_s:
+            case "round" | "point" if self._clock() - self._last >= self._period_s:
                 self._print(self._status())
             case "trial_end":
                 self._print(f"{self._tally.label}: done{_after(self._tally.score)}")
 
     def _status(self) -> str:
         tally = self._tally
-        return f"{tally.label}: {tally.rounds} of {tally.total} rounds in all{_after(tally.score)}{_after(tally.text)}"
+        done = f"{tally.rounds} of {tally.total} {tally.unit} in all"
+        return f"{tally.label}: {done}{_after(tally.score)}{_after(tally.text)}"
 
     def _print(self, text: str) -> None:
         self._last = self._clock()

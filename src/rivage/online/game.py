@@ -114,9 +114,12 @@ def play(
 
 
 def _whole(blocks: Iterable[Block], items: int) -> Block:
-    """All requests in one array, narrow where the items allow."""
-    narrow = np.int32 if items <= np.iinfo(np.int32).max else np.int64
-    return np.concatenate([np.empty(0, narrow), *(block.astype(narrow) for block in blocks)])
+    """All requests in one array, narrow where the items allow, without a second copy of them."""
+    narrow = np.dtype(np.int32 if items <= np.iinfo(np.int32).max else np.int64)
+    content = bytearray()
+    for block in blocks:
+        content += block.astype(narrow).tobytes()
+    return np.frombuffer(content, narrow)
 
 
 def _sum(one: Outcome, other: Outcome) -> Outcome:

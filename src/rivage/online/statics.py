@@ -30,12 +30,13 @@ from numpy import ndarray
 from rivage.core.errors import DataError
 from rivage.core.seeding import Streams
 from rivage.online.eviction import EvictionState
-from rivage.online.eviction_kernel import ABSENT, Heap, make_heap, settle
+from rivage.online.heap import ABSENT, Heap, make_heap, settle
 from rivage.online.policy import CacheInstance, Outcome
 
 __all__ = ["Belady", "BeladyState", "BestStatic", "StaticState"]
 
 _NEVER = np.iinfo(np.int64).max
+_PART = 2**18  # requests that are counted at once: counting widens them
 
 
 @dataclass(slots=True)
@@ -97,7 +98,9 @@ class BestStatic:
     def foresee(self, state: StaticState, requests: Int64[ndarray, "horizon"]) -> None:
         """Choose the set. O(T + N log N)."""
         state.future.tell(requests)
-        sums = np.bincount(requests, minlength=state.instance.items).astype(np.float64)
+        sums = np.zeros(state.instance.items)
+        for start in range(0, len(requests), _PART):
+            sums += np.bincount(requests[start : start + _PART], minlength=state.instance.items)
         if state.instance.weights is not None:
             sums *= state.instance.weights
         best = np.argsort(-sums, kind="stable")[: state.instance.capacity]
@@ -205,7 +208,7 @@ class Belady:
 
     def init(self, instance: CacheInstance, streams: Streams) -> BeladyState:
         """An empty cache that knows nothing yet. O(N)."""
-        heap = make_heap(instance)
+        heap = make_heap(instance.items, instance.capacity)
         tables = Future(heap.place, heap, np.empty(0, np.int64), np.zeros(2, np.int64), self.bypass)
         return BeladyState(EvictionState.of(tables, instance))
 

@@ -20,7 +20,8 @@ def references(records: Sequence[RunRecord]) -> list[tuple[Reference, list[str]]
         if reference:
             _, uses = found.setdefault(str(reference["key"]), (reference, []))
             part = reference.get("part")
-            use = f"{trial.method}: {part}" if part else trial.method
+            name = str(trial.start.get("policy", trial.method))
+            use = f"{name}: {part}" if part else name
             if use not in uses:
                 uses.append(use)
     return list(found.values())

@@ -18,6 +18,7 @@ from rivage.core.summaries import local_method, summarize
 from rivage.core.toml import format_toml
 from rivage.report import exchanges, figures, tables, words
 from rivage.report.citations import bibtex, citation, references
+from rivage.report.game_page import game_page
 from rivage.report.theme import Look, looks, theme_css
 
 if TYPE_CHECKING:
@@ -50,8 +51,13 @@ def write_report(records: Sequence[RunRecord], path: Path) -> Path:
     """
     if not records:
         raise ConfigError("no run to report on", mend="Give at least one run folder.")
-    styles = looks((trial.method, trial.kind) for record in records for trial in record.trials)
-    runs = [_run(record, styles, f"r{position}") for position, record in enumerate(records, 1)]
+    styles = looks(
+        (trial.start.get("policy", trial.method), trial.kind) for record in records for trial in record.trials
+    )
+    runs = [
+        (game_page if record.verb == "play" else _run)(record, styles, f"r{position}")
+        for position, record in enumerate(records, 1)
+    ]
     text = (
         _environment()
         .get_template("report.html.jinja")
@@ -104,6 +110,7 @@ def _run(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dict[str
     start = record.trials[0].start if summary else {"population": {"notes": {}}}
     return {
         "anchor": anchor,
+        "verb": record.verb,
         "title": words.title(record),
         "folder": record.folder.name,
         "compared": words.compared(record, summary),
