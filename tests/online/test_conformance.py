@@ -15,7 +15,7 @@ from rivage.online.registry import POLICIES
 
 KINDS = sorted(POLICIES)
 SETTINGS: dict[str, dict[str, Any]] = {"window_lfu": {"window": 500}}
-SOFT = {"ogb", "adaptive"}  # the number of cached items is right in expectation only
+SOFT = {"ogb", "adaptive", "mirror_descent"}  # the number of cached items is right in expectation only
 
 
 def policy_of(kind: str) -> Any:

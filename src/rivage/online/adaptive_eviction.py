@@ -31,7 +31,8 @@ from numpy import ndarray
 from rivage.core.errors import ConfigError, require
 from rivage.core.seeding import Streams
 from rivage.online.eviction import Evicting, Kernel
-from rivage.online.eviction_kernel import ABSENT, Lists, append, make_lists, remove
+from rivage.online.eviction_kernel import Lists, append, make_lists, remove
+from rivage.online.heap import ABSENT
 from rivage.online.policy import CacheInstance
 
 __all__ = ["ARC", "S3FIFO"]

@@ -2,7 +2,8 @@
 
 A kernel gets (tables, requests, weights), where ``weights`` is empty when all are 1. It changes the tables and returns
 hits, their gain, insertions and how many items are cached afterwards. Tables have ``place``, the place of every item,
->= 0 iff the item is cached. Arrays of length N stand in for hash tables: no hashing, no allocation while serving.
+>= 0 iff the item is cached; places below `ABSENT` mark items that are only remembered. Arrays of length N stand in for
+hash tables: no hashing, no allocation while serving.
 """
 
 from __future__ import annotations
@@ -13,27 +14,22 @@ import numpy as np
 from numba import njit
 from numpy import ndarray
 
+from rivage.online.heap import ABSENT, Heap, make_heap, settle
 from rivage.online.policy import CacheInstance
 
 __all__ = [
-    "ABSENT",
     "Counts",
-    "Heap",
     "Lists",
     "Slots",
     "append",
     "make_counts",
-    "make_heap",
     "make_lists",
     "make_slots",
     "remove",
     "serve_counts",
     "serve_recency",
     "serve_slots",
-    "settle",
 ]
-
-ABSENT = -1  # place of an item that is not cached; others below 0 mark items that are only remembered
 
 _HELD, _EVICTED, _RANDOM, _SEED = range(4)
 
@@ -156,61 +152,6 @@ def serve_recency(t: Lists, requests: ndarray, weights: ndarray) -> tuple[int, f
     return hits, gain, len(requests) - hits, t.length[0]
 
 
-_BITS = 2  # of the four children that a place of the heap has
-
-
-class Heap(NamedTuple):
-    """Cached items by (key, stamp), the smallest first; stamps differ.
-
-    Args:
-        place: int32 [items], place in the heap.
-        item: int32 [k].
-        key: int64 [k].
-        stamp: int64 [k], when the item was last requested.
-    """
-
-    place: ndarray
-    item: ndarray
-    key: ndarray
-    stamp: ndarray
-
-
-def make_heap(instance: CacheInstance) -> Heap:
-    """An empty heap. O(N)."""
-    size = instance.capacity
-    place, item = np.full(instance.items, ABSENT, np.int32), np.empty(size, np.int32)
-    return Heap(place, item, np.empty(size, np.int64), np.empty(size, np.int64))
-
-
-@njit(cache=True)
-def settle(h: Heap, held: int, at: int, item: int, key: int, stamp: int) -> None:
-    """Put an item into a free place of a heap of ``held`` items, and move it up or down to where it belongs."""
-    while at > 0 and _less(key, stamp, h.key[(at - 1) >> _BITS], h.stamp[(at - 1) >> _BITS]):
-        _copy(h, (at - 1) >> _BITS, at)
-        at = (at - 1) >> _BITS
-    while (at << _BITS) + 1 < held:
-        first = least = (at << _BITS) + 1
-        for child in range(first + 1, min(first + (1 << _BITS), held)):
-            if _less(h.key[child], h.stamp[child], h.key[least], h.stamp[least]):
-                least = child
-        if _less(key, stamp, h.key[least], h.stamp[least]):
-            break
-        _copy(h, least, at)
-        at = least
-    h.item[at], h.key[at], h.stamp[at], h.place[item] = item, key, stamp, at
-
-
-@njit(cache=True)
-def _less(key: int, stamp: int, other_key: int, other_stamp: int) -> bool:
-    return key < other_key or (key == other_key and stamp < other_stamp)
-
-
-@njit(cache=True)
-def _copy(h: Heap, source: int, target: int) -> None:
-    h.item[target], h.key[target], h.stamp[target] = h.item[source], h.key[source], h.stamp[source]
-    h.place[h.item[target]] = target
-
-
 _COUNTED, _TIME, _AGE = range(3)
 
 
@@ -242,7 +183,7 @@ def make_counts(
     instance: CacheInstance, *, window: int = 0, forgets: bool = False, ages: bool = False, bypass: bool = False
 ) -> Counts:
     """An empty cache and no requests. O(N + W)."""
-    heap = make_heap(instance)
+    heap = make_heap(instance.items, instance.capacity)
     return Counts(
         place=heap.place,
         heap=heap,

@@ -30,8 +30,9 @@ from numpy import ndarray
 
 from rivage.core.errors import require
 from rivage.core.seeding import Streams
+from rivage.online.heap import Heap
 from rivage.online.policy import CacheInstance, Outcome
-from rivage.online.top import ABSENT, grow
+from rivage.online.top import fill, grow, make_top
 
 __all__ = ["FTPL", "FTPLState"]
 
@@ -45,8 +46,7 @@ class FTPLState:
         weights: of the items; empty when all are 1.
         noise: γ.
         values: n + η γ.
-        place: of every item in the heap.
-        heap: the cached items.
+        heap: the cached items by their values.
         step: η.
         until: requests that η is for, without a horizon.
         served: requests so far.
@@ -59,8 +59,7 @@ class FTPLState:
     weights: Float64[ndarray, "w"]
     noise: Float64[ndarray, "items"]
     values: Float64[ndarray, "items"]
-    place: Int64[ndarray, "items"]
-    heap: Int64[ndarray, "capacity"]
+    heap: Heap
     step: float
     until: int = 1
     served: int = 0
@@ -71,7 +70,7 @@ class FTPLState:
     @property
     def cached(self) -> Int64[ndarray, "cached"]:
         """The cached items, ascending."""
-        return np.sort(self.heap)
+        return np.flatnonzero(self.heap.place >= 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +93,8 @@ class FTPL:
         noise = streams.numpy("noise").standard_normal(instance.items)
         weights = np.empty(0) if instance.weights is None else np.ascontiguousarray(instance.weights, np.float64)
         step = self._step(instance, instance.horizon or 1)
-        place, heap = np.full(instance.items, ABSENT, np.int64), np.empty(instance.capacity, np.int64)
-        state = FTPLState(instance, weights, noise, step * noise, place, heap, step)
+        heap = make_top(instance.items, instance.capacity)
+        state = FTPLState(instance, weights, noise, step * noise, heap, step)
         self._rank(state)
         state.prefetched = 0.0
         return state
@@ -108,7 +107,7 @@ class FTPL:
                 self._rescale(state)
             room = len(requests) if state.instance.horizon else state.until - state.served
             part, requests = requests[:room], requests[room:]
-            hits, gain, entered = _serve(part, state.weights, state.values, state.place, state.heap)
+            hits, gain, entered = _serve(part, state.weights, state.values, state.heap)
             total.hits += hits
             total.gain += gain
             state.unreported += entered
@@ -120,14 +119,10 @@ class FTPL:
         return total
 
     def _rank(self, state: FTPLState) -> None:
-        """Cache the items with the largest values; a sorted array is a heap."""
-        count = state.instance.capacity
-        before = state.place >= 0
-        best = np.argpartition(-state.values, count - 1)[:count]
-        state.heap[:] = best[np.argsort(state.values[best], kind="stable")]
-        state.place[:] = ABSENT
-        state.place[state.heap] = np.arange(count)
-        fetched = state.heap[~before[state.heap]]
+        """Cache the items with the largest values."""
+        before = state.heap.place >= 0
+        fill(state.heap, state.values)
+        fetched = np.flatnonzero((state.heap.place >= 0) & ~before)
         state.unreported += len(fetched)
         state.prefetched += float(state.weights[fetched].sum()) if len(state.weights) else len(fetched)
 
@@ -161,16 +156,15 @@ def _serve(
     requests: Int64[ndarray, "n"],
     weights: Float64[ndarray, "w"],
     values: Float64[ndarray, "items"],
-    place: Int64[ndarray, "items"],
-    heap: Int64[ndarray, "capacity"],
+    heap: Heap,
 ) -> tuple[int, float, int]:
     """Hits, their weight, and items that entered."""
     hits, gain, entered = 0, 0.0, 0
     for item in requests:
         weight = weights[item] if len(weights) else 1.0
-        hit = place[item] >= 0
+        hit = heap.place[item] >= 0
         hits += hit
         gain += weight * hit
-        grow(item, weight, values, place, heap, len(heap))
-        entered += place[item] >= 0 and not hit
+        grow(item, weight, values, heap, len(heap.item))
+        entered += heap.place[item] >= 0 and not hit
     return hits, gain, entered

@@ -19,6 +19,7 @@ POLICIES = Registry(
         "lfu_da": "rivage.online.eviction:LFUDA",
         "lfu_in_cache": "rivage.online.eviction:LFUInCache",
         "lru": "rivage.online.eviction:LRU",
+        "mirror_descent": "rivage.online.mirror_descent:MirrorDescent",
         "ogb": "rivage.online.ogb:OGB",
         "random": "rivage.online.eviction:RandomEviction",
         "s3fifo": "rivage.online.adaptive_eviction:S3FIFO",

@@ -18,8 +18,9 @@ from jaxtyping import Float64, Int64
 from numba import njit
 from numpy import ndarray
 
+from rivage.online.heap import ABSENT, Heap
 from rivage.online.policy import CacheInstance
-from rivage.online.top import ABSENT, grow
+from rivage.online.top import grow, make_top
 
 __all__ = ["StaticOptimum", "WindowedOptimum"]
 
@@ -39,15 +40,12 @@ class StaticOptimum:
     def __init__(self, instance: CacheInstance) -> None:
         self._weights = np.empty(0) if instance.weights is None else np.asarray(instance.weights, np.float64)
         self._sums = np.zeros(instance.items)
-        self._place = np.full(instance.items, ABSENT, np.int64)
-        self._heap = np.empty(instance.capacity, np.int64)
+        self._heap = make_top(instance.items, instance.capacity)
         self._held, self._value = 0, 0.0
 
     def add(self, requests: Int64[ndarray, "n"]) -> float:
         """Take in requests; the value of the best set for all so far."""
-        self._held, self._value = _add(
-            requests, self._weights, self._sums, self._place, self._heap, self._held, self._value
-        )
+        self._held, self._value = _add(requests, self._weights, self._sums, self._heap, self._held, self._value)
         return self._value
 
     @property
@@ -58,11 +56,11 @@ class StaticOptimum:
     @property
     def best(self) -> Int64[ndarray, "held"]:
         """The best set, ascending; fewer than k items while fewer have been asked for."""
-        return np.sort(self._heap[: self._held])
+        return np.sort(self._heap.item[: self._held]).astype(np.int64)
 
     def clear(self) -> None:
         """Forget all requests."""
-        self._sums[:], self._place[:] = 0.0, ABSENT
+        self._sums[:], self._heap.place[:] = 0.0, ABSENT
         self._held, self._value = 0, 0.0
 
 
@@ -100,13 +98,12 @@ def _add(
     requests: Int64[ndarray, "n"],
     weights: Float64[ndarray, "w"],
     sums: Float64[ndarray, "items"],
-    place: Int64[ndarray, "items"],
-    heap: Int64[ndarray, "capacity"],
+    heap: Heap,
     held: int,
     value: float,
 ) -> tuple[int, float]:
     for item in requests:
         weight = weights[item] if len(weights) else 1.0
-        held, gained = grow(item, weight, sums, place, heap, held)
+        held, gained = grow(item, weight, sums, heap, held)
         value += gained
     return held, value
