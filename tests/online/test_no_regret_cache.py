@@ -115,7 +115,7 @@ def test_keys_of_any_kind_get_uniform_numbers() -> None:
     memory = kernel.make_memory(2, 10, target=1, step=1, limit=1, seed=5, anytime=False, fills=False, counts=False)
     numbers = []
     for key in keys:
-        kernel.enter(memory, 0, identity(key))
+        kernel.enter(memory, np.array([0]), np.array([identity(key)]))
         numbers.append(kernel.opened(memory).number[0])
     # Kolmogorov-Smirnov: 1.95 / √n is exceeded with probability 1e-3.
     ranks = np.sort(numbers) - np.arange(len(numbers)) / len(numbers)
@@ -465,7 +465,7 @@ class Machine(RuleBasedStateMachine):
 
     def number(self, key: int) -> float:
         memory = kernel.make_memory(2, 10, target=1, step=1, limit=1, seed=4, anytime=False, fills=False, counts=False)
-        kernel.enter(memory, 0, key)
+        kernel.enter(memory, np.array([0]), np.array([key]))
         return float(kernel.opened(memory).number[0])
 
     def expect(self, key: int) -> bool:

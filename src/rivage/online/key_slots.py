@@ -7,7 +7,7 @@ some at a time, so that no request waits long; where few are found the memory do
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -50,11 +50,27 @@ class KeySlots(Generic[K]):
         self.keys += [NOBODY] * (end - first)
 
     def place(self, key: K) -> int:
-        """Give a new key a slot; there must be room, see `make_room`."""
+        """Give a new key a slot; there must be room, see `make_room`, and the kernel must be told of it."""
         slot = self.free.pop()
-        kernel.enter(self.memory, slot, identity(key))
         self.index[key], self.keys[slot] = slot, key
         return slot
+
+    def slots_of(self, keys: Sequence[K]) -> Int64[ndarray, "n"]:
+        """The slots of many keys; new ones get theirs."""
+        self.make_room(len(keys))
+        get, news, identities = self.index.get, list[int](), list[int]()
+        slots = [get(key, -1) for key in keys]
+        for place, slot in enumerate(slots):
+            if slot < 0:
+                key = keys[place]
+                slots[place] = slot = get(key, -1)
+                if slot < 0:
+                    slots[place] = slot = self.place(key)
+                    news.append(slot)
+                    identities.append(identity(key))
+        if news:
+            kernel.enter(self.memory, np.array(news, np.int64), np.array(identities, np.int64))
+        return np.array(slots, np.int64)
 
     def make_room(self, wanted: int) -> None:
         """Have at least so many vacant slots. Keys without a value may lose theirs: do this before looking any up."""
@@ -96,6 +112,8 @@ def identity(key: Hashable) -> int:
 
     Others follow ``hash(key)``, which may differ from process to process.
     """
+    if type(key) is int and -(2**63) <= key < 2**63:
+        return key
     if isinstance(key, int | np.integer):
         raw = int(key)
     elif isinstance(key, str | bytes | tuple):

@@ -47,7 +47,8 @@ from numpy import ndarray
 from rivage.core.errors import ConfigError, DataError, require
 from rivage.online import no_regret_kernel as kernel
 from rivage.online.cache_snapshots import image, reopened, settings_of
-from rivage.online.key_slots import KeySlots
+from rivage.online.key_slots import KeySlots, identity
+from rivage.online.no_regret_kernel import first_request, request
 from rivage.online.ogb_kernel import CACHED, FRACTIONAL, HITS, INSERTED, POSITIVE, RHO, TIME
 
 __all__ = ["CacheStats", "NoRegretCache"]
@@ -178,8 +179,15 @@ class NoRegretCache(Generic[K, V]):
             Whether it was cached. Afterwards ``key in cache`` tells whether it is now.
         """
         with self._lock:
-            hit, gone = self._serve(key, size)
-        self._tell(gone)
+            table = self._table
+            slot = table.index.get(key)
+            if slot is None or self.max_bytes is not None:
+                hit, gone = self._serve(key, size)
+            else:  # as most often, without further calls
+                told = request(table.memory, slot, True)
+                hit, gone = told & 1 == 1, self._let_go(told) if told > 1 else _NOTHING
+        if gone:
+            self._tell(gone)
         return hit
 
     def requests(self, keys: Iterable[K]) -> list[bool]:
@@ -329,27 +337,25 @@ class NoRegretCache(Generic[K, V]):
     # --- within the lock ----------------------------------------------------------------------------------------------
 
     def _serve(self, key: K, size: int) -> tuple[bool, _Gone]:
-        table = self._table
+        table, limit = self._table, self.max_bytes
+        fits = limit is None or self._bytes + size <= limit
         slot = table.index.get(key)
         if slot is None:
-            table.make_room(1)
+            if not table.free:
+                table.make_room(1)
             slot = table.place(key)
-        if self.max_bytes is None:
-            told = kernel.request(table.memory, slot, True)
+            told = first_request(table.memory, slot, identity(key), fits)
         else:
-            told = kernel.request(table.memory, slot, self._bytes + size <= self.max_bytes)
-            if not told & 1 and self._holds(slot):
-                self._sizes[key] = size
-                self._bytes += size
-        return bool(told & 1), self._let_go(told) if told > 1 else _NOTHING
+            told = request(table.memory, slot, fits)
+        if limit is not None and not told & 1 and self._holds(slot):
+            self._sizes[key] = size
+            self._bytes += size
+        return told & 1 == 1, self._let_go(told) if told > 1 else _NOTHING
 
     def _serve_all(self, keys: list[K]) -> tuple[list[bool], _Gone]:
-        table = self._table
-        table.make_room(len(keys))
-        known = table.index
-        slots = [known[key] if key in known else table.place(key) for key in keys]
-        hits = np.empty(len(keys), np.bool_)
-        told = kernel.request_all(table.memory, np.array(slots, np.int64), hits)
+        table, hits = self._table, np.empty(len(keys), np.bool_)
+        slots = table.slots_of(keys)  # before the memory is looked up, which this may enlarge
+        told = kernel.request_all(table.memory, slots, hits)
         return hits.tolist(), self._let_go(told) if told > 1 else _NOTHING
 
     def _let_go(self, told: int) -> _Gone:

@@ -58,6 +58,7 @@ __all__ = [
     "bits_for",
     "chain",
     "enter",
+    "first_request",
     "make_memory",
     "opened",
     "prepare",
@@ -202,10 +203,11 @@ def chain(memory: Int64[ndarray, "words"], cached: Bool[ndarray, "slots"]) -> No
 
 
 @njit(cache=True)
-def enter(memory: Int64[ndarray, "words"], slot: int, identity: int) -> None:
-    """Give a vacant slot to the key with this identity, 64 bits that the permanent number follows from."""
+def enter(memory: Int64[ndarray, "words"], slots: Int64[ndarray, "n"], identities: Int64[ndarray, "n"]) -> None:
+    """Give vacant slots to keys with these identities, 64 bits that the permanent numbers follow from."""
     t = opened(memory)
-    t.number[slot] = number_of(t.ints[SEED], identity)
+    for place in range(len(slots)):
+        t.number[slots[place]] = number_of(t.ints[SEED], identities[place])
 
 
 @njit(cache=True)
@@ -315,6 +317,16 @@ def request(memory: Int64[ndarray, "words"], slot: int, fits: bool) -> int:
 
 
 @njit(cache=True)
+def first_request(memory: Int64[ndarray, "words"], slot: int, identity: int, fits: bool) -> int:
+    """`enter` and `request` in one call."""
+    t = opened(memory)
+    t.number[slot] = number_of(t.ints[SEED], identity)
+    t.ints[GONE] = 0
+    hit = _serve(t, slot, fits)
+    return hit + _told(t)
+
+
+@njit(cache=True)
 def request_all(memory: Int64[ndarray, "words"], slots: Int64[ndarray, "n"], hits: Bool[ndarray, "n"]) -> int:
     """Serve at most `BATCH` requests in order, and fill in ``hits``; what `request` returns, without the 1."""
     t = opened(memory)
@@ -327,6 +339,7 @@ def request_all(memory: Int64[ndarray, "words"], slots: Int64[ndarray, "n"], hit
 def prepare() -> None:
     """Have everything compiled, or read from numba's cache, so that no request waits for it."""
     memory = make_memory(2, 10, target=1.0, step=1.0, limit=1, seed=0, anytime=False, fills=False, counts=False)
-    enter(memory, 0, 0)
+    enter(memory, np.zeros(1, np.int64), np.zeros(1, np.int64))
+    first_request(memory, 0, 0, True)
     request(memory, 0, True)
     request_all(resized(memory, 4, 10), vacant(memory, 1, 2), np.empty(1, np.bool_))
