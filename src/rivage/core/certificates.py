@@ -74,5 +74,9 @@ CHECKS = Registry(
         "wire_bytes": "rivage.federated.checks:wire_bytes",
         "optimum_gap": "rivage.online.checks:optimum_gap",
         "regret_bound": "rivage.online.checks:regret_bound",
+        "fairness_bound": "rivage.online.fair_checks:fairness_bound",
+        "fairness_regret": "rivage.online.fair_checks:fairness_regret",
+        "fairness_severity": "rivage.online.fair_checks:fairness_severity",
+        "multipliers_in_box": "rivage.online.fair_checks:multipliers_in_box",
     },
 )

@@ -41,7 +41,9 @@ __all__ = ["FairOptimum", "horizon_optimum", "price_of_fairness", "slot_optimum"
 Vector = Float64[ndarray, "n"]
 Agents = Float64[ndarray, "agents"]
 
-_SMALLEST = 1e-6  # no tangent is taken left of this utility: there f_α is too steep for a linear programme
+_SMALLEST = 1e-6  # no tangent is taken left of this utility, nor where it is
+_STEEPEST = 1e8  # steeper than this: linear programmes lose their precision there. Bounds hold with fewer tangents.
+_PATIENCE = 8  # rounds without progress: what is left of the gap is HiGHS' tolerance
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +88,7 @@ def horizon_optimum(
         alpha: inequality aversion α >= 0.
         shares: of the time, for each kind of slot; equal when not given.
         disagreement: d, taken off before f_α.
-        tolerance: gap at which to stop.
+        tolerance: gap at which to stop; below 1e-6 it may not be reached, see above.
         rounds: linear programmes at most; what is left of the gap is reported.
 
     Raises:
@@ -118,7 +120,7 @@ def slot_optimum(
         alpha: inequality aversion α >= 0.
         shares: of the time; equal when not given.
         disagreement: d, taken off before f_α.
-        tolerance: gap at which to stop.
+        tolerance: gap at which to stop; below 1e-6 it may not be reached, see above.
         rounds: linear programmes at most.
     """
     shares = np.full(len(slots), 1 / len(slots)) if shares is None else np.asarray(shares, np.float64)
@@ -152,15 +154,18 @@ class _Cutting:
 
     def solve(self, tolerance: float, rounds: int) -> FairOptimum:
         """Cut until upper and lower bound meet, or the rounds are over."""
-        x, upper, solved = self.set.center, np.inf, 0
+        x, upper, solved, progress = self.set.center, np.inf, 0, 0
         utilities, value = self._try(x)
-        while solved < rounds:
+        while solved < rounds and solved - progress < _PATIENCE:
             solved += 1
             estimate, bound = self._program()
+            if bound < upper - tolerance / 10:
+                progress = solved
             upper = min(upper, bound)
             for point in (self.set.project(estimate), self.set.project((estimate + x) / 2)):
                 found, welfare = self._try(point)
                 if welfare > value:
+                    progress = solved if welfare > value + tolerance / 10 else progress
                     x, utilities, value = point, found, welfare
             if upper - value <= tolerance:
                 break
@@ -179,7 +184,8 @@ class _Cutting:
         """Utilities and welfare at a point, where tangents and planes are added."""
         seen = self.utilities.at(x)
         net = seen.values - self.points
-        self.tangents += [(i, max(float(u), _SMALLEST)) for i, u in enumerate(net)]
+        least = max(_SMALLEST, _STEEPEST ** (-1 / max(self.alpha, 1.0)))
+        self.tangents += [(i, max(float(u), least)) for i, u in enumerate(net)]
         if not isinstance(self.utilities, CappedSums):
             self.planes.append((seen.values - seen.gradients @ x, seen.gradients))
         return seen.values, float(self.weights @ self.fairness.each(net))

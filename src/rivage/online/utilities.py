@@ -16,7 +16,7 @@ see `rivage.online.fair_benchmarks`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -111,8 +111,17 @@ class CappedSums:
         return Seen(values if self.offset is None else values + self.offset, gradients)
 
     def with_weights(self, weights: Float64[ndarray, "terms"]) -> CappedSums:
-        """The same terms with other weights; nothing is copied."""
-        return replace(self, weights=weights)
+        """The same terms with other weights >= 0; nothing is copied, and only the weights are checked."""
+        if weights.shape != self.weights.shape or not (weights >= 0).all():
+            raise ConfigError(
+                f"weights of shape {weights.shape}, the least is {weights.min(initial=0.0)}",
+                where="utilities",
+                mend=f"Give {len(self.weights)} numbers >= 0, one for each term.",
+            )
+        other = object.__new__(CappedSums)
+        for each in fields(self):
+            object.__setattr__(other, each.name, weights if each.name == "weights" else getattr(self, each.name))
+        return other
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,0 +1,283 @@
+"""Fair optima against grids and closed forms; regret is the sum of its parts; severities against brute force."""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rivage.convex.sets import Box, CappedSimplex, Simplex
+from rivage.core.certificates import CHECKS
+from rivage.core.errors import RivageError
+from rivage.online.fair_benchmarks import horizon_optimum, price_of_fairness, slot_optimum
+from rivage.online.fair_checks import FairRecord, fairness_bound, fairness_regret, fairness_severity, multipliers_in_box
+from rivage.online.fair_game import play_fair, utilities_of
+from rivage.online.fair_regret import budgeted_severity, explain, partitioned_severity, severity
+from rivage.online.fairness import OHF, AlphaFairness, FairInstance
+from rivage.online.utilities import CappedSums, Seen, mean_utilities
+
+
+def linear(rows: list[list[float]], offset: list[float]) -> CappedSums:
+    count = len(rows)
+    return CappedSums(
+        rows=np.array(rows, float),
+        owner=np.arange(count),
+        weights=np.ones(count),
+        caps=np.full(count, np.inf),
+        agents=count,
+        offset=np.array(offset, float),
+    )
+
+
+class Plain:
+    """Utilities that show no terms, so that only supergradients are known."""
+
+    def __init__(self, hidden: CappedSums) -> None:
+        self.hidden = hidden
+
+    def at(self, x: np.ndarray) -> Seen:
+        return self.hidden.at(x)
+
+
+class Roots:
+    """u_i = √(a_i x_i + 0.01)."""
+
+    a = np.array([1.0, 2.0, 3.0])
+
+    def at(self, x: np.ndarray) -> Seen:
+        values = np.sqrt(self.a * x + 0.01)
+        return Seen(values, np.diag(self.a / (2 * values)))
+
+
+TOY = (linear([[1.0], [-1.0]], [1.0, 1.0]), linear([[1.0], [1.0]], [1.0, 1.0]))
+SEGMENT = Box(np.zeros(1), np.array([0.9]))
+INSTANCE = FairInstance(set=SEGMENT, agents=2, least=0.1, most=2.0)
+
+
+# --- optima -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_toy_optima(known: bool) -> None:
+    """online-learning.md C1: the horizon-fair x is 0.9, the slot-fair one 1/2 (3/(1 + x) = 1/(1 − x))."""
+    slots = TOY if known else tuple(Plain(slot) for slot in TOY)
+    horizon = horizon_optimum(SEGMENT, slots, 1.0)
+    assert horizon.x[0] == pytest.approx(0.9, abs=1e-6)
+    np.testing.assert_allclose(horizon.utilities, [1.9, 1.0], atol=1e-6)
+    slot = slot_optimum(SEGMENT, slots, 1.0, tolerance=1e-8)
+    assert slot.x[0] == pytest.approx(0.5, abs=1e-3)
+    assert slot.value == pytest.approx(1.5 * np.log(1.5) + 0.5 * np.log(0.5), abs=1e-7)
+    assert horizon.gap <= 1e-6
+    assert slot.gap <= 1e-6
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 3.0])
+def test_optimum_of_smooth_utilities_is_that_of_a_fine_grid(alpha: float) -> None:
+    found = horizon_optimum(Simplex(3), Roots(), alpha)
+    steps = np.linspace(0, 1, 101)
+    grid = [np.array([a, b, 1 - a - b]) for a in steps for b in steps if a + b <= 1 + 1e-12]
+    best = max(AlphaFairness(alpha).value(Roots().at(np.maximum(x, 0)).values) for x in grid)
+    assert best <= found.upper + 1e-9, "the upper bound holds for every allocation"
+    assert found.value >= best - 1e-6
+    assert found.gap <= 1e-6
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.5, 1.0, 2.0]))
+def test_no_allocation_beats_the_upper_bound(seed: int, alpha: float) -> None:
+    rng = np.random.default_rng(seed)
+    utilities = CappedSums(
+        rows=rng.random((8, 5)),
+        owner=np.arange(8) % 2,
+        weights=rng.random(8),
+        caps=rng.random(8) * 2,
+        agents=2,
+        offset=np.full(2, 0.05),
+    )
+    feasible = CappedSimplex(5, 2)
+    exact = horizon_optimum(feasible, utilities, alpha)
+    cut_short = horizon_optimum(feasible, Plain(utilities), alpha, rounds=4)
+    assert exact.gap <= 1e-6
+    assert cut_short.value - 1e-6 <= exact.value <= cut_short.upper + 1e-6
+    for y in rng.random((20, 5)):
+        tried = AlphaFairness(alpha).value(utilities.at(feasible.project(3 * y)).values)
+        assert tried <= exact.upper + 1e-6
+
+
+def test_what_nobody_disagrees_with_does_not_matter_and_what_cannot_be_had_is_refused() -> None:
+    mean = mean_utilities(TOY)
+    same = horizon_optimum(SEGMENT, mean, 1.0, disagreement=np.zeros(2))
+    assert same.value == pytest.approx(horizon_optimum(SEGMENT, mean, 1.0).value)
+    with pytest.raises(RivageError, match="disagreement"):
+        horizon_optimum(SEGMENT, mean, 1.0, disagreement=np.array([0.0, 3.0]))
+
+
+def test_price_of_fairness() -> None:
+    """One machine, u = (x, 2 (1 − x)): all to agent 2 gives 2, equal utilities 4/3, so the price tends to a third."""
+    machine = linear([[1.0], [-2.0]], [0.0, 2.0])
+    best = horizon_optimum(Box(np.zeros(1), np.ones(1)), machine, 0.0)
+    prices = [
+        price_of_fairness(best.utilities, horizon_optimum(Box(np.zeros(1), np.ones(1)), machine, alpha).utilities)
+        for alpha in (1.0, 4.0, 8.0)
+    ]
+    assert best.utilities.sum() == pytest.approx(2.0)
+    assert prices[0] == pytest.approx(0.25, abs=2e-3), "x = 1/2 maximises x · 2 (1 − x)"
+    assert prices == sorted(prices)
+    assert prices[-1] == pytest.approx(1 / 3, abs=0.015)
+
+
+# --- regret and its parts ---------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0]),
+    st.sampled_from(["paper", "theory"]),
+    st.sampled_from(["sum", "separate"]),
+)
+def test_regret_is_the_sum_of_its_parts_and_below_its_bound(seed: int, alpha: float, step: str, norms: str) -> None:
+    """For any utilities and any comparator, also out of the range of utilities."""
+    rng = np.random.default_rng(seed)
+    low = 0.02 if seed % 2 else 0.3  # of utilities; the range is told to begin at 0.2
+    slots = [
+        CappedSums(
+            rows=rng.random((6, 4)),
+            owner=np.arange(6) % 3,
+            weights=0.3 * rng.random(6),
+            caps=rng.random(6) * 2,
+            agents=3,
+            offset=np.full(3, low),
+        )
+        for _ in range(25)
+    ]
+    instance = FairInstance(set=CappedSimplex(4, 2), agents=3, least=0.2, most=1.0)
+    policy = OHF(alpha=alpha, dual_step=step, norms=norms)  # type: ignore[arg-type]
+    played = play_fair(policy, instance, slots)
+    other = utilities_of(instance.set.project(rng.random(4) * 3), slots)
+    parts = explain(policy, instance, played, other)
+    total = parts.primal + parts.dual + parts.drift - parts.slack + parts.beyond
+    assert parts.regret == pytest.approx(total, abs=1e-9)
+    assert parts.slack >= -1e-9
+    assert parts.beyond >= -1e-9
+    assert parts.primal <= parts.primal_bound + 1e-9
+    assert parts.dual <= parts.dual_bound + 1e-9
+    assert parts.regret <= parts.bound + 1e-9
+
+
+def test_the_comparator_has_no_regret_against_itself() -> None:
+    slots = [TOY[t % 2] for t in range(10)]
+    instance = FairInstance(set=Box(np.full(1, 0.9), np.full(1, 0.9)), agents=2, least=0.1, most=2.0)
+    played = play_fair(OHF(), instance, slots)
+    parts = explain(OHF(), instance, played, utilities_of(np.array([0.9]), slots))
+    assert parts.regret == pytest.approx(0.0, abs=1e-12)
+    assert parts.primal == 0.0
+
+
+# --- severity ---------------------------------------------------------------------------------------------------------
+
+
+def every_partition(deviations: np.ndarray) -> float:
+    slots = len(deviations)
+    costs = []
+    for count in range(slots):
+        for inner in combinations(range(1, slots), count):
+            ends = [0, *inner, slots]
+            costs.append(
+                sum(np.abs(deviations[a:b].sum(axis=0)).sum() + (b - a) ** 2 / (a + 1) for a, b in pairwise(ends))
+            )
+    return float(min(costs))
+
+
+@settings(deadline=None)  # the kernel is compiled on first use
+@given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 3), st.sampled_from([0.1, 1.0, 10.0]))
+def test_partitioned_severity_is_the_least_over_all_partitions(seed: int, slots: int, agents: int, size: float) -> None:
+    deviations = size * np.random.default_rng(seed).normal(size=(slots, agents))
+    assert partitioned_severity(deviations) == pytest.approx(every_partition(deviations))
+    singles = budgeted_severity(deviations) + sum(1 / (t + 1) for t in range(slots))
+    assert partitioned_severity(deviations) <= singles + 1e-9, "single slots are a partition"
+
+
+def test_periodic_utilities_have_vanishing_severity_and_a_flip_has_not() -> None:
+    rates = {}
+    for slots in (500, 2000, 8000):
+        signs = np.where(np.arange(slots) % 2, 1.0, -1.0)
+        flip = np.where(np.arange(slots) < slots // 2, 1.0, -1.0)
+        rates[slots] = tuple(severity(np.stack([1 + 0.5 * s, 1 - 0.5 * s], axis=1)).rate for s in (signs, flip))
+    assert rates[2000][0] < 0.4 * rates[500][0]
+    assert rates[8000][0] < 0.4 * rates[2000][0]
+    assert rates[8000][1] > 0.9 * rates[500][1] > 0.1
+
+
+# --- an adversary that no policy withstands ---------------------------------------------------------------------------
+
+FIRST = linear([[0.9], [-0.9]], [0.1, 1.0])
+LATER = (linear([[0.0], [0.0]], [1.0, 0.1]), linear([[0.0], [0.0]], [0.1, 1.0]))
+LEAST_GAP = -np.log(1 - (9 / 22) ** 2)  # 0.1832
+
+
+@pytest.mark.parametrize("policy", [OHF(alpha=1.0), OHF(alpha=1.0, start="middle"), None])
+def test_one_of_two_continuations_leaves_a_gap(policy: OHF | None) -> None:
+    """online-learning.md C5. For T/2 slots u = (0.1 + 0.9 x, 1 − 0.9 x), then whatever x, (1, 0.1) or (0.1, 1).
+
+    The optimum is x = 0 or x = 1, both with mean utilities (0.55, 0.55). A policy with mean x̄ in the first half has
+    (0.55 + 0.45 x̄, 0.55 − 0.45 x̄), or the same with 1 − x̄, and one of the two is at least 1/2:
+    gap >= −ln(1 − (0.45/0.55)²/4). The gap is there for T = 500 and T = 2000 alike, and so is min(V_T, W_T)/T.
+    """
+    feasible = Box(np.zeros(1), np.ones(1))
+    instance = FairInstance(set=feasible, agents=2)
+    for half in (250, 1000):
+        gaps, rates = [], []
+        for later in LATER:
+            slots = [FIRST] * half + [later] * half
+            best = horizon_optimum(feasible, slots, 1.0)
+            np.testing.assert_allclose(best.utilities, [0.55, 0.55], atol=1e-6)
+            if (
+                policy is None
+            ):  # any other sequence does: here the fixed allocation in the middle, for which it is tight
+                average = utilities_of(np.array([0.5]), slots).mean(axis=0)
+            else:
+                average = play_fair(policy, instance, slots).average
+            gaps.append(best.value - AlphaFairness(1.0).value(average))
+            rates.append(severity(utilities_of(best.x, slots)).rate)
+        assert max(gaps) >= LEAST_GAP - 1e-6
+        assert min(rates) > 0.4
+    if policy is None:
+        assert max(gaps) == pytest.approx(LEAST_GAP, abs=1e-6)
+
+
+# --- certificates -----------------------------------------------------------------------------------------------------
+
+
+def record_of(slots: list[CappedSums], policy: OHF) -> FairRecord:
+    best = horizon_optimum(SEGMENT, slots, policy.alpha)
+    return FairRecord.of(policy, INSTANCE, play_fair(policy, INSTANCE, slots), best, utilities_of(best.x, slots))
+
+
+def test_certificates_of_an_honest_game_hold() -> None:
+    record = record_of([TOY[t % 2] for t in range(800)], OHF(alpha=1.0))
+    regret, bound = fairness_regret(record), fairness_bound(record)
+    assert regret.kind == "gap"
+    assert regret.reference - regret.measured == pytest.approx(record.explained().regret, abs=1e-6)
+    assert regret.verdict == bound.verdict == multipliers_in_box(record).verdict == "holds"
+    assert bound.measured <= bound.reference
+    assert fairness_severity(record).verdict == "holds"
+    for certificate in (regret, bound, multipliers_in_box(record), fairness_severity(record)):
+        assert CHECKS.get(certificate.check)(record, **certificate.fields) == certificate
+
+
+def test_certificates_tell_what_is_wrong() -> None:
+    record = record_of([FIRST] * 200 + [LATER[0]] * 200, OHF(alpha=1.0))
+    assert fairness_severity(record).verdict == "no_power"
+    record.multipliers[7, 1] = 11.0 / 0.1
+    assert multipliers_in_box(record).verdict == "fails"
+    assert multipliers_in_box(record).measured == pytest.approx(100.0)
+    better = record_of([TOY[t % 2] for t in range(100)], OHF(alpha=1.0))
+    better.utilities[:] += 0.5  # more than any allocation gives
+    assert fairness_regret(better).verdict == "holds"
+    worse = record_of([TOY[t % 2] for t in range(800)], OHF(alpha=1.0))
+    worse.utilities[:] = np.array([0.2, 0.2])  # not what the multipliers were made for
+    assert fairness_bound(worse).verdict == "fails"
