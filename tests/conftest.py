@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("rivage", deadline=None)  # a busy machine is no failure; pytest-timeout catches what hangs
+settings.load_profile("rivage")
 
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from zlib import crc32
 
 import numpy as np
@@ -81,3 +82,14 @@ def test_after_an_error_nothing_more_is_written(size: int) -> None:
     with pytest.raises(OSError, match="No space left"):
         writer.close()
     assert file.closed
+
+
+def test_a_file_whose_pages_are_given_back_is_whole(tmp_path: Path) -> None:
+    path, wanted, random = tmp_path / "file", b"", np.random.default_rng(0)
+    writer = Writer(path.open("ab"))
+    for _ in range(5):
+        body = random.bytes(3 << 20)
+        writer.append(b"opening", [memoryview(body)])
+        wanted += frame(b"opening", [body])
+    writer.close()
+    assert path.read_bytes() == wanted

@@ -339,8 +339,9 @@ def test_no_flipped_bit_goes_by_unseen(sound: Path, place: float, bit: int) -> N
 def test_rows_that_vanish_from_a_page_are_missed(sound: Path) -> None:
     """No checksum of a row tells that it is gone: the structure of the file does."""
     data = bytearray((sound / "copy").read_bytes())
-    pages = range(4096, len(data), 4096)
-    leaves = [page for page in pages if data[page] == 13 and b'"position"' in data[page : page + 4096]]
+    size = int.from_bytes(data[16:18], "big")
+    pages = range(size, len(data), size)
+    leaves = [page for page in pages if data[page] == 13 and b'"position"' in data[page : page + size]]
     assert leaves, "no leaf holds memories"
     data[leaves[-1] + 4] -= 1  # its number of rows
     (sound / CHECKPOINT).write_bytes(data)

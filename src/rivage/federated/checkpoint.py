@@ -38,7 +38,7 @@ __all__ = ["CHECKPOINT", "Files", "Journal", "Memory", "Notebook", "Snapshot"]
 CHECKPOINT = "checkpoint.sqlite"
 """What the checkpoint of a trial is called in its folder."""
 
-_SPARE = 10  # times as long as a write takes, at least, until the next one
+_SPARE = 20  # times as long as a write takes, at least, until the next one
 
 _log = logging.getLogger(__name__)
 
@@ -265,7 +265,7 @@ class Files:
 
     @property
     def _due(self) -> float:
-        """Seconds between writes: as asked for, but longer where writing would take a tenth of the time."""
+        """Seconds between writes: as asked for, but longer where writing would take a twentieth of the time."""
         return max(self._interval, _SPARE * self._took) if self._interval else 0.0
 
     def _write(self) -> None:

@@ -100,8 +100,12 @@ class Scaffold(Averaging):
         """From the shared model, with the drift c − c_k; it is 0 on what is not trained."""
         params, control = broadcast["params"], broadcast["control"]
         own = memory.get("control", torch.zeros_like(control))
-        drift = pad(control - own, (0, task.dimension - task.layout.trainable))
-        return Local(params[None], drift=drift[None], keep={"start": params, "own": own})
+        drift, buffers = control - own, task.dimension - task.layout.trainable
+        return Local(
+            params[None],
+            drift=pad(drift, (0, buffers))[None] if buffers else drift[None],
+            keep={"start": params, "own": own},
+        )
 
     def finish(self, local: Local, task: Task) -> Update:
         """The trained model weighted by importance, the change of the control by 1; the control itself stays.
@@ -112,8 +116,8 @@ class Scaffold(Averaging):
         size, own = task.layout.trainable, local.keep["own"]
         control = own
         if local.steps:
-            moved = (local.keep["start"] - local.params[0])[:size]
-            control = moved / (local.steps * local.rate) - local.drift[0, :size]
+            moved = local.keep["start"][:size] - local.params[0, :size]
+            control = moved.div_(local.steps * local.rate).sub_(local.drift[0, :size])
         payload = {"params": (local.params[0], local.weight), "control_change": (control - own, 1.0)}
         return Update(payload, memory={"control": control})
 
