@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rivage.studies.claims import federated
+from rivage.studies.claims import cache_networks, federated
 from rivage.studies.claims.claim import Claim, Outcome
 
 __all__ = ["CLAIMS", "Claim", "Outcome"]
 
-CLAIMS: Mapping[str, Claim] = {claim.name: claim for part in (federated,) for claim in part.CLAIMS}
+CLAIMS: Mapping[str, Claim] = {claim.name: claim for part in (federated, cache_networks) for claim in part.CLAIMS}
 """Name -> claim."""
