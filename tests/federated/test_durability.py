@@ -172,7 +172,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(
-    ("interval", "takes", "due"), [(1.0, 1.0, 20.0), (1.0, 4.0, 80.0), (30.0, 1.0, 30.0), (1.0, 0.05, 1.0)]
+    ("interval", "takes", "due"), [(1.0, 1.0, 20.0), (1.0, 4.0, 80.0), (30.0, 1.0, 30.0), (1.0, 0.04, 1.0)]
 )
 def test_writing_takes_at_most_a_twentieth_of_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: float, takes: float, due: float
