@@ -10,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rivage.core.seeding import Streams
+from rivage.online.eviction import LRU
+from rivage.online.experts import AdaptiveOGB
+from rivage.online.ftpl import FTPL
 from rivage.online.game import play
 from rivage.online.ogb import OGB
 from rivage.online.policy import CacheInstance, Outcome
@@ -75,3 +78,51 @@ def test_who_must_know_the_future_is_told_all_requests_first() -> None:
     blocks = [np.array([0, 1, 2]), np.array([3, 0])]
     played = play(Prophet(), CacheInstance(items=4, capacity=1), blocks, streams=Streams(0), every=2)
     assert played.state == [-5, 2, 2, 1]
+
+
+@given(st.integers(0, 60), st.integers(1, 25), st.integers(1, 25))
+def test_parts_are_at_most_a_block_and_points_stay_where_they_are(count: int, every: int, block: int) -> None:
+    requests, instance = np.arange(count) % 8, CacheInstance(items=8, capacity=4)
+    whole = play(Half(), instance, [requests], streams=Streams(0), every=every)
+    parts = play(Half(), instance, [requests], streams=Streams(0), every=every, block=block)
+    assert max([0, *parts.state]) <= block
+    assert sum(parts.state) == count
+    same = [name for name in whole.last if name != "occupancy"] if count else []
+    for one, other in zip(whole.points, parts.points, strict=True):
+        assert [one[name] for name in same] == [other[name] for name in same]
+
+
+def test_a_foreseen_trace_is_narrow_and_what_is_played_wide() -> None:
+    seen = []
+
+    class Prophet(Half):
+        def foresee(self, state: list[int], requests: np.ndarray) -> None:
+            seen.append(requests.dtype)
+
+        def run_block(self, state: list[int], requests: np.ndarray) -> Outcome:
+            seen.append(requests.dtype)
+            return super().run_block(state, requests)
+
+    play(Prophet(), CacheInstance(items=4, capacity=1), [np.array([0, 3])], streams=Streams(0), every=1)
+    assert seen == [np.int32, np.int64, np.int64]
+
+
+def test_only_what_was_not_asked_for_is_prefetched() -> None:
+    requests = np.random.default_rng(0).integers(0, 60, 4000)
+    known, unknown = (CacheInstance(items=60, capacity=6, horizon=horizon) for horizon in (4000, None))
+    for policy in (OGB(), OGB(every=7), LRU(), FTPL()):
+        assert play(policy, known, [requests], streams=Streams(0), every=500).last["prefetched"] == 0
+    rescaled = play(FTPL(), unknown, [requests], streams=Streams(0), every=500).last
+    misses = rescaled["requests"] - rescaled["hits"]
+    assert 0 < rescaled["prefetched"] <= rescaled["inserted"] <= misses + rescaled["prefetched"] + 6
+
+
+def test_following_another_expert_costs_the_weight_of_what_it_holds() -> None:
+    requests = np.random.default_rng(0).zipf(1.5, 6000) % 60
+    plain = CacheInstance(items=60, capacity=6, horizon=6000)
+    doubled = CacheInstance(items=60, capacity=6, horizon=6000, weights=np.full(60, 2.0))
+    one, two = (
+        play(AdaptiveOGB(), cache, [requests], streams=Streams(0), every=6000).last for cache in (plain, doubled)
+    )
+    assert one["prefetched"] > 0
+    assert two["prefetched"] % 2 == 0

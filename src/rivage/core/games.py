@@ -38,6 +38,14 @@ def _ratio(above: float | None, below: float | None) -> float | None:
     return above / below if above is not None and below else None
 
 
+def _mean_and_std(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """As `mean_and_std`, but of equal values exactly their value and 0: many policies draw nothing."""
+    first, count = (values[0] if values else None), len(values)
+    if first is not None and all(value == first for value in values):
+        return float(first), 0.0 if count > 1 else None
+    return mean_and_std(values)
+
+
 def _row(trials: Sequence[TrialRecord]) -> dict[str, Any]:
     """The numbers of one policy with one capacity."""
     ends = [end for trial in trials if (end := _last(trial)) is not None]
@@ -52,7 +60,7 @@ def _row(trials: Sequence[TrialRecord]) -> dict[str, Any]:
         "update_items": [end["inserted"] for end in ends],
         "occupancy": [end["occupancy"] for end in ends],
     }
-    numbers = {key: mean_and_std(values) for key, values in means.items()}
+    numbers = {key: _mean_and_std(values) for key, values in means.items()}
     spread = ("hit_ratio", "cost_saved", "regret")
     timed = [timing for trial in trials for timing in trial.timings]
     seconds, requests = (sum(timing[key] for timing in timed) for key in ("seconds", "requests"))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ _MOST_ITEMS = 2**31 - 1
 _WIDTH = np.dtype("<i4")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Replay:
     """The requests of a trace.
 
@@ -43,6 +44,7 @@ class Replay:
         weights: cost of fetching each item; None where all cost the same.
         varying: items whose requests cost different amounts.
         fingerprint: of all of this but the name.
+        file: the numbers of the items, closed with the replay.
     """
 
     name: str
@@ -52,7 +54,10 @@ class Replay:
     weights: Float64[ndarray, "items"] | None
     varying: int
     fingerprint: str
-    _file: IO[bytes]
+    file: IO[bytes]
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, self.file.close)
 
     @classmethod
     def of(cls, parts: Iterable[RequestTrace], *, costs: str = "none") -> Replay:
@@ -68,6 +73,14 @@ class Replay:
                 numbers, negative, or all 0.
         """
         file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the replay
+        try:
+            return cls._read(parts, costs, file)
+        except BaseException:
+            file.close()
+            raise
+
+    @classmethod
+    def _read(cls, parts: Iterable[RequestTrace], costs: str, file: IO[bytes]) -> Replay:
         survey, digest, last = _Survey(costs == "trace"), hashlib.blake2b(digest_size=16), None
         for last in parts:
             survey.add(last)
@@ -81,20 +94,20 @@ class Replay:
         digest.update(f"{survey.items}".encode())
         digest.update(b"" if weights is None else weights.tobytes())
         return cls(
-            last.name,
-            survey.items,
-            survey.requests,
-            int(np.count_nonzero(survey.counts)),
-            weights,
-            survey.varying,
-            digest.hexdigest(),
-            file,
+            name=last.name,
+            items=survey.items,
+            requests=survey.requests,
+            distinct=int(np.count_nonzero(survey.counts)),
+            weights=weights,
+            varying=survey.varying,
+            fingerprint=digest.hexdigest(),
+            file=file,
         )
 
     def blocks(self, size: int) -> Iterator[Int64[ndarray, "n"]]:
         """The item numbers, ``size`` at a time; one iterator at a time."""
-        self._file.seek(0)
-        while content := self._file.read(size * _WIDTH.itemsize):
+        self.file.seek(0)
+        while content := self.file.read(size * _WIDTH.itemsize):
             yield np.frombuffer(content, _WIDTH).astype(np.int64)
 
     def describe(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ nothing to draw. Figures over time are of the first capacity. The same record gi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from rivage.core.games import capacities, optima, summarize_policies, trials_of
 from rivage.core.records import RunRecord
-from rivage.report.theme import INK, LABEL, MUTED, Look, to_svg
+from rivage.report.theme import INK, MUTED, Look, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,6 +79,14 @@ def _over_requests(axes: Axes, label: str) -> None:
     axes.margins(x=0)
 
 
+def _look_at_late(axes: Axes, lines: Sequence[_Line]) -> None:
+    """Leave out of the picture what only the first twentieth of the requests reached: an empty cache misses anyhow."""
+    late = [values[len(values) // 20 :] for line in lines for values in (line.low, line.high)]
+    low, high = min(values.min() for values in late), max(values.max() for values in late)
+    margin = 0.06 * ((high - low) or 1.0)
+    axes.set_ylim(max(low - margin, 0), high + margin)
+
+
 def _ends(lines: Mapping[str, _Line]) -> str:
     return "; ".join(f"{name} ends at {line.mean[-1]:.4g}" for name, line in lines.items())
 
@@ -97,9 +105,7 @@ def cost_over_time(record: RunRecord, looks: Looks, *, name: str) -> str | None:
             _draw(axes, line, looks[policy])
         axes.plot(static.requests, static.mean, color=INK, linestyle=_DASHED, linewidth=1.1)
         _over_requests(axes, "cost, share of that without cache")
-        late = np.concatenate([line.mean[len(line.mean) // 20 :] for line in (*lines.values(), static)])
-        margin = 0.06 * (np.ptp(late) or 1.0)
-        axes.set_ylim(max(late.min() - margin, 0), min(late.max() + margin, 1.02))  # the first requests miss anyhow
+        _look_at_late(axes, [*lines.values(), static])
 
     return to_svg(fill, size=(WIDTH, HEIGHT), name=name, label=f"Normalised cost over time: {_ends(lines)}.")
 
@@ -154,6 +160,7 @@ def occupancy(record: RunRecord, looks: Looks, *, name: str) -> str | None:
         for policy, line in lines.items():
             _draw(axes, line, looks[policy], linewidth=1.3)
         _over_requests(axes, "items in the cache")
+        _look_at_late(axes, [*lines.values()])
 
     return to_svg(fill, size=(WIDTH, 2.8), name=name, label=f"Items in the cache, capacity {capacity}: {_ends(lines)}.")
 
@@ -201,8 +208,6 @@ def cost_by_capacity(record: RunRecord, looks: Looks, *, name: str) -> str | Non
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
         axes.set(xlabel="capacity, items", ylabel="cost, share of that without cache")
         axes.set_ylim(bottom=0)
-        first = next(iter(best))
-        axes.text(first, best[first], "  best fixed set", fontsize=8.5, color=LABEL, va="bottom")
 
     label = "; ".join(f"{policy} {', '.join(f'{y:.3f} at {x}' for x, y in pairs)}" for policy, pairs in curves.items())
     return to_svg(fill, size=(WIDTH, 3.9), name=name, label=f"Cost that is left by capacity: {label}.")

@@ -28,7 +28,7 @@ def game_page(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dic
         "answer": game_words.game_answer(record),
         "progress": game_words.game_progress(record),
         "certificates": tables.certificate_groups(record.certificates),
-        "policies": list(summary),
+        "policies": [name for name, policy in summary.items() if not policy["foresees"]],
         "results": _rows(summary),
         "weighted": trace.get("weighted", False),
         "windowed": f"{window:,}" if window else "",
@@ -56,7 +56,7 @@ def _rows(summary: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "foresees": summary[name]["foresees"],
                     "finished": row["finished"],
                     "best": name in rivals and best is not None and row["cost_saved"] == best,
-                    "capacity": f"{row['capacity']:,}",
+                    "capacity": _whole(row["capacity"]),
                     "hit_ratio": tables.with_spread(row["hit_ratio"], row["hit_ratio_std"] or None),
                     "cost_saved": tables.with_spread(row["cost_saved"], row["cost_saved_std"] or None),
                     "static_saved": tables.number(row["static_saved"]),
@@ -64,7 +64,7 @@ def _rows(summary: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "regret": _whole(row["regret"]),
                     "bound": _whole(row["regret_bound"]),
                     "fetched": _whole(row["update_items"]),
-                    "speed": _whole(row["requests_per_s"]),
+                    "speed": _speed(row["requests_per_s"]),
                 }
             )
     return rows
@@ -77,6 +77,10 @@ def _whole(value: float | None) -> str:
     if abs(value) < 10 and value != round(value):
         return tables.number(value)
     return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", "−")
+
+
+def _speed(per_s: float | None) -> str:
+    return tables.MISSING if per_s is None else f"{per_s / 1e6:.2f}\N{NO-BREAK SPACE}M"
 
 
 def _facts(trace: Mapping[str, Any]) -> dict[str, str]:

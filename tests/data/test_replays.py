@@ -1,0 +1,102 @@
+"""A trace read once: the same requests again and again, counted, priced, and told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rivage.core.errors import DataError
+from rivage.data.replays import Replay
+from rivage.data.requests import RequestTrace
+from rivage.data.trace_files import TraceFile
+
+
+def trace(item: list[int], items: int = 9, cost: list[float] | None = None, keyed: bool = False) -> RequestTrace:
+    keys = np.array([f"k{each}" for each in range(items)], object) if keyed else None
+    costs = None if cost is None else np.array(cost)
+    return RequestTrace(item=np.array(item, np.int64), items=items, cost=costs, keys=keys)
+
+
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=40), st.integers(1, 9), st.integers(1, 9))
+def test_what_comes_out_is_what_went_in_wherever_parts_end(item: list[int], cut: int, size: int) -> None:
+    whole, parts = trace(item), Replay.of(trace(item).blocks(cut))
+    for _ in range(2):
+        assert np.concatenate([*parts.blocks(size)]).tolist() == item
+    assert all(len(block) <= size for block in parts.blocks(size))
+    described = whole.describe()
+    assert (parts.requests, parts.items, parts.distinct) == (len(item), 9, described["distinct"])
+    assert parts.fingerprint == Replay.of([whole]).fingerprint
+    assert parts.fingerprint != Replay.of([trace([*item, 0])]).fingerprint
+    assert parts.fingerprint != Replay.of([trace(item, items=10)]).fingerprint
+
+
+def test_the_catalog_of_a_file_is_what_it_asks_for() -> None:
+    assert Replay.of([trace([0, 1, 2], keyed=True)]).items == 3
+    assert Replay.of([trace([0, 1, 2])]).items == 9
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.5, 9)), min_size=1, max_size=30), st.integers(1, 9))
+def test_costs_become_weights_that_cost_the_same_together(pairs: list[tuple[int, float]], cut: int) -> None:
+    item, cost = map(list, zip(*pairs, strict=True))
+    replay = Replay.of(trace(item, 4, cost).blocks(cut), costs="trace")
+    assert replay.weights is not None
+    assert replay.weights[item].sum() == pytest.approx(sum(cost))
+    assert replay.varying == sum(len({c for i, c in pairs if i == each}) > 1 for each in range(4))
+    assert Replay.of([trace(item, 4, cost)]).weights is None
+
+
+def test_costs_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "costs.csv"
+    path.write_text("item,cost\nk2,5\nk0,0\nk1,1.5\nother,7\n")
+    replay = Replay.of([trace([0, 1, 2, 1], keyed=True)], costs=str(path))
+    assert replay.weights is not None
+    assert replay.weights.tolist() == [0, 1.5, 5]
+    numbered = tmp_path / "numbered.csv"
+    numbered.write_text("cost,item\n1,0\n2,1\n")
+    assert Replay.of([trace([0, 1], 2)], costs=str(numbered)).weights.tolist() == [1, 2]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("item,cost\nk0,1\n", 'item "k1" of the trace and 1 others have no cost'),
+        ("item,cost\nk0,1\nk1,-2\nk2,1\n", 'line 3: cost is "-2"'),
+        ("item,cost\nk0,cheap\n", 'line 2: cost is "cheap"'),
+        ("item,cost\nk0\n", 'line 2: cost is "None"'),
+        ("item,cost\nk0,1\nk0,1\n", 'line 3: item "k0" is there twice'),
+        ("item,cost\nk0,0\nk1,0\nk2,0\n", "all costs are 0"),
+        ("name,price\nk0,0\n", 'line 1: its columns are "name", "price"'),
+        ("", "its columns are none"),
+        ('item,cost\n"k0,1\n', "it is no CSV"),
+    ],
+)
+def test_costs_that_cannot_be_used_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "costs.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        Replay.of([trace([0, 1, 2], keyed=True)], costs=str(path))
+
+
+def test_a_trace_of_nothing_and_one_without_costs() -> None:
+    with pytest.raises(DataError, match="there is no request"):
+        Replay.of([])
+    with pytest.raises(DataError, match="it has no costs"):
+        Replay.of([trace([0])], costs="trace")
+    with pytest.raises(DataError, match="all costs are 0"):
+        Replay.of([trace([0], cost=[0.0])], costs="trace")
+    with pytest.raises(DataError, match="there is no file"):
+        Replay.of([trace([0])], costs="nix.csv")
+
+
+def test_a_stream_of_a_file_ends_at_its_limit(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("b\na\nb\nc\nd\n")
+    for limit, items in ((None, 4), (2, 2), (3, 2), (4, 3), (5, 4), (9, 4)):
+        source = TraceFile(path, limit=limit)
+        for block in (1, 2, 3, 100):
+            replay = Replay.of(source.stream(block))
+            assert (replay.requests, replay.items) == (min(limit or 5, 5), items)
