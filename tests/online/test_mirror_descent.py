@@ -15,9 +15,10 @@ from rivage.convex.sets import CappedSimplex
 from rivage.core.errors import DataError, RivageError
 from rivage.core.seeding import Streams
 from rivage.online.game import play
-from rivage.online.mirror_descent import DescentState, MirrorDescent, Rounding, SparseState
+from rivage.online.mirror_descent import DescentState, MirrorDescent, SparseState
 from rivage.online.ogb import OGB
 from rivage.online.policy import CacheInstance, Outcome
+from rivage.online.slots import Rounding
 
 MAPS = ("entropy", "euclidean", "q_norm")
 

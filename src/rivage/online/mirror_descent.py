@@ -39,59 +39,21 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, Integer
+from jaxtyping import Float64, Int64, Integer
 from numpy import ndarray
 
 from rivage.convex.mirrors import MirrorMap, NegativeEntropy, QNorm, SquaredNorm
-from rivage.convex.rounding import dep_round, madow, poisson
 from rivage.convex.schedules import Constant, Doubling, Progress, Schedule, SelfConfident, Theory
 from rivage.convex.sets import CappedSimplex
 from rivage.core.errors import ConfigError, require
 from rivage.core.seeding import Streams
 from rivage.online.entropy_kernel import EntropyTables, make_entropy, restart, serve_entropy
 from rivage.online.policy import CacheInstance, Outcome
-from rivage.online.slots import Board, Slot, serve_slots
+from rivage.online.slots import Board, Rounder, Rounding, Slot, serve_slots
 
-__all__ = ["DescentState", "MirrorDescent", "Rounder", "Rounding", "SparseState"]
+__all__ = ["DescentState", "MirrorDescent", "SparseState"]
 
 Map = Literal["entropy", "euclidean", "q_norm"]
-Rounding = Literal["poisson", "coupled", "independent", "dep_round"]
-
-
-@dataclass(frozen=True, slots=True)
-class Rounder:
-    """From fractions to cached items, slot after slot.
-
-    ``poisson`` compares each item with a number of its own, drawn once: moves least, and holds k items on average only.
-    ``coupled`` is systematic sampling with one draw for all slots, always k items. ``independent`` (systematic) and
-    ``dep_round`` draw afresh in every slot, which moves a good part of the cache each time.
-
-    Args:
-        kind: see above.
-        numbers: of the items, for ``poisson``.
-        random: of all other draws.
-        xi: the one draw of ``coupled``.
-    """
-
-    kind: Rounding
-    numbers: Float64[ndarray, "items"]
-    random: np.random.Generator
-    xi: float
-
-    @classmethod
-    def of(cls, kind: Rounding, items: int, streams: Streams) -> Rounder:
-        """With the draws that last. O(N)."""
-        numbers = streams.numpy("permanent").random(items) if kind == "poisson" else np.empty(0)
-        random = streams.numpy("rounding")
-        return cls(kind, numbers, random, float(random.random()))
-
-    def kept(self, x: Float64[ndarray, "items"]) -> Bool[ndarray, "items"]:
-        """Which items to cache. O(N)."""
-        if self.kind == "poisson":
-            return poisson(x, self.numbers).astype(np.bool_)
-        if self.kind == "dep_round":
-            return dep_round(x, self.random).astype(np.bool_)
-        return madow(x, self.xi if self.kind == "coupled" else self.random.random()).astype(np.bool_)
 
 
 @dataclass(slots=True)

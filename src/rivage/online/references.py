@@ -92,6 +92,13 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
         2003,
         part="Figure 4",
     ),
+    "mhaisen23": _entry(
+        "Naram Mhaisen and Abhishek Sinha and Georgios Paschos and George Iosifidis",
+        "Optimistic No-Regret Algorithms for Discrete Caching",
+        "ACM SIGMETRICS",
+        2023,
+        arxiv="2208.06414",
+    ),
     "paschos19": _entry(
         "Georgios S. Paschos and Apostolos Destounis and Luigi Vigneri and George Iosifidis",
         "Learning to Cache With No Regrets",

@@ -21,6 +21,8 @@ POLICIES = Registry(
         "lru": "rivage.online.eviction:LRU",
         "mirror_descent": "rivage.online.mirror_descent:MirrorDescent",
         "ogb": "rivage.online.ogb:OGB",
+        "optimistic_ftpl": "rivage.online.optimistic:OptimisticFTPL",
+        "optimistic_ftrl": "rivage.online.optimistic:OptimisticFTRL",
         "random": "rivage.online.eviction:RandomEviction",
         "s3fifo": "rivage.online.adaptive_eviction:S3FIFO",
         "static": "rivage.online.statics:BestStatic",

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Integer
 from numpy import ndarray
 
+from rivage.convex.rounding import dep_round, madow, poisson
 from rivage.core.errors import DataError
+from rivage.core.seeding import Streams
 from rivage.online.policy import CacheInstance, Outcome
 
-__all__ = ["Board", "Slot", "serve_slots"]
+__all__ = ["Board", "Rounder", "Rounding", "Slot", "serve_slots"]
+
+Rounding = Literal["poisson", "coupled", "independent", "dep_round"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,42 @@ class Board:
         entered[requested] = False
         self.prefetched += float(self.weights[entered].sum())
         self.kept = kept
+
+
+@dataclass(frozen=True, slots=True)
+class Rounder:
+    """From fractions to cached items, slot after slot.
+
+    ``poisson`` compares each item with a number of its own, drawn once: moves least, and holds k items on average only.
+    ``coupled`` is systematic sampling with one draw for all slots, always k items. ``independent`` (systematic) and
+    ``dep_round`` draw afresh in every slot, which moves a good part of the cache each time.
+
+    Args:
+        kind: see above.
+        numbers: of the items, for ``poisson``.
+        random: of all other draws.
+        xi: the one draw of ``coupled``.
+    """
+
+    kind: Rounding
+    numbers: Float64[ndarray, "items"]
+    random: np.random.Generator
+    xi: float
+
+    @classmethod
+    def of(cls, kind: Rounding, items: int, streams: Streams) -> Rounder:
+        """With the draws that last. O(N)."""
+        numbers = streams.numpy("permanent").random(items) if kind == "poisson" else np.empty(0)
+        random = streams.numpy("rounding")
+        return cls(kind, numbers, random, float(random.random()))
+
+    def kept(self, x: Float64[ndarray, "items"]) -> Bool[ndarray, "items"]:
+        """Which items to cache. O(N)."""
+        if self.kind == "poisson":
+            return poisson(x, self.numbers).astype(np.bool_)
+        if self.kind == "dep_round":
+            return dep_round(x, self.random).astype(np.bool_)
+        return madow(x, self.xi if self.kind == "coupled" else self.random.random()).astype(np.bool_)
 
 
 def serve_slots(board: Board, requests: Integer[ndarray, "n"], learn: Callable[[Slot], None]) -> Outcome:
