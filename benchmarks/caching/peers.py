@@ -13,13 +13,14 @@ from worker import Serve, Trace
 
 def contestant(label: str) -> tuple[Callable[[Trace], Iterator[Serve]], dict[str, str]]:
     """Who plays under this label, and versions."""
-    package, _, policy = label.partition(" ")
+    package, _, rest = label.partition(" ")
+    policy, _, table = rest.partition(", ")
     name = policy.replace("-", "")
-    make = partial(_simulated, name) if package == "libCacheSim" else partial(_embedded, name)
+    make = partial(_simulated, name, not table) if package == "libCacheSim" else partial(_embedded, name)
     return make, {package: version(package.lower())}
 
 
-def _simulated(policy: str, trace: Trace) -> Iterator[Any]:
+def _simulated(policy: str, fitted: bool, trace: Trace) -> Iterator[Any]:
     """LibCacheSim reads its own format by a memory map; the whole loop is compiled."""
     import libcachesim
 
@@ -29,7 +30,8 @@ def _simulated(policy: str, trace: Trace) -> Iterator[Any]:
     )
     yield None
     # Its hash table has 2^24 places unless told otherwise, which is slower for caches that are smaller.
-    cache = getattr(libcachesim, policy)(cache_size=trace.capacity, hashpower=math.ceil(math.log2(trace.capacity)) + 1)
+    table = {"hashpower": math.ceil(math.log2(trace.capacity)) + 1} if fitted else {}
+    cache = getattr(libcachesim, policy)(cache_size=trace.capacity, **table)
 
     def serve(first: int, end: int) -> tuple[int, None]:
         missed, _ = cache.process_trace(reader, first, end - first)

@@ -15,10 +15,10 @@ from .race import Lane
 __all__ = ["BARS", "PEERS", "Bar", "judged", "rate", "ratio", "slowdown", "strays", "summary", "verdict"]
 
 PEERS = {
-    "libcachesim": ("libCacheSim LRU", "libCacheSim S3-FIFO"),
+    "libcachesim": ("libCacheSim LRU", "libCacheSim LRU, default table", "libCacheSim S3-FIFO"),
     "cachetools": ("cachetools LRU", "cachetools LFU"),
 }
-SAME = {"libCacheSim LRU": "LRU", "cachetools LRU": "LRU"}
+SAME = {label: "LRU" for label in ("libCacheSim LRU", "libCacheSim LRU, default table", "cachetools LRU")}
 """Who must serve exactly the requests that somebody of ours serves; other definitions differ."""
 THEIRS = "libCacheSim LRU"
 

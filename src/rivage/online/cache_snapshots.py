@@ -33,7 +33,7 @@ from rivage.online.ogb_kernel import (
 __all__ = ["image", "reopened", "settings_of"]
 
 _VERSION = 1
-_INTS = (TIME, HITS, INSERTED, kernel.EVICTED, kernel.LOST, kernel.REFUSED, kernel.FINE)
+_INTS = (TIME, HITS, INSERTED, kernel.EVICTED, kernel.LOST, kernel.CROWDED, kernel.FINE)
 _FLOATS = (RHO, CARRY, FREE, FRACTIONAL)
 _MEND = "Give the bytes that snapshot() returned."
 

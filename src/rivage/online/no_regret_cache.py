@@ -23,9 +23,9 @@ and without, since the steps from request C on sum to at most 2 √C (√t − �
 is what its steps would have cost. ``start="empty"`` is `rivage.online.ogb.OGB` with that start, to the last bit.
 
 **Size.** C keys are cached on average, with a standard deviation of at most √C. With ``hard=True`` there are never more
-than C: what does not fit stays out until it is asked for again. Then E R ≤ bound + E lost, where *lost* counts the
-requests that the soft cache would have served; on Zipf requests with C = 50, 200 and 2000 it was 0.3 % of the hits. To
-aim at C − z √C instead loses more, because fewer keys are cached all the time.
+than C: the one that would leave next makes way. Then E R ≤ bound + E lost, where *lost* counts requests that the soft
+cache would have served. On Zipf(0.8) requests with C = 50, 200 and 2000 that was 0.3 % of the hits, and up to 3 % with
+ten times the step on a web trace. To aim at C − z √C instead loses more, because fewer keys are cached all the time.
 
 Cost per request: amortised O(1), one call into compiled code. Memory O(keys with f > 0), some 100 bytes each besides
 the key; there are O(C / η) of them, whatever was asked for: each η that a request adds is drained from all of them.
@@ -77,8 +77,8 @@ class CacheStats:
         evictions: keys that went.
         cached: keys in the cache now.
         positive: keys with f > 0 now.
-        refused: insertions that did not fit, with ``hard`` or ``max_bytes``.
-        lost: hits that those would have brought; `regret` leaves them out.
+        crowded: insertions that found no room, with ``hard`` or ``max_bytes``.
+        lost: requests that the cache would have served with room for all; `regret` leaves them out.
         regret_bound: what the regret cannot exceed.
         optimum: hits of the best fixed set; None unless the cache compares.
         regret: optimum − fractional; None unless the cache compares.
@@ -91,7 +91,7 @@ class CacheStats:
     evictions: int
     cached: int
     positive: int
-    refused: int
+    crowded: int
     lost: int
     regret_bound: float
     optimum: float | None
@@ -288,7 +288,7 @@ class NoRegretCache(Generic[K, V]):
                 evictions=ints[kernel.EVICTED],
                 cached=ints[CACHED],
                 positive=ints[POSITIVE],
-                refused=ints[kernel.REFUSED],
+                crowded=ints[kernel.CROWDED],
                 lost=ints[kernel.LOST],
                 regret_bound=self.regret_bound(ints[TIME]),
                 optimum=optimum,

@@ -7,7 +7,7 @@ What differs from the tables of a game:
 - Items are *slots*. A slot belongs to a key while the key has a positive value, and may then go to another key. Nobody
   starts with a value, so the catalog need not be known.
 - The permanent number of a slot stands in the array, because it follows from the key.
-- Slots that leave the cache are told to the caller, and their number is limited on request.
+- Slots that leave the cache are told to the caller, and the number of cached ones is limited on request.
 
 The steps, the projection and the order of cached items are those of the game, by the same functions.
 """
@@ -69,10 +69,10 @@ __all__ = [
 ]
 
 # Words that the game does not have. SLOTS, BUCKETS: lengths of arrays. LIMIT: most slots cached. FILLS: step 1 while
-# there is room. COUNTS: requests are counted by slot. EVICTED, LOST, REFUSED: sums. GONE: slots evicted in this call.
+# there is room. COUNTS: requests are counted by slot. EVICTED, LOST, CROWDED: sums. GONE: slots evicted in this call.
 # FINE: request from which the wheel is too coarse.
 _INTS = range(12, 22)
-SLOTS, BUCKETS, LIMIT, FILLS, COUNTS, EVICTED, LOST, REFUSED, GONE, FINE = _INTS
+SLOTS, BUCKETS, LIMIT, FILLS, COUNTS, EVICTED, LOST, CROWDED, GONE, FINE = _INTS
 HEADER, _FLOATS = 24, 16
 BATCH = 1024
 """Requests in one call, at most."""
@@ -242,11 +242,7 @@ def _evict(t: Store) -> None:
                 else:
                     shelf[previous] = following
                 if value < rho:
-                    shelf[slot] = OUT
-                    t.gone[c[GONE]] = slot
-                    c[GONE] += 1
-                    c[CACHED] -= 1
-                    c[EVICTED] += 1
+                    _note(t, slot)
                 else:
                     push(slots, shelf, cursor, slot, value)
             slot = following
@@ -256,15 +252,65 @@ def _evict(t: Store) -> None:
 
 
 @njit(cache=True)
+def _make_way(t: Store, value: float) -> bool:
+    """Let go of the cached slot that would leave next, if it would do so before one of this value.
+
+    The cursor goes ahead of ρ, as far as that slot: what is pushed behind it meanwhile lies in its bucket.
+    """
+    c, slots, shelf = t.ints, t.slots, t.shelf
+    unit, mask = len(slots) >> 1, len(slots) - 1
+    while True:
+        cursor = c[CURSOR_CACHED]
+        previous, slot, least, before, smallest = -1, slots[cursor & mask], -1, -1, np.inf
+        while slot >= 0:
+            following = shelf[slot]
+            at = t.key[slot] - t.number[slot]
+            if int(at * unit) > cursor:
+                if previous < 0:
+                    slots[cursor & mask] = following
+                else:
+                    shelf[previous] = following
+                push(slots, shelf, cursor, slot, at)
+            else:
+                if at < smallest:
+                    least, before, smallest = slot, previous, at
+                previous = slot
+            slot = following
+        if least >= 0:
+            break
+        c[CURSOR_CACHED] += 1
+    if smallest >= value:
+        return False
+    if before < 0:
+        slots[cursor & mask] = shelf[least]
+    else:
+        shelf[before] = shelf[least]
+    _note(t, least)
+    return True
+
+
+@njit(cache=True)
+def _note(t: Store, slot: int) -> None:
+    """A slot has left the cache."""
+    c = t.ints
+    t.shelf[slot] = OUT
+    t.gone[c[GONE]] = slot
+    c[GONE] += 1
+    c[CACHED] -= 1
+    c[EVICTED] += 1
+
+
+@njit(cache=True)
 def _admit(t: Store, slot: int, fits: bool) -> None:
-    """Cache a slot that was asked for if its value has reached its number and there is room."""
+    """Cache a slot that was asked for if its value has reached its number and there is room, or someone makes way."""
     f, c = t.floats, t.ints
     value = t.key[slot] - t.number[slot]
     if value < f[RHO]:
         return
     if not fits or c[CACHED] >= c[LIMIT]:
-        c[REFUSED] += 1
-        return
+        c[CROWDED] += 1
+        if not fits or not _make_way(t, value):
+            return
     push(t.slots, t.shelf, c[CURSOR_CACHED], slot, value)
     f[NEXT_CACHED] = min(f[NEXT_CACHED], value)
     c[CACHED] += 1
