@@ -17,6 +17,8 @@ def show_game(record: RunRecord, options: Options, strict: bool) -> int:
     """Show the summary of a run of policies; the exit code."""
     summary = record.summary
     certificates, page = summary["certificates"], summary["report"]
+    names = dict.fromkeys(str(trial.start["policy"]) for trial in record.trials)
+    summary = {**summary, "policies": {name: summary["policies"][name] for name in names}}  # JSON files are sorted
     show(
         options,
         summary,

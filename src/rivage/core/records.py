@@ -413,7 +413,7 @@ class RunRecord:
 
 def _file_name(name: str) -> str:
     # No separators, no "..", nothing hidden, whatever a study calls its methods.
-    text = quote(name, safe=" +=,()")
+    text = quote(name, safe=" +=,()@")
     return f"%2E{text[1:]}" if text.startswith(".") else text
 
 

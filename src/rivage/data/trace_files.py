@@ -156,7 +156,8 @@ def stream_trace(path: Path | str, format: Format = "auto", block: int = 2**16) 
     _known(format)
     require(block, "block", least=1)
     if not path.is_file():
-        raise DataError(f'there is no file "{path}"', mend="Give the path of a trace.")
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f'there is no file "{path}"', mend=nearest(path.name, beside) or "Give the path of a trace.")
     if path.suffix.lower() in _DECODERS:
         _DECODERS[path.suffix.lower()]()  # is there one?
     read = _READERS[_recognized(path) if format == "auto" else format]

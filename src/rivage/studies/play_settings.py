@@ -95,7 +95,8 @@ def _unfit(given: int | str, count: int, items: int) -> Iterator[ConfigError]:
     if count >= items:
         mend = f"Give at most {items - 1}." if items > 1 else "Give a trace of several items."
         yield ConfigError(
-            f"capacity is {given}, but the trace has only {items:,} items: all would fit, there is nothing to decide",
+            f"capacity is {given}, but the trace has only {items:,} {'items' if items > 1 else 'item'}: all would fit, "
+            "there is nothing to decide",
             where="[cache] capacity",
             mend=mend,
         )
@@ -244,7 +245,9 @@ def short_play(
     asked = [int(each) if each.strip().isdecimal() else each.strip() for each in capacities or _SHARES]
     kinds = [kind.strip() for kind in (_POLICIES if policies is None else policies).split(",") if kind.strip()]
     if not kinds:
-        raise ConfigError('there is no policy in ""', where="--policies", mend="Give kinds, such as lru,ogb.")
+        raise ConfigError(
+            f'there is no policy in "{policies}"', where="--policies", mend="Give kinds, such as lru,ogb."
+        )
     mapping = {
         "name": trace.name.partition(".")[0] or "play",
         "trace": {"kind": "file", "path": trace.as_posix(), **({} if format is None else {"format": format})},
