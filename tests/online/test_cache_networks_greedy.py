@@ -138,6 +138,19 @@ def test_frozen_colours_stay_and_drawn_ones_change() -> None:
         assert fed == 1 if recolor is None else fed > 1
 
 
+def test_colours_are_drawn_every_so_many_slot_times() -> None:
+    """One slot that is taught by every request."""
+    network = erdos_renyi(2, 1.0, np.random.default_rng(0))
+    instance = CacheNetwork.routed(network, items=2, capacities=[1, 0], servers=[1, 1], origins=[0])
+    policy = DistributedTGOnline(learning_rate=1e-3, colors=10_000, recolor=5)
+    state = policy.init(instance, Streams(0))
+    colors = [int(state.tables.color[0])]
+    for _ in range(40):
+        policy.run_block(state, np.array([0]))
+        colors.append(int(state.tables.color[0]))
+    assert np.flatnonzero(np.diff(colors)).tolist() == [*range(4, 40, 5)]
+
+
 def test_slots_keep_their_items_within_a_batch() -> None:
     setup = published_setup("path", "oscillator", Streams(0))
     policy = DistributedTGOnline(batch=10, learning_rate=1e-2, arms="independent")

@@ -78,5 +78,7 @@ CHECKS = Registry(
         "fairness_regret": "rivage.online.fair_checks:fairness_regret",
         "fairness_severity": "rivage.online.fair_checks:fairness_severity",
         "multipliers_in_box": "rivage.online.fair_checks:multipliers_in_box",
+        "network_gap": "rivage.online.network_checks:network_gap",
+        "network_regret": "rivage.online.network_checks:network_regret",
     },
 )
