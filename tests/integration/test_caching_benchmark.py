@@ -110,6 +110,7 @@ def test_other_hits_than_ours_are_noticed(speed: SimpleNamespace) -> None:
 
 
 def test_tables_and_the_page_have_the_same_names(speed: SimpleNamespace) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra report")
     report = {
         "sizes": {"10000": lanes_of(ogb=4e6) | {"LRU": {"fault": "lost"}}},
         "bars": speed.results.judged({}),
