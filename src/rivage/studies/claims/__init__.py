@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rivage.studies.claims import cache_networks, caching, federated
+from rivage.studies.claims import cache_networks, caching, fairness, federated
 from rivage.studies.claims.claim import Claim, Outcome
 
 __all__ = ["CLAIMS", "Claim", "Outcome"]
 
 CLAIMS: Mapping[str, Claim] = {
-    claim.name: claim for part in (federated, cache_networks, caching) for claim in part.CLAIMS
+    claim.name: claim for part in (federated, cache_networks, caching, fairness) for claim in part.CLAIMS
 }
 """Name -> claim."""
