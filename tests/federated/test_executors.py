@@ -219,9 +219,14 @@ def test_many_records_pass_in_pieces() -> None:
     expected = engine.bound.losses(x, y).detach()
     sizes: list[int] = []
     engine.bound.module.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
-    torch.testing.assert_close(engine.losses(start(), x, y)[:, 0], expected, rtol=0, atol=1e-12)
+    alone = Executor(TASK, Execution(executor="functional", workers=1))
+    alone._spare.put(engine)
+    (found,) = alone.losses([(start(), population.client(0).train)])
+    torch.testing.assert_close(found[:, 0], expected, rtol=0, atol=1e-12)
     assert len(engine.predictions(start()[0], x)) == 2500
-    assert max(sizes) <= 1024
+    assert sizes == 2 * [1024, 1024, 452]
+    with Executor(TASK, Execution(executor="functional", workers=3)) as several:
+        assert torch.equal(several.losses([(start(), population.client(0).train)])[0], found)
 
 
 def test_gradients_are_counted_by_record_and_group() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -31,7 +31,7 @@ from rivage.federated.batches import batches
 from rivage.federated.calibration import DEFAULT_TILE_BYTES, tile_bytes
 from rivage.federated.execution import Execution
 from rivage.federated.executors.chain import NotAChain, trace
-from rivage.federated.executors.functional import Functional
+from rivage.federated.executors.functional import CHUNK, Functional
 from rivage.federated.executors.jobs import Job, chosen, one_thread
 from rivage.federated.executors.processes import Processes
 from rivage.federated.executors.tiled import Row, Tiled, cut
@@ -136,13 +136,19 @@ class Executor:
         results: list[Tensor] = [torch.empty(0)] * len(requests)
         for members in _alike([params for params, _ in requests]):
             records = [self.task.tensors(requests[i][1]) for i in members]
-            with self._functional() as engine:
-                found = engine.losses(
-                    requests[members[0]][0], torch.cat([x for x, _ in records]), torch.cat([y for _, y in records])
-                )
-            for i, part in zip(members, found.split([len(x) for x, _ in records]), strict=True):
+            found = self._losses(requests[members[0]][0], *(torch.cat(column) for column in zip(*records, strict=True)))
+            for i, part in zip(members, torch.split(found, [len(x) for x, _ in records]), strict=True):
                 results[i] = part
         return results
+
+    def _losses(self, params: Float[Tensor, "groups dim"], x: Tensor, y: Tensor) -> Float[Tensor, "records groups"]:
+        """Of joined records, in pieces that do not depend on the number of workers."""
+
+        def run(piece: tuple[Tensor, Tensor]) -> Tensor:
+            with self._functional() as engine:
+                return cast(Tensor, engine.losses(params, *piece))
+
+        return torch.cat(self._spread(run, list(zip(torch.split(x, CHUNK), torch.split(y, CHUNK), strict=True))))
 
     def client_losses(
         self, algorithm: Algorithm, downs: Sequence[State | None], data: Sequence[ClientData]

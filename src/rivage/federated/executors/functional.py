@@ -25,9 +25,10 @@ from rivage.federated.algorithm import Algorithm, Local, Phase
 from rivage.federated.executors.jobs import Job, chosen, expected, joint_update, strength_of
 from rivage.learning.task import Task
 
-__all__ = ["Functional"]
+__all__ = ["CHUNK", "Functional"]
 
-_CHUNK = 1024  # records per forward pass without gradients: bounds the memory of their activations
+CHUNK = 1024
+"""Records per forward pass without gradients: bounds the memory of their activations."""
 
 
 class Functional:
@@ -46,19 +47,17 @@ class Functional:
     def losses(self, params: Float[Tensor, "groups dim"], x: Tensor, y: Tensor) -> Float[Tensor, "records groups"]:
         """Loss of every record under every group's parameters, in evaluation mode, without gradients."""
         self.bound.module.eval()
-        x = self._stored(x)
-        columns = []
+        x, columns = self._read(self._stored(x)), []
         with torch.no_grad():
             for row in params:
                 self.bound.load(row)
-                parts = zip(torch.split(x, _CHUNK), torch.split(y, _CHUNK), strict=True)
-                columns.append(torch.cat([self.bound.losses(self._read(a), b) for a, b in parts]))
+                columns.append(self.bound.losses(x, y))
         return torch.stack(columns, dim=1)
 
     def predictions(self, params: Float[Tensor, "dim"], x: Tensor) -> Float[Tensor, "records *output"]:
         """What one model predicts, without gradients."""
         self.bound.load(params)
-        return torch.cat([self.bound.predictions(self._read(part)) for part in torch.split(self._stored(x), _CHUNK)])
+        return torch.cat([self.bound.predictions(self._read(part)) for part in torch.split(self._stored(x), CHUNK)])
 
     def train(self, algorithm: Algorithm, phase: Phase, job: Job, noise: int) -> None:
         """Run the batches of one phase on a job, in place.
