@@ -12,6 +12,7 @@ from __future__ import annotations
 import html
 import os
 import re
+import runpy
 import sys
 import tempfile
 import textwrap
@@ -210,6 +211,13 @@ def sorted_clients(runs: Runs) -> str:
     return standalone(_legend(record), drawing)
 
 
+def cost_by_capacity(runs: Runs) -> str:
+    """How much cache to buy: the run of the tutorial."""
+    from figures_caching import shop
+
+    return standalone(shop(runs.folder))
+
+
 def _looks(record: RunRecord) -> Mapping[str, Any]:
     return looks((trial.method, trial.kind) for trial in record.trials)
 
@@ -306,6 +314,12 @@ def _stripes(there: np.ndarray) -> tuple[list[float], list[float]]:
     return x, y
 
 
+def long_term_fairness(runs: Runs) -> str:
+    """Fair and slot-fair policies; the drawing is in a file of its own."""
+    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_fairness.py"))["figure"](standalone)
+    return drawing
+
+
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
@@ -350,6 +364,8 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "fedavg-curves": fedavg_curves,
     "clients-against-local": clients_against_local,
     "sorted-clients": sorted_clients,
+    "cost-by-capacity": cost_by_capacity,
+    "long-term-fairness": long_term_fairness,
 }
 TABLES: Mapping[str, tuple[Callable[[Runs], str], tuple[Path, ...]]] = {
     "results": (results, (ROOT / "README.md", EXPLANATION / "personalisation.md")),

@@ -182,8 +182,8 @@ def traffic(record: RunRecord, looks: Looks, *, name: str) -> str | None:
     return to_svg(fill, size=(WIDTH, HEIGHT), name=name, label=f"Items fetched per 100 requests: {_ends(lines)}.")
 
 
-def cost_by_capacity(record: RunRecord, looks: Looks, *, name: str) -> str | None:
-    """Cost that is left at the end against the capacity; dashed the best fixed set."""
+def cost_by_capacity(record: RunRecord, looks: Looks, *, name: str, legend: bool = False) -> str | None:
+    """Cost that is left at the end against the capacity; dashed the best fixed set. A page has its legend elsewhere."""
     best = {capacity: 1 - saved for capacity, saved in optima(record).items()}
     if len(best) < 2:
         return None
@@ -197,11 +197,13 @@ def cost_by_capacity(record: RunRecord, looks: Looks, *, name: str) -> str | Non
         from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
         axes = figure.subplots()
-        axes.plot(list(best), list(best.values()), color=INK, linestyle=_DASHED, linewidth=1.1)
+        axes.plot(list(best), list(best.values()), color=INK, linestyle=_DASHED, linewidth=1.1, label="best fixed set")
         for policy, points in curves.items():
             look = looks[policy]
             x, y = np.array(points, np.float64).reshape(-1, 2).T
-            axes.plot(x, y, color=look.color, linestyle=look.line, marker=look.marker, markeredgewidth=0)
+            axes.plot(x, y, color=look.color, linestyle=look.line, marker=look.marker, markeredgewidth=0, label=policy)
+        if legend:
+            axes.legend(frameon=False, labelcolor=INK, loc="upper right", handlelength=3)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator(list(best)))
         axes.xaxis.set_minor_locator(NullLocator())

@@ -46,7 +46,7 @@ def game_answer(record: RunRecord) -> str:
         f"With {row['capacity']:,} of {trace['items']:,} items {best} is best, {what} "
         f"{with_spread(row['cost_saved'], row['cost_saved_std'] or None)}{_tied(rivals, best)}, {_beside(row)}"
     )
-    return f"{text}. {_promised(rivals, best)}"
+    return f"{text}. {_promised(rivals, best)}{_more(rivals)}"
 
 
 def _tied(rivals: Mapping[str, Row], best: str) -> str:
@@ -89,7 +89,21 @@ def _promised(rivals: Mapping[str, Row], best: str) -> str:
 
 def _kept(row: Row) -> str:
     regret, bound = row["regret"], row["regret_bound"]
-    return f"regret {number(regret)}, {'at most' if regret <= bound else 'MORE than the'} {number(bound)} promised"
+    size = f"{regret:,.0f}".replace("-", "−")
+    return f"regret {size}, {'at most' if regret <= bound else 'MORE than the'} {bound:,.0f} promised"
+
+
+def _more(rivals: Mapping[str, Row]) -> str:
+    """What the largest capacity brings beside the smallest."""
+    best: dict[int, float] = {}
+    for row in rivals.values():
+        for each in row["capacities"]:
+            if each["cost_saved"] is not None:
+                best[each["capacity"]] = max(each["cost_saved"], best.get(each["capacity"], 0.0))
+    if len(best) < 2:
+        return ""
+    low, high = min(best), max(best)
+    return f" From {low:,} to {high:,} items the best policy goes from {number(best[low])} to {number(best[high])}."
 
 
 def game_progress(record: RunRecord) -> list[str]:
