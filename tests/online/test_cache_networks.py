@@ -26,6 +26,8 @@ POLICIES: dict[str, Any] = {
     "grd": GRD(),
     "tg": DistributedTGOnline(learning_rate=0.01, colors=5),
     "tg independent": DistributedTGOnline(learning_rate=0.01, colors=5, arms="independent"),
+    "tg adaptive": DistributedTGOnline(colors=5),
+    "tg adaptive batch": DistributedTGOnline(colors=5, batch=8),
     "tg batch": DistributedTGOnline(learning_rate=0.01, colors=5, batch=8, recolor=2),
 }
 

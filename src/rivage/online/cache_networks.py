@@ -158,6 +158,14 @@ class CacheNetwork:
             row[: len(links)] = np.cumsum(links[::-1])[::-1]
         return costs
 
+    @cached_property
+    def most_saved(self) -> Float64[ndarray, "nodes"]:
+        """The most that an answer from each node saves, 0 for nodes off all paths."""
+        most = np.zeros(self.network.nodes)
+        inside = np.arange(self.paths.shape[1]) < self.hops[:, None]
+        np.maximum.at(most, self.paths[inside], self.savings[inside])
+        return most
+
     @property
     def costs(self) -> Float64[ndarray, "types"]:
         """Cost of each request type without caches."""

@@ -27,8 +27,13 @@ frozen colours; we found no proof of that, and promise 1/2.) Hedge with feedback
 
     R ≤ (ln N + F ln(1 + Nδ)) / η + η Σ_t g_t² / 8
 
-after F feedbacks; `bound` adds up what was measured. Before anything is played g_t is at most the cost of the dearest
-path times the batch, which with η tuned for it gives W |S| √(M T ln N / 2), and |S| √(T ln N / 2) W / 2 when frozen.
+after F feedbacks. AdaHedge (de Rooij, van Erven, Grünwald, Koolen. Follow the leader if you can, hedge if you must.
+JMLR 15, 2014, arXiv 1301.0534) takes η = ln N / Δ with Δ = Δ_0 + Σ_t (what mixing cost in slot time t), needs no
+horizon, and gives each selector a rate that fits its own rewards, which differ by orders of magnitude between nodes:
+R ≤ 2Δ − Δ_0. That is our default, and not in the publication. `bound` adds up what was measured.
+
+Before anything is played g_t is at most W, the cost of the dearest path times the batch. Fixed rates tuned for that and
+the horizon promise W |S| √(M T ln N / 2), and W |S| √(T ln N / 2) / 2 when frozen.
 
 **Moves.** Independent arms are drawn anew in every slot time. *Correlated* ones turn a sample of the old distribution
 into one of the new, moving with probability ½ ‖p' − p‖₁, the least possible.
@@ -83,17 +88,21 @@ class DistributedTGOnline:
 
     Args:
         colors: M >= 1.
-        learning_rate: η > 0, per unit of gain; None takes what the bound asks for, and needs the horizon.
+        learning_rate: η > 0 per unit of gain; ``adaptive`` gives each selector one of its own, found while playing;
+            ``horizon`` takes the fixed one that the bound asks for, and needs the horizon.
+        caution: Δ_0 >= 0 of adaptive rates, in units of the most that an answer from the slot's node saves. Large is
+            slow and safe, 0 begins by following the leader.
         arms: ``correlated`` moves no oftener than distributions do, ``independent`` draws every item anew.
         recolor: slot times between draws of a slot's colour, >= 1; None freezes the first draw.
         batch: requests per slot time, >= 1.
-        mixing: δ >= 0, which keeps every item possible.
+        mixing: δ >= 0 of fixed rates, which keeps every item possible.
     """
 
     reference: ClassVar[str] = "li22"
 
     colors: int = 100
-    learning_rate: float | None = None
+    learning_rate: float | Literal["adaptive", "horizon"] = "adaptive"
+    caution: float = 10.0
     arms: Literal["correlated", "independent"] = "correlated"
     recolor: int | None = None
     batch: int = 1
@@ -103,7 +112,13 @@ class DistributedTGOnline:
         require(self.colors, "colors", least=1)
         require(self.batch, "batch", least=1)
         require(self.mixing, "mixing", least=0)
-        if self.learning_rate is not None:
+        require(self.caution, "caution", least=0)
+        if isinstance(self.learning_rate, str):
+            if self.learning_rate not in ("adaptive", "horizon"):
+                raise ConfigError(
+                    f'learning_rate is "{self.learning_rate}"', mend='Give a number, "adaptive" or "horizon".'
+                )
+        else:
             require(self.learning_rate, "learning_rate", above=0)
         if self.recolor is not None:
             require(self.recolor, "recolor", least=1)
@@ -113,6 +128,7 @@ class DistributedTGOnline:
     def init(self, instance: CacheNetwork, streams: Streams) -> TGState:
         """Uniform selectors and first draws. O(|S| M N)."""
         slots, colors, items, draw = instance.slots, self.colors, instance.items, streams.numpy("slots")
+        adaptive = self.learning_rate == "adaptive"
         color, arm = draw.integers(colors, size=slots), draw.integers(items, size=(slots, colors))
         tables = Tables(
             chance=np.full((slots, colors, items), 1.0 / items),
@@ -123,6 +139,9 @@ class DistributedTGOnline:
             times=np.zeros(slots, np.int64),
             spread=np.zeros(slots),
             squares=np.zeros(slots),
+            sums=np.zeros((slots * adaptive, colors, items)),
+            mixed=np.repeat(self._start(instance)[: slots * adaptive, None], colors, axis=1),
+            waiting=np.zeros((slots * adaptive, items)),
             taught=np.zeros((slots, colors), np.int64),
             probed=np.zeros(len(instance.item), bool),
             ints=np.zeros(7, np.int64),
@@ -168,18 +187,20 @@ class DistributedTGOnline:
         return shown
 
     def rate(self, instance: CacheNetwork) -> float:
-        """η.
+        """η; 0 when each selector has its own.
 
         Raises:
-            ConfigError: when it is to be tuned and the horizon is unknown.
+            ConfigError: when it depends on the horizon and that is unknown.
         """
-        if self.learning_rate is not None:
-            return self.learning_rate
+        if self.learning_rate == "adaptive":
+            return 0.0
+        if not isinstance(self.learning_rate, str):
+            return float(self.learning_rate)
         if instance.horizon is None:
             raise ConfigError(
-                "learning_rate is not given, and the horizon is unknown",
+                'learning_rate is "horizon", and the horizon is unknown',
                 where="DistributedTGOnline",
-                mend="Give learning_rate, or the instance its horizon.",
+                mend='Give a number or "adaptive", or the instance its horizon.',
             )
         times = instance.horizon / self.batch / (self.colors if self.redraws else 1)
         largest = float(instance.costs.max()) * self.batch
@@ -197,14 +218,21 @@ class DistributedTGOnline:
     def bound(self, state: TGState) -> float:
         """What factor · max_A Σ f_t(A) − Σ E f_t(A_t) cannot exceed, by the feedback so far; O(|S| M)."""
         tables, items = state.tables, state.instance.items
-        taught = tables.taught[tables.taught > 0]
-        first = len(taught) * math.log(items) + float(taught.sum()) * math.log1p(items * self.mixing)
-        squares = float((tables.squares + tables.spread**2).sum())
-        regrets = first / state.rate + state.rate * squares / 8
+        if self.learning_rate == "adaptive":
+            start = self._start(state.instance)[:, None]
+            regrets = float((2 * tables.mixed - start)[tables.taught > 0].sum() + tables.spread.sum())
+        else:
+            taught = tables.taught[tables.taught > 0]
+            first = len(taught) * math.log(items) + float(taught.sum()) * math.log1p(items * self.mixing)
+            regrets = first / state.rate + state.rate * float((tables.squares + tables.spread**2).sum()) / 8
         return regrets * (1.0 if self.redraws else 0.5)
 
+    def _start(self, instance: CacheNetwork) -> Float64[ndarray, "slots"]:
+        """Δ_0 of each slot's selectors."""
+        return self.caution * np.repeat(instance.most_saved, instance.capacities)
+
     def regret_bound(self, instance: CacheNetwork, requests: int) -> float:
-        """The same before anything is played, with η tuned for so many requests."""
+        """The same before anything is played, with η for the horizon and so many requests."""
         largest, times = float(instance.costs.max()) * self.batch, requests / self.batch
         root = math.sqrt(times * math.log(instance.items) / 2)
         return largest * instance.useful_slots * root * (math.sqrt(self.colors) if self.redraws else 0.5)

@@ -55,6 +55,9 @@ class Tables(NamedTuple):
         times: int64 [slots], slot times in which it was taught.
         spread: float64 [slots], ranges of the rewards in this slot time, summed.
         squares: float64 [slots], squares of the ranges of past slot times, summed.
+        sums: float64 [slots, colors, items], rewards of past slot times (adaptive rates only, else empty).
+        mixed: float64 [slots, colors], Δ, what mixing has cost so far and the start (likewise).
+        waiting: float64 [slots, items], rewards of this slot time (likewise).
         taught: int64 [slots, colors], feedback of each selector.
         probed: bool [types], whether its weights are known.
         ints: see the names above.
@@ -68,6 +71,9 @@ class Tables(NamedTuple):
     times: ndarray
     spread: ndarray
     squares: ndarray
+    sums: ndarray
+    mixed: ndarray
+    waiting: ndarray
     taught: ndarray
     probed: ndarray
     ints: ndarray
@@ -125,14 +131,20 @@ def hedge(chance: ndarray, item: int, growth: float, mixing: float) -> tuple[flo
 @njit(cache=True)
 def _learn(t: Tables, s: int, item: int, growth: float, mixing: float, correlated: bool) -> None:
     """Feedback to the selector that is shown; a correlated arm moves no oftener than its distribution does."""
-    c = t.color[s]
-    chance = t.chance[s, c]
+    chance = t.chance[s, t.color[s]]
     if not correlated:
         hedge(chance, item, growth, mixing)
         return
-    arm = t.arm[s, c]
     old = chance.copy()
     hedge(chance, item, growth, mixing)
+    _jump(t, s, old)
+
+
+@njit(cache=True)
+def _jump(t: Tables, s: int, old: ndarray) -> None:
+    """Turn a selector's arm, a sample of its old distribution, into one of the new."""
+    c = t.color[s]
+    chance, arm = t.chance[s, c], t.arm[s, c]
     leave, where = _next(t), _next(t)
     if leave * old[arm] < old[arm] - chance[arm]:
         rising = np.maximum(chance - old, 0.0)
@@ -140,8 +152,38 @@ def _learn(t: Tables, s: int, item: int, growth: float, mixing: float, correlate
 
 
 @njit(cache=True)
+def adahedge(chance: ndarray, sums: ndarray, mixed: float, rewards: ndarray) -> float:
+    """AdaHedge after one slot time: η = ln N / Δ with Δ what mixing has cost, max instead of mean; the new Δ."""
+    if mixed == 0.0:
+        mix = rewards.max()  # every item still has some chance
+    else:
+        most, rate = rewards.max(), math.log(len(chance)) / mixed
+        mix = most + math.log((chance * np.exp(rate * (rewards - most))).sum()) / rate
+    mixed += max(mix - (chance * rewards).sum(), 0.0)
+    sums += rewards
+    if mixed > 0.0:
+        chance[:] = np.exp(math.log(len(chance)) / mixed * (sums - sums.max()))
+        chance /= chance.sum()
+    return mixed
+
+
+@njit(cache=True)
+def _adapt(t: Tables, s: int, correlated: bool) -> None:
+    """Feedback of a whole slot time to a selector whose rate is its own."""
+    c = t.color[s]
+    if t.spread[s] > 0.0 and t.chance.shape[2] > 1:
+        old = t.chance[s, c].copy()
+        t.mixed[s, c] = adahedge(t.chance[s, c], t.sums[s, c], t.mixed[s, c], t.waiting[s])
+        t.waiting[s] = 0.0
+        if correlated:
+            _jump(t, s, old)
+
+
+@njit(cache=True)
 def _refresh(t: Tables, s: int, recolor: int, correlated: bool) -> None:
     """The end of a slot time: perhaps another colour, then an arm."""
+    if len(t.sums):
+        _adapt(t, s, correlated)
     t.asked[s] = False
     t.squares[s] += t.spread[s] ** 2
     t.spread[s] = 0.0
@@ -192,7 +234,10 @@ def _request(w: Ways, t: Tables, d: int, rate: float, mixing: float, correlated:
             t.asked[s] = True
             t.spread[s] += gain
             t.taught[s, t.color[s]] += 1
-            _learn(t, s, item, rate * gain, mixing, correlated)
+            if len(t.sums):
+                t.waiting[s, item] += gain
+            else:
+                _learn(t, s, item, rate * gain, mixing, correlated)
     return float(w.savings[d, hit])
 
 
