@@ -156,6 +156,17 @@ def test_regret_never_exceeds_its_bound(data: st.DataObject) -> None:
         assert stats.regret <= stats.regret_bound + 1e-9
 
 
+def test_bounds_are_those_of_the_page() -> None:
+    """C = 100, T = 10,000: √(C T) = 1000 empty, √(2 C T) + C filled; 2 √(C t) without a horizon."""
+    empty = NoRegretCache[int, None](100, horizon=10_000, start="empty")
+    filled, anytime = NoRegretCache[int, None](100, horizon=10_000), NoRegretCache[int, None](100)
+    assert empty.regret_bound(10_000) == pytest.approx(1000)
+    assert filled.regret_bound(10_000) == pytest.approx(100 + 1000 * math.sqrt(2))
+    assert anytime.regret_bound(10_000) == pytest.approx(2000)
+    assert NoRegretCache[int, None](100, scale=0.5).regret_bound(10_000) == pytest.approx(2550)
+    assert (empty.step, filled.step, anytime.step) == pytest.approx((0.1, math.sqrt(0.02), 10))
+
+
 def test_regret_of_every_window_stays_below_its_bound() -> None:
     """C / η + η H / 2 for windows of H requests, with popularity that changes between them."""
     window, capacity = 1000, 20

@@ -181,13 +181,14 @@ class NoRegretCache(Generic[K, V]):
         with self._lock:
             table = self._table
             slot = table.index.get(key)
-            if slot is None or self.max_bytes is not None:
+            if self.max_bytes is not None:
                 hit, gone = self._serve(key, size)
-            else:  # as most often, without further calls
-                told = request(table.memory, slot, True)
-                hit, gone = told & 1 == 1, self._let_go(told) if told > 1 else _NOTHING
-        if gone:
-            self._tell(gone)
+            else:  # as most often, with no more calls than it takes
+                told = self._first(key, True) if slot is None else request(table.memory, slot, True)
+                if told < 2:
+                    return told == 1
+                hit, gone = told & 1 == 1, self._let_go(told)
+        self._tell(gone)
         return hit
 
     def requests(self, keys: Iterable[K]) -> list[bool]:
@@ -340,17 +341,20 @@ class NoRegretCache(Generic[K, V]):
         table, limit = self._table, self.max_bytes
         fits = limit is None or self._bytes + size <= limit
         slot = table.index.get(key)
-        if slot is None:
-            if not table.free:
-                table.make_room(1)
-            slot = table.place(key)
-            told = first_request(table.memory, slot, identity(key), fits)
-        else:
-            told = request(table.memory, slot, fits)
-        if limit is not None and not told & 1 and self._holds(slot):
+        told = self._first(key, fits) if slot is None else request(table.memory, slot, fits)
+        if limit is not None and not told & 1 and self._holds(table.index[key]):
             self._sizes[key] = size
             self._bytes += size
         return told & 1 == 1, self._let_go(told) if told > 1 else _NOTHING
+
+    def _first(self, key: K, fits: bool) -> int:
+        """Serve a request for a key without a slot."""
+        table = self._table
+        if not table.free:
+            table.make_room(1)
+        slot = table.place(key)
+        told: int = first_request(table.memory, slot, identity(key), fits)
+        return told
 
     def _serve_all(self, keys: list[K]) -> tuple[list[bool], _Gone]:
         table, hits = self._table, np.empty(len(keys), np.bool_)
