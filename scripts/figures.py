@@ -320,6 +320,18 @@ def long_term_fairness(runs: Runs) -> str:
     return drawing
 
 
+def no_regret_steps(runs: Runs) -> str:
+    """Caching policies at many steps; the drawing is in a file of its own, and needs web12 below RIVAGE_DATA."""
+    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_no_regret.py"))["figure"](standalone)
+    return drawing
+
+
+def cache_networks(runs: Runs) -> str:
+    """Policies of caching networks under two demands; the drawing is in a file of its own."""
+    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_cache_networks.py"))["figure"](standalone)
+    return drawing
+
+
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
@@ -366,6 +378,8 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "sorted-clients": sorted_clients,
     "cost-by-capacity": cost_by_capacity,
     "long-term-fairness": long_term_fairness,
+    "cache-networks": cache_networks,
+    "no-regret-steps": no_regret_steps,
 }
 TABLES: Mapping[str, tuple[Callable[[Runs], str], tuple[Path, ...]]] = {
     "results": (results, (ROOT / "README.md", EXPLANATION / "personalisation.md")),

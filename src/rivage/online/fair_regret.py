@@ -4,7 +4,7 @@ With ū* the time-averaged utilities of a comparator x*, ū those that were play
 
     regret = F_α(ū*) − F_α(ū).
 
-*Where it comes from.* Because F_α is the minimum of Ψ over the multipliers, see `rivage.online.fairness`,
+*Where it comes from.* Because F_α is the minimum of Ψ over the multipliers, see `rivage.online.fairness`::
 
     T · regret = Σ_t λ_t · (u_t(x*) − u_t(x_t))              primal: regret of gradient ascent in x
                + Σ_t Ψ(λ_t, u_t(x_t)) − T min_λ Ψ(λ, ū)      dual: regret of gradient descent in λ
