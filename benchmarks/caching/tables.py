@@ -123,6 +123,9 @@ def figure(report: Mapping[str, Any]) -> str:
         for label, points in lines.items():
             style = styles[label]
             axes.plot(*zip(*points, strict=True), marker=style.marker, color=style.color, markersize=5, label=label)
+        axes.set_xticks([int(size) for size in sizes], [f"{int(size):,}" for size in sizes])
+        axes.set_yticks([10**power for power in range(3, 9)], ["1 k", "10 k", "100 k", "1 M", "10 M", "100 M"])
+        axes.minorticks_off()
         axes.set_xlabel("catalog size N", color=MUTED)
         axes.set_ylabel("requests per second", color=MUTED)
         axes.grid(True)
