@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,8 @@ from rivage.online.cache_network_setups import published_setup
 from rivage.online.cache_networks import CacheNetwork, NetworkOutcome, NetworkPolicy, play_network
 from rivage.online.network_baselines import GRD, PGA
 from rivage.online.path_replication import PathReplication
+from rivage.online.references import reference_of
+from rivage.online.registry import NETWORK_POLICIES
 from rivage.online.tabular_greedy import DistributedTGOnline
 
 LINE = Network.of(3, [(0, 1), (1, 2)], [2.0, 5.0], name="line")
@@ -185,6 +188,16 @@ def test_renaming_nodes_changes_no_gain(order: list[int]) -> None:
             [play_network(POLICIES[n], instance, requests, streams=Streams(0)).last["gain"] for n in ("lru", "grd")]
         )
     assert gains[0] == pytest.approx(gains[1])
+
+
+@pytest.mark.parametrize("kind", sorted(NETWORK_POLICIES))
+def test_a_registered_policy_is_settings_with_a_reference(kind: str) -> None:
+    policy = NETWORK_POLICIES.get(kind)()
+    assert isinstance(policy, NetworkPolicy)
+    assert is_dataclass(policy)
+    assert policy == NETWORK_POLICIES.get(kind)()
+    assert reference_of(policy) is not None
+    assert type(policy).__doc__
 
 
 def test_an_outcome_is_zero_at_first() -> None:

@@ -72,11 +72,24 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
         part="AdaHedge",
         entry="article",
     ),
+    "ioannidis16": _entry(
+        "Stratis Ioannidis and Edmund Yeh",
+        "Adaptive Caching Networks with Optimality Guarantees",
+        "ACM SIGMETRICS",
+        2016,
+        arxiv="1604.03490",
+    ),
     "karakostas02": _entry(
         "George Karakostas and Dimitrios N. Serpanos",
         "Exploitation of Different Types of Locality for Web Caches",
         "IEEE Symposium on Computers and Communications",
         2002,
+    ),
+    "li22": _entry(
+        "Yuanyuan Li and Tareq Si Salem and Giovanni Neglia and Stratis Ioannidis",
+        "Online Caching Networks with Adversarial Guarantees",
+        "ACM SIGMETRICS",
+        2022,
     ),
     "mattson70": _entry(
         "Richard L. Mattson and Jan Gecsei and Donald R. Slutz and Irving L. Traiger",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rivage.core.registry import Registry
 
-__all__ = ["POLICIES"]
+__all__ = ["NETWORK_POLICIES", "POLICIES"]
 
 POLICIES = Registry(
     "rivage.policies",
@@ -30,3 +30,15 @@ POLICIES = Registry(
     },
 )
 """Kind -> settings of a policy; plug-ins register theirs under the entry-point group of the same name."""
+
+NETWORK_POLICIES = Registry(
+    "rivage.network_policies",
+    "network policy",
+    {
+        "grd": "rivage.online.network_baselines:GRD",
+        "path_replication": "rivage.online.path_replication:PathReplication",
+        "pga": "rivage.online.network_baselines:PGA",
+        "tg_online": "rivage.online.tabular_greedy:DistributedTGOnline",
+    },
+)
+"""The same for policies of whole networks of caches."""
