@@ -27,7 +27,7 @@ from rivage.online.policy import CacheInstance
 from rivage.online.predictions import LastSlot, Nothing, Successor
 from rivage.studies.claims.claim import Claim, Outcome, within
 
-__all__ = ["CLAIMS"]
+__all__ = ["CLAIMS", "hit_ratio", "web12"]
 
 CARRA = "Carra, Neglia, arXiv 2405.01263"
 SISALEM = "Si Salem, Neglia, Ioannidis, ICC 2021, arXiv 2101.12588"
@@ -193,7 +193,12 @@ def _coupled_rounding_moves_less() -> Outcome:
     )
 
 
-def _web12() -> Requests:
+def web12() -> Requests:
+    """The requests of the trace.
+
+    Raises:
+        DataError: when it is not below RIVAGE_DATA, or is another file.
+    """
     name = "web12.trace.xz"
     path = WEB12.locate(None) / name
     WEB12.verify(name, path.read_bytes(), path)
@@ -205,7 +210,7 @@ def _on_web12(test: Callable[[Requests], Outcome]) -> Callable[[], Outcome]:
 
     def run() -> Outcome:
         try:
-            requests = _web12()
+            requests = web12()
         except DataError as error:
             return Outcome(None, "not tested", str(error))
         return test(requests)
@@ -213,7 +218,8 @@ def _on_web12(test: Callable[[Requests], Outcome]) -> Callable[[], Outcome]:
     return run
 
 
-def _hit_ratio(policy: Any, capacity: int, requests: Requests) -> float:
+def hit_ratio(policy: Any, capacity: int, requests: Requests) -> float:
+    """Hits of a policy that knows the number of requests, as a share of them."""
     instance = CacheInstance(items=int(requests.max()) + 1, capacity=capacity, horizon=len(requests))
     return float(_played(policy, instance, requests).last["hits"]) / len(requests)
 
@@ -221,7 +227,7 @@ def _hit_ratio(policy: Any, capacity: int, requests: Requests) -> float:
 def _ogb_on_web12(requests: Requests) -> Outcome:
     instance = CacheInstance(items=int(requests.max()) + 1, capacity=687, horizon=len(requests))
     last = _played(OGB(), instance, requests, 50).last
-    count, faster = len(requests), _hit_ratio(OGB(scale=10), 687, requests)
+    count, faster = len(requests), hit_ratio(OGB(scale=10), 687, requests)
     detail = (
         f"fractional {last['fractional'] / count:.3f}, cached {last['hits'] / count:.3f}, best fixed set "
         f"{last['optimum'] / count:.3f}, regret {last['regret']:.0f} of {last['bound']:.0f}; "
@@ -235,10 +241,10 @@ def _ogb_on_web12(requests: Requests) -> Outcome:
 def _adaptive_on_web12(requests: Requests) -> Outcome:
     behind, details = -1.0, []
     for capacity in (137, 687):
-        fixed = max(_hit_ratio(OGB(scale=2.0**power), capacity, requests) for power in range(-4, 11))
-        adaptive = _hit_ratio(AdaptiveOGB(), capacity, requests)
+        fixed = max(hit_ratio(OGB(scale=2.0**power), capacity, requests) for power in range(-4, 11))
+        adaptive = hit_ratio(AdaptiveOGB(), capacity, requests)
         behind = max(behind, fixed - adaptive)
-        others = ", ".join(f"{type(p).__name__} {_hit_ratio(p, capacity, requests):.4f}" for p in (S3FIFO(), ARC()))
+        others = ", ".join(f"{type(p).__name__} {hit_ratio(p, capacity, requests):.4f}" for p in (S3FIFO(), ARC()))
         details.append(f"C = {capacity}: adaptive {adaptive:.4f}, best fixed step {fixed:.4f}, {others}")
     return Outcome(behind, "holds" if behind <= 0.01 else "fails", "; ".join(details))
 
