@@ -311,6 +311,15 @@ def test_adaptive_rates_are_adahedge(seed: int, start: float) -> None:
         assert chance == pytest.approx(plain.weights, abs=1e-9)
 
 
+def test_adaptive_rates_survive_rewards_of_very_different_size() -> None:
+    chance, sums, mixed = np.full(3, 1 / 3), np.zeros(3), 0.0
+    for rewards in ([1e-9, 0, 0], [1e9, 0, 0], [0, 1e-9, 0], [0, 1e12, 0], [0, 0, 1e-300], [0, 0, 1e300]):
+        mixed = adahedge(chance, sums, mixed, np.array(rewards, np.float64))
+        assert np.isfinite(chance).all()
+        assert np.isfinite(mixed)
+        assert chance.sum() == pytest.approx(1)
+
+
 def test_adaptive_rates_need_no_tuning() -> None:
     """Without horizon or scale: within a tenth of the best fixed rate of the grid, on demands of two kinds."""
     for network, demand in (("abilene", "oscillator"), ("geant", "poisson")):

@@ -144,7 +144,7 @@ class DistributedTGOnline:
             waiting=np.zeros((slots * adaptive, items)),
             taught=np.zeros((slots, colors), np.int64),
             probed=np.zeros(len(instance.item), bool),
-            ints=np.zeros(7, np.int64),
+            ints=np.zeros(6, np.int64),
         )
         tables.ints[SEED] = np.uint64(streams.seed("arms")).astype(np.int64)
         return TGState(instance, Ways.of(instance), tables, self.rate(instance))

@@ -16,8 +16,9 @@ from rivage.online.cache_networks import CacheNetwork
 
 __all__ = ["CONTROL", "HITS", "MOVES", "Tables", "Ways", "serve", "uniform"]
 
-_INTS = range(7)
-DRAWS, MOVES, CONTROL, HITS, WAITING, SEED, _UNUSED = _INTS
+_INTS = range(6)
+DRAWS, MOVES, CONTROL, HITS, WAITING, SEED = _INTS
+_LEAST = 1e-300  # in place of 0 where all that is rewarded had no chance left
 
 
 class Ways(NamedTuple):
@@ -154,16 +155,22 @@ def _jump(t: Tables, s: int, old: ndarray) -> None:
 @njit(cache=True)
 def adahedge(chance: ndarray, sums: ndarray, mixed: float, rewards: ndarray) -> float:
     """AdaHedge after one slot time: η = ln N / Δ with Δ what mixing has cost, max instead of mean; the new Δ."""
-    if mixed == 0.0:
-        mix = rewards.max()  # every item still has some chance
-    else:
-        most, rate = rewards.max(), math.log(len(chance)) / mixed
-        mix = most + math.log((chance * np.exp(rate * (rewards - most))).sum()) / rate
-    mixed += max(mix - (chance * rewards).sum(), 0.0)
-    sums += rewards
+    most, top, scale = rewards.max(), -1.0, math.log(len(chance))
+    mean, part = 0.0, 0.0  # Σ p r, and Σ p e^{η (r − max r)}; η is infinite while nothing was mixed
+    for i in range(len(chance)):
+        mean += chance[i] * rewards[i]
+        if mixed > 0.0:
+            part += chance[i] * math.exp(scale / mixed * (rewards[i] - most))
+        sums[i] += rewards[i]
+        top = max(top, sums[i])
+    mix = most + math.log(max(part, _LEAST)) * mixed / scale if mixed > 0.0 else most
+    mixed += max(mix - mean, 0.0)
     if mixed > 0.0:
-        chance[:] = np.exp(math.log(len(chance)) / mixed * (sums - sums.max()))
-        chance /= chance.sum()
+        total = 0.0
+        for i in range(len(chance)):
+            chance[i] = math.exp(scale / mixed * (sums[i] - top))
+            total += chance[i]
+        chance /= total
     return mixed
 
 

@@ -170,10 +170,7 @@ CLAIMS: tuple[Claim, ...] = (
         cost="quick",
         run=_path,
     ),
-    *(
-        _rank_claim(network, demand, "quick" if demand.endswith("oscillator") else "slow")
-        for network, demand in PUBLISHED
-    ),
+    *(_rank_claim(network, demand, "quick" if network == "path" else "slow") for network, demand in PUBLISHED),
     Claim(
         name="cache-network-update-costs",
         paper=LI,
