@@ -268,6 +268,25 @@ def test_a_value_that_was_dropped_is_fetched_again() -> None:
     assert (cache.stats().requests, cache.stats().hits) == (4, 2)
 
 
+def test_a_batch_tells_only_of_keys_that_are_not_back() -> None:
+    told: list[int] = []
+
+    def gone(key: int, value: None) -> None:
+        assert key not in cache
+        told.append(key)
+
+    cache: NoRegretCache[int, None] = NoRegretCache(5, scale=20.0, on_evict=gone)
+    cache.requests(zipf(12, 3000).tolist())
+    assert 0 < len(told) < cache.stats().evictions
+
+
+def test_wheels_become_finer_as_steps_become_smaller() -> None:
+    cache: NoRegretCache[int, None] = NoRegretCache(1000)
+    bits = cache._table.bits
+    cache.requests(zipf(3000, 70_000).tolist())
+    assert cache._table.bits == bits + 3  # steps are an eighth of those at 4000 requests at most, until 256,000
+
+
 def test_a_fetch_that_fails_leaves_no_trace() -> None:
     cache: NoRegretCache[str, float] = NoRegretCache(5)
     with pytest.raises(ZeroDivisionError):
