@@ -301,6 +301,16 @@ def test_disagreement_points_are_taken_off() -> None:
         np.testing.assert_allclose(with_points.utilities - points, without.utilities, atol=1e-12)
 
 
+@pytest.mark.parametrize("alpha", [1.0, 3.0])
+def test_a_period_of_equal_slots_is_one_slot(alpha: float) -> None:
+    """Means are taken, not sums: the same steps with the same weights, each a period long."""
+    kinds = some_slots(9, 12)
+    long = play_fair(OSF(alpha=alpha, period=3), INSTANCE, [slot for slot in kinds for _ in range(3)])
+    short = play_fair(OSF(alpha=alpha), INSTANCE, kinds)
+    np.testing.assert_allclose(long.utilities[::3], short.utilities, atol=1e-12)
+    np.testing.assert_allclose(long.multipliers[::3], short.multipliers, rtol=1e-12)
+
+
 def test_one_step_by_hand() -> None:
     """Two agents on a segment: x from (0, 0), λ = (1, 1), u = (x1 + .2, .5 x2 + .4)."""
     slot = linear([[1.0, 0.0], [0.0, 0.5]], [0.2, 0.4])

@@ -107,6 +107,17 @@ def test_no_allocation_beats_the_upper_bound(seed: int, alpha: float) -> None:
         assert tried <= exact.upper + 1e-6
 
 
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
+def test_disagreement_points_are_taken_off(alpha: float) -> None:
+    """u = (x1, x2) on the simplex; with points d the bargaining solution shares what is left: d + (1 − Σ d)/2."""
+    points = np.array([0.1, 0.4])
+    both = linear([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0])
+    for utilities in (both, Plain(both)):
+        found = horizon_optimum(Simplex(2), utilities, alpha, disagreement=points, tolerance=1e-8)
+        np.testing.assert_allclose(found.utilities, [0.35, 0.65], atol=2e-3)
+        assert found.gap <= 1e-6
+
+
 def test_what_nobody_disagrees_with_does_not_matter_and_what_cannot_be_had_is_refused() -> None:
     mean = mean_utilities(TOY)
     same = horizon_optimum(SEGMENT, mean, 1.0, disagreement=np.zeros(2))

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rivage.convex.sets import CappedSimplex, Product
 from rivage.core.errors import RivageError
 from rivage.core.seeding import Streams
 from rivage.graphs.network import Network
 from rivage.graphs.topologies import abilene, balanced_tree, grid
+from rivage.online.cache_product import CacheProduct
 from rivage.online.fair_benchmarks import horizon_optimum
 from rivage.online.fair_game import play_fair
 from rivage.online.fairness import OHF, FairInstance
@@ -96,6 +98,31 @@ def test_utilities_of_the_mean_batch_are_mean_utilities() -> None:
     np.testing.assert_allclose(caches.utilities(batches.mean(axis=0)).at(x).values, each, atol=1e-12)
 
 
+@settings(deadline=None, max_examples=100)  # the kernel is compiled on first use
+@given(st.integers(0, 10_000))
+def test_caches_are_projected_together_as_one_by_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    parts = tuple(
+        CappedSimplex(n, int(rng.integers(0, n + 1))) for n in rng.integers(1, 9, rng.integers(1, 6)).tolist()
+    )
+    together, plain = CacheProduct(parts), Product(parts)
+    y = rng.choice([0.1, 1.0, 30.0, 1e6]) * rng.normal(size=plain.dimension)
+    if seed % 3 == 0:
+        y = np.round(y)  # ties, and flat pieces
+    x = together.project(y)
+    np.testing.assert_allclose(x, plain.project(y), atol=1e-9 * max(1.0, np.abs(y).max()))
+    assert together.contains(x)
+    np.testing.assert_array_equal(together.project(x.copy()).round(9), x.round(9))
+    assert together.diameter_squared == plain.diameter_squared
+    np.testing.assert_array_equal(together.project_entropic(np.abs(y)), plain.project_entropic(np.abs(y)))
+
+
+@pytest.mark.parametrize("y", [np.zeros(3), np.array([0.0, np.nan, 1.0, 1.0])])
+def test_points_that_are_none_are_refused(y: np.ndarray) -> None:
+    with pytest.raises(RivageError, match="point"):
+        CacheProduct((CappedSimplex(4, 2),)).project(y)
+
+
 @pytest.mark.parametrize(("far", "total"), [(2.0, 1.47869), (3.5, 1.19270)])
 def test_optima_of_the_cycle(far: float, total: float) -> None:
     """online-learning.md C2: exact Zipf(1.2), N = 20, capacities 5 + 5; and the fair point, which costs nothing."""
@@ -172,6 +199,39 @@ def play_slowly(rule: str, caches: VirtualCaches, items: list[int], held: list[i
             if counts[item] > counts[victim]:
                 held = [i for i in held if i != victim] + [item]
     return hits
+
+
+@pytest.mark.parametrize(("rule", "later"), [("lru", 0.0), ("lfu", 0.0), ("published_lru", 1.0)])
+def test_caches_beyond_a_hit_do_not_hear_of_the_request(rule: str, later: float) -> None:
+    """Node 1 asks for item 0 fifty times, which its own cache then has; after that node 0, next on the way, asks."""
+    caches = VirtualCaches(
+        network=Network.of(3, [(0, 1), (0, 2)], [1.0, 5.0]),
+        capacities=np.array([1, 1, 0]),
+        owners=np.array([0, 1, -1]),
+        sources=np.full(3, 2),
+        queries=np.array([0, 1]),
+    )
+    batches = np.zeros((62, 2, 3), np.int64)
+    batches[:2, 1, 0] = 1  # both caches fetch item 0, if they had it not
+    batches[2:6, 0, 1] = 1  # the cache of node 0 turns to item 1
+    batches[6:61, 1, 0] = 1
+    batches[61, 0, 0] = 1
+    values = PathEviction(rule=rule).play(caches, batches, Streams(0))  # type: ignore[arg-type]
+    assert values[61, 0] in ({4.0, 5.0} if later else {4.0})
+
+
+def test_all_caches_up_to_a_hit_fetch_what_they_miss() -> None:
+    """Node 1 asks for item 0, then for item 1, which it cannot have any more: its cache and node 0's fetch it."""
+    caches = VirtualCaches(
+        network=Network.of(3, [(0, 1), (0, 2)], [1.0, 5.0]),
+        capacities=np.array([1, 1, 0]),
+        owners=np.array([0, 1, -1]),
+        sources=np.full(9, 2),
+        queries=np.array([0, 1]),
+    )
+    batches = np.zeros((3, 2, 9), np.int64)
+    batches[0, 1, 0] = batches[1, 1, 1] = batches[2, 0, 1] = 1
+    assert [PathEviction(rule="lru").play(caches, batches, Streams(seed))[2, 0] for seed in range(5)] == [5.0] * 5
 
 
 @pytest.mark.parametrize("rule", ["lru", "lfu"])

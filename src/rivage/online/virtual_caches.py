@@ -30,10 +30,11 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 
 from rivage.convex.rounding import madow
-from rivage.convex.sets import CappedSimplex, Product
+from rivage.convex.sets import CappedSimplex
 from rivage.core.errors import ConfigError, ShapeError
 from rivage.graphs.network import Network
 from rivage.graphs.paths import cost_matrix
+from rivage.online.cache_product import CacheProduct
 from rivage.online.utilities import CappedSums
 
 __all__ = ["VirtualCaches", "alternating_batches", "zipf_batches", "zipf_law"]
@@ -121,11 +122,11 @@ class VirtualCaches:
         return places
 
     @cached_property
-    def set(self) -> Product:
+    def set(self) -> CacheProduct:
         """X: a capped simplex for each cache, in order of nodes."""
         counts = (self.places >= 0).sum(axis=1)
         pairs = zip(counts, self.capacities, strict=True)
-        return Product(tuple(CappedSimplex(int(n), min(int(k), int(n))) for n, k in pairs if n))
+        return CacheProduct(tuple(CappedSimplex(int(n), min(int(k), int(n))) for n, k in pairs if n))
 
     @cached_property
     def _caching(self) -> Bool[ndarray, "nodes items"]:
