@@ -21,14 +21,14 @@ def test_import_rivage_loads_next_to_nothing() -> None:
     assert not modules & (HEAVY | {"numpy", "pydantic", "pyarrow", "scipy", "rich", "cyclopts"})
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["doctor"]])
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["play", "--help"], ["doctor"]])
 def test_light_commands_load_nothing_heavy(words: list[str]) -> None:
     modules = loaded(f"from rivage.cli.app import main\nassert main({words}) == 0")
     assert "rivage.cli.app" in modules
     assert not modules & (HEAVY | {"pydantic", "pyarrow", "scipy", "sklearn", "numba"})
 
 
-@pytest.mark.parametrize("module", ["rivage.studies.settings", "rivage.core.settings"])
+@pytest.mark.parametrize("module", ["rivage.studies.settings", "rivage.studies.play_settings", "rivage.core.settings"])
 def test_the_schema_is_imported_without_torch_and_pydantic(module: str) -> None:
     modules = loaded(f"import {module}")
     assert module in modules

@@ -63,7 +63,7 @@ def test_the_answer_names_the_winner_and_what_it_lacks(tmp_path: Path) -> None:
     assert game_answer(record) == (
         "With 10 of 100 items s3 is best, hit ratio 0.600, 0.100 above the best fixed set in hindsight. s3 promises "
         "nothing for other requests; of the policies with a guarantee ogb is best, 0.450, 0.150 less: regret 100, at "
-        "most 300 promised. What was asked for lately is asked for again here, which no fixed set can use."
+        "most 300 promised. Following what was asked for lately pays off here; no fixed set can do that."
     )
     assert game_compared(record) == "3 policies on 2,000 requests for 100 items, 1 capacity, 1 seed"
     assert game_progress(record) == ["ogb, seed 1: not begun", "s3, seed 1: not begun", "best, seed 1: not begun"]

@@ -73,7 +73,7 @@ def _promised(rivals: Mapping[str, Row], best: str) -> str:
     sworn = {name: row for name, row in rivals.items() if row["regret_bound"] is not None}
     row = rivals[best]
     beaten = row["cost_saved"] > row["static_saved"]
-    lately = " What was asked for lately is asked for again here, which no fixed set can use." if beaten else ""
+    lately = " Following what was asked for lately pays off here; no fixed set can do that." if beaten else ""
     if not sworn:
         return f"No policy here promises anything.{lately}"
     if best in sworn:
