@@ -102,6 +102,40 @@ def test_noise_is_what_an_adversary_cannot_foresee() -> None:
     assert np.mean(hits) > 600 * 4 / 12 * 0.8
 
 
+@pytest.mark.parametrize("horizon", [None, 5000])
+@pytest.mark.parametrize("name", sequences())
+def test_with_a_tenth_of_the_requests_mean_regret_is_below_the_wider_bound(name: str, horizon: int | None) -> None:
+    """Mean over 50 seeds, at most the bound and 4 standard errors (false alarm below 1e-4)."""
+    requests = sequences()[name]
+    weights = np.random.default_rng(1).random(100)
+    instance = CacheInstance(items=100, capacity=10, horizon=horizon, weights=weights)
+    policy, regrets, bound = FTPL(observed=0.1), [], 0.0
+    best = np.sort(np.bincount(requests, minlength=100) * weights)[-10:].sum()
+    for seed in range(50):
+        state = policy.init(instance, Streams(seed))
+        regrets.append(best - policy.run_block(state, requests).gain)
+        bound = policy.bound(state)
+    assert np.mean(regrets) <= bound + 4 * np.std(regrets) / math.sqrt(50)
+    if horizon:
+        full = FTPL().init(instance, Streams(0))
+        FTPL().run_block(full, requests)
+        assert bound == pytest.approx(math.sqrt(10) * FTPL().bound(full))
+
+
+def test_counts_of_observed_requests_are_right_in_expectation() -> None:
+    """5000 requests in one item, 4 standard errors of the binomial (false alarm below 1e-4)."""
+    instance = CacheInstance(items=3, capacity=1, horizon=5000)
+    policy, asked = FTPL(observed=0.2), np.zeros(5000, np.int64)
+    whole, cut = policy.init(instance, Streams(2)), policy.init(instance, Streams(2))
+    before = whole.values[0]
+    policy.run_block(whole, asked)
+    for part in np.split(asked, [1, 2, 700, 701]):
+        policy.run_block(cut, part)
+    assert abs(whole.values[0] - before - 5000) < 4 * math.sqrt(5000 * 0.8 / 0.2)
+    assert whole.values[0] == cut.values[0]
+
+
 def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(RivageError, match="scale"):
-        FTPL(scale=0)
+    for wrong in ({"scale": 0}, {"observed": 0}, {"observed": 1.5}):
+        with pytest.raises(RivageError, match=r"scale|observed"):
+            FTPL(**wrong)

@@ -15,6 +15,11 @@ then 2 w √(C T L / √(2π)), which is 1.51 w (ln(N e / C))^¼ √(C T). Witho
 with one γ for all times the first term telescopes, and
 
     E R_T <= η_T C L + Σ_t w² / (η_t √(2π)).
+
+Where each request is observed with probability p only, those observed count 1/p, so that counts are right in
+expectation (noisy FPL: Ben Mazziane, Faticanti, Alouf, Neglia. Efficient and optimal no-regret caching under partial
+observation. 2025, arXiv 2503.02758). The leader of such counts has on average no less than the best fixed set, and the
+second term, now with expected squares, has w²/p for w²: the same bound with √(T/p) for √T.
 """
 
 from __future__ import annotations
@@ -24,11 +29,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from numba import njit
 from numpy import ndarray
 
-from rivage.core.errors import require
+from rivage.core.errors import ConfigError, require
 from rivage.core.seeding import Streams
 from rivage.online.heap import Heap
 from rivage.online.policy import CacheInstance, Outcome
@@ -53,6 +58,7 @@ class FTPLState:
         stability: Σ 1 / η_t so far.
         unreported: items fetched since the last block.
         prefetched: weight of those fetched for new noise since the last block.
+        random: decides which requests are observed.
     """
 
     instance: CacheInstance
@@ -61,6 +67,7 @@ class FTPLState:
     values: Float64[ndarray, "items"]
     heap: Heap
     step: float
+    random: np.random.Generator
     until: int = 1
     served: int = 0
     stability: float = 0.0
@@ -79,14 +86,19 @@ class FTPL:
 
     Args:
         scale: multiple of the noise that the bound asks for, > 0; towards 0 it is LFU with perfect counts.
+        observed: share p of the requests that are counted, in (0, 1]; hits count all the same.
     """
 
     reference: ClassVar[str] = "bhattacharjee20"
 
     scale: float = 1.0
+    observed: float = 1.0
 
     def __post_init__(self) -> None:
         require(self.scale, "scale", above=0)
+        require(self.observed, "observed", above=0)
+        if self.observed > 1:
+            raise ConfigError(f"observed is {self.observed}", mend="Give a probability, above 0 and at most 1.")
 
     def init(self, instance: CacheInstance, streams: Streams) -> FTPLState:
         """The C items with the most noise. O(N)."""
@@ -94,7 +106,7 @@ class FTPL:
         weights = np.empty(0) if instance.weights is None else np.ascontiguousarray(instance.weights, np.float64)
         step = self._step(instance, instance.horizon or 1)
         heap = make_top(instance.items, instance.capacity)
-        state = FTPLState(instance, weights, noise, step * noise, heap, step)
+        state = FTPLState(instance, weights, noise, step * noise, heap, step, streams.numpy("observed"))
         self._rank(state)
         state.prefetched = 0.0
         return state
@@ -107,12 +119,13 @@ class FTPL:
                 self._rescale(state)
             room = len(requests) if state.instance.horizon else state.until - state.served
             part, requests = requests[:room], requests[room:]
-            hits, gain, entered = _serve(part, state.weights, state.values, state.heap)
+            seen = state.random.random(len(part)) < self.observed if self.observed < 1 else np.empty(0, np.bool_)
+            hits, gain, entered = _serve(part, state.weights, state.values, state.heap, seen, 1 / self.observed)
             total.hits += hits
             total.gain += gain
             state.unreported += entered
             state.served += len(part)
-            state.stability += len(part) / state.step
+            state.stability += len(part) / (state.step * self.observed)
         total.fractional = total.gain
         total.inserted, state.unreported = state.unreported, 0
         total.prefetched, state.prefetched = state.prefetched, 0.0
@@ -137,7 +150,7 @@ class FTPL:
     def _step(self, instance: CacheInstance, horizon: int) -> float:
         weight = instance.largest_weight or 1.0
         once = instance.capacity * _spread(instance) * math.sqrt(2 * math.pi)
-        return self.scale * weight * math.sqrt(horizon / once)
+        return self.scale * weight * math.sqrt(horizon / (once * self.observed))
 
     def bound(self, state: FTPLState) -> float:
         """What the expected regret cannot exceed for the requests served so far."""
@@ -157,14 +170,18 @@ def _serve(
     weights: Float64[ndarray, "w"],
     values: Float64[ndarray, "items"],
     heap: Heap,
+    seen: Bool[ndarray, "s"],
+    worth: float,
 ) -> tuple[int, float, int]:
-    """Hits, their weight, and items that entered."""
+    """Hits, their weight, and items that entered; of the requests all are seen when ``seen`` is empty."""
     hits, gain, entered = 0, 0.0, 0
-    for item in requests:
+    for at, item in enumerate(requests):
         weight = weights[item] if len(weights) else 1.0
         hit = heap.place[item] >= 0
         hits += hit
         gain += weight * hit
-        grow(item, weight, values, heap, len(heap.item))
+        if len(seen) and not seen[at]:
+            continue
+        grow(item, weight * worth, values, heap, len(heap.item))
         entered += heap.place[item] >= 0 and not hit
     return hits, gain, entered
