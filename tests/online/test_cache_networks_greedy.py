@@ -18,8 +18,9 @@ from rivage.online.cache_network_setups import published_setup
 from rivage.online.cache_networks import CacheNetwork, play_network
 from rivage.online.experts import AdaHedge
 from rivage.online.network_optimum import exhaustive, relaxed_optimum
+from rivage.online.network_ways import uniform
 from rivage.online.tabular_greedy import DistributedTGOnline, TGState
-from rivage.online.tabular_greedy_kernel import adahedge, hedge, reward, sample, uniform
+from rivage.online.tabular_greedy_kernel import adahedge, hedge, reward, sample
 
 
 def instance_of(seed: int, horizon: int | None = None) -> CacheNetwork:

@@ -33,7 +33,7 @@ from scipy.sparse import coo_array, hstack
 from rivage.convex.programs import linear_program
 from rivage.core.errors import ConfigError, require
 from rivage.online.cache_networks import CacheNetwork
-from rivage.online.tabular_greedy_kernel import Ways
+from rivage.online.network_ways import Ways
 
 __all__ = ["Placed", "Relaxed", "exhaustive", "multilinear", "relaxation", "relaxed_optimum", "tabular_greedy"]
 

@@ -32,7 +32,7 @@ from numpy import ndarray
 from rivage.core.errors import ConfigError
 from rivage.core.seeding import Streams
 from rivage.online.cache_networks import CacheNetwork, NetworkOutcome
-from rivage.online.tabular_greedy_kernel import Ways, uniform
+from rivage.online.network_ways import Ways, uniform
 
 __all__ = ["PathReplication", "ReplicationState"]
 

@@ -55,7 +55,8 @@ from numpy import ndarray
 from rivage.core.errors import ConfigError, require
 from rivage.core.seeding import Streams
 from rivage.online.cache_networks import CacheNetwork, NetworkOutcome
-from rivage.online.tabular_greedy_kernel import CONTROL, HITS, MOVES, SEED, Tables, Ways, serve
+from rivage.online.network_ways import Ways
+from rivage.online.tabular_greedy_kernel import CONTROL, HITS, MOVES, SEED, Tables, serve
 
 __all__ = ["DistributedTGOnline", "TGState", "tabular_factor"]
 
