@@ -17,7 +17,7 @@ from rivage.graphs.topologies import abilene, balanced_tree, grid
 from rivage.online.cache_product import CacheProduct
 from rivage.online.fair_benchmarks import horizon_optimum
 from rivage.online.fair_game import play_fair
-from rivage.online.fairness import OHF, FairInstance
+from rivage.online.fairness import OHF, OSF, FairInstance
 from rivage.online.virtual_caches import VirtualCaches, alternating_batches, zipf_batches, zipf_law
 from rivage.online.virtual_eviction import PathEviction
 
@@ -181,6 +181,20 @@ def test_the_adversary_gives_both_agents_the_same_requests() -> None:
     assert top[1::2].mean() == pytest.approx(zipf_law(20, 1.2)[0], abs=0.03)
     with pytest.raises(RivageError, match="multiple of 100"):
         alternating_batches(20, 3, 50, np.random.default_rng(1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_order_alone_makes_slot_fairness_unfair(seed: int) -> None:
+    """online-learning.md C3, for other traces than the published one: T = 5000, B = 50, α = 3."""
+    batches = np.stack(alternating_batches(20, 5_000, 50, np.random.default_rng(seed)), axis=1)
+    caches = cycle_of_three().normalized(batches.mean(axis=0))
+    instance, slots = FairInstance(set=caches.set, agents=2), [caches.utilities(batch) for batch in batches]
+    best = horizon_optimum(caches.set, caches.utilities(batches.mean(axis=0)), 3.0).utilities
+    horizon, slot = (play_fair(policy, instance, slots).average for policy in (OHF(alpha=3.0), OSF(alpha=3.0)))
+    assert abs(horizon[0] - horizon[1]) < 0.005
+    assert np.abs(horizon - best).max() < 0.005
+    assert slot[0] - slot[1] > 0.05
 
 
 # --- caches that evict ------------------------------------------------------------------------------------------------
