@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from rivage.core.errors import ConfigError, DataError, MissingExtra
 from rivage.core.seeding import Streams
+from rivage.data import keys as book_keys
 from rivage.data import trace_files
 from rivage.data.requests import REQUESTS, RequestTrace
 from rivage.data.trace_files import TraceFile, read_trace, stream_trace
@@ -344,7 +345,7 @@ class TestStreams:
 
     @given(st.lists(st.integers(-(2**31), 2**31 - 1) | st.integers(-3, 3)), st.integers(1, 9))
     def test_integers_are_numbered_as_they_appear(self, keys: list[int], size: int) -> None:
-        book = trace_files._Integers(np.dtype(np.int64))
+        book = book_keys._Integers(np.dtype(np.int64))
         found = [n for start in range(0, len(keys), size) for n in book.number(np.array(keys[start : start + size]))]
         assert found == first_appearance(keys)
         assert book.keys.tolist() == list(dict.fromkeys(keys))
@@ -354,7 +355,7 @@ class TestStreams:
 
     @given(st.lists(st.sampled_from("abcdefgh") | st.text(max_size=2)), st.integers(1, 9))
     def test_names_are_numbered_as_they_appear(self, keys: list[str], size: int) -> None:
-        book = trace_files._Names()
+        book = book_keys._Names()
         found = [n for start in range(0, len(keys), size) for n in book.number(keys[start : start + size])]
         assert found == first_appearance(keys)
         assert book.keys.tolist() == list(dict.fromkeys(keys))

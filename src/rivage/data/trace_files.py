@@ -26,33 +26,29 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import lzma
-import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int64, Shaped
+from jaxtyping import Shaped
 from numpy import ndarray
 
-from rivage.core.errors import ConfigError, DataError, nearest, require, require_extra
+from rivage.core.errors import ConfigError, DataError, nearest, require
 from rivage.core.seeding import Streams
+from rivage.data.compressed import DECODERS, opened
+from rivage.data.keys import Book, Keys, book_for
 from rivage.data.requests import RequestTrace, first_flaw
 
 __all__ = ["Format", "TraceFile", "read_trace", "stream_trace"]
 
 Format = Literal["auto", "int32be", "oraclegeneral", "text", "csv", "parquet"]
-Keys = Shaped[ndarray, "n"] | list[str]
 
 _LONGEST_LINE = 2**20  # bytes
 _LARGEST_BLOCK = 2**26  # bytes of text that a block may hold
 _MOST_REQUESTS = 2**30  # that a trace may hold in memory
-_WINDOW = 2**27  # bytes that a decompressor may use; `xz -9` needs 65 MiB
-_PIECE = 2**10  # compressed bytes at a time, which are at most 32 MiB of content
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +154,8 @@ def stream_trace(path: Path | str, format: Format = "auto", block: int = 2**16) 
     if not path.is_file():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f'there is no file "{path}"', mend=nearest(path.name, beside) or "Give the path of a trace.")
-    if path.suffix.lower() in _DECODERS:
-        _DECODERS[path.suffix.lower()]()  # is there one?
+    if path.suffix.lower() in DECODERS:
+        DECODERS[path.suffix.lower()]()  # is there one?
     read = _READERS[_recognized(path) if format == "auto" else format]
     return _numbered(path, read(path, block))
 
@@ -181,10 +177,10 @@ class _Batch:
 
 def _numbered(path: Path, batches: Iterator[_Batch]) -> Iterator[RequestTrace]:
     """Requests for dense items; the values of every column are checked here, with their place in the file."""
-    book: _Book | None = None
+    book: Book | None = None
     time = -np.inf
     for batch in batches:
-        book = book or _book_for(batch.keys)
+        book = book or book_for(batch.keys)
         for name, column in batch.columns.items():
             _check(path, batch, name, column)
         if "time_s" in batch.columns:
@@ -198,10 +194,6 @@ def _numbered(path: Path, batches: Iterator[_Batch]) -> Iterator[RequestTrace]:
         raise DataError("the file holds no request", where=str(path), mend="Give a trace of at least one request.")
 
 
-def _book_for(keys: Keys) -> _Book:
-    return _Names() if isinstance(keys, list) else _Integers(keys.dtype)
-
-
 def _check(path: Path, batch: _Batch, name: str, column: Shaped[ndarray, "n"]) -> None:
     flaw = first_flaw(name, column)
     if flaw is not None:
@@ -212,109 +204,10 @@ def _fault(path: Path, place: str, what: str, mend: str) -> DataError:
     return DataError(what, where=f"{path}, {place}" if place else str(path), mend=mend)
 
 
-class _Book(Protocol):
-    """Numbers keys in the order of their first appearance."""
-
-    @property
-    def keys(self) -> Shaped[ndarray, "items"]: ...
-
-    def __len__(self) -> int: ...
-
-    def number(self, keys: Any) -> Int64[ndarray, "n"]: ...
-
-
-class _Grown:
-    """An array that grows by doubling; what it has given out stays valid."""
-
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self._values, self.size = np.empty(1024, dtype), 0
-
-    def extend(self, values: Keys) -> None:
-        """O(1) per value, amortised."""
-        end = self.size + len(values)
-        if end > len(self._values):
-            grown = np.empty(max(end, 2 * len(self._values)), self._values.dtype)
-            grown[: self.size] = self._values[: self.size]
-            self._values = grown
-        self._values[self.size : end] = values
-        self.size = end
-
-    def view(self) -> Shaped[ndarray, "items"]:
-        """What is in it."""
-        return self._values[: self.size]
-
-
-class _Names:
-    """Text keys, in a dictionary."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-        self._keys = _Grown(np.dtype(object))
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @property
-    def keys(self) -> Shaped[ndarray, "items"]:
-        return self._keys.view()
-
-    def number(self, keys: list[str]) -> Int64[ndarray, "n"]:
-        """O(1) per key."""
-        known, numbers = len(self), self._numbers
-        found = np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), np.int64, len(keys))
-        self._keys.extend(list(islice(numbers, known, None)) if len(self) > known else [])
-        return found
-
-
-class _Integers:
-    """Integer keys, in sorted runs, each more than twice as long as the next: 16 bytes for a key, and itself."""
-
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self._keys = _Grown(dtype)
-        self._runs: list[tuple[Shaped[ndarray, "run"], Int64[ndarray, "run"]]] = []
-
-    def __len__(self) -> int:
-        return self._keys.size
-
-    @property
-    def keys(self) -> Shaped[ndarray, "items"]:
-        return self._keys.view()
-
-    def number(self, keys: Shaped[ndarray, "n"]) -> Int64[ndarray, "n"]:
-        """O(n log n + n log² N), amortised."""
-        values, first, where = np.unique(keys, return_index=True, return_inverse=True)
-        numbers = self._look_up(values)
-        new = np.flatnonzero(numbers < 0)
-        by_appearance = new[np.argsort(first[new])]
-        numbers[by_appearance] = np.arange(len(self), len(self) + len(new))
-        self._keys.extend(values[by_appearance])
-        self._add(values[new], numbers[new])
-        return np.asarray(numbers[where])
-
-    def _look_up(self, values: Shaped[ndarray, "m"]) -> Int64[ndarray, "m"]:
-        """The number of each value, −1 for those that are new."""
-        numbers = np.full(len(values), -1)
-        for keys, numbers_of_keys in self._runs:
-            place = np.minimum(np.searchsorted(keys, values), len(keys) - 1)
-            found = keys[place] == values
-            numbers[found] = numbers_of_keys[place[found]]
-        return numbers
-
-    def _add(self, keys: Shaped[ndarray, "m"], numbers: Int64[ndarray, "m"]) -> None:
-        if not len(keys):
-            return
-        while self._runs and len(self._runs[-1][0]) <= 2 * len(keys):
-            other_keys, other_numbers = self._runs.pop()
-            keys, numbers = np.concatenate([other_keys, keys]), np.concatenate([other_numbers, numbers])
-            order = np.argsort(keys, kind="stable")  # two sorted runs: a merge
-            keys, numbers = keys[order], numbers[order]
-        self._runs.append((keys, numbers))
-
-
 def _records(path: Path, layout: np.dtype[Any], block: int) -> Iterator[tuple[int, Shaped[ndarray, "n"]]]:
     """Blocks of fixed-size records, each with the number of its first."""
     start = 0
-    with _opened(path) as stream:
+    with opened(path) as stream:
         while content := _filled(stream, block * layout.itemsize):
             whole = len(content) // layout.itemsize
             if whole * layout.itemsize != len(content):
@@ -358,7 +251,7 @@ def _record_place(start: int) -> Callable[[int, str], str]:
 
 def _lines(path: Path) -> Iterator[str]:
     """The lines without their ends; each is short, not empty, and UTF-8."""
-    with _opened(path) as stream:
+    with opened(path) as stream:
         number = 0
         while line := stream.readline(_LONGEST_LINE + 1):
             number += 1
@@ -563,13 +456,13 @@ def _recognized(path: Path) -> str:
         DataError: for bytes that no name explains: a wrong guess would be read as nonsense.
     """
     name = path.name.lower()
-    plain = Path(name).stem if Path(name).suffix in _DECODERS else name
+    plain = Path(name).stem if Path(name).suffix in DECODERS else name
     for ending, format in ((".csv", "csv"), (".txt", "text"), (".parquet", "parquet"), (".int32be", "int32be")):
         if plain.endswith(ending):
             return format
     if "oraclegeneral" in plain:
         return "oraclegeneral"
-    with _opened(path) as stream:
+    with opened(path) as stream:
         head = _filled(stream, 2**12)
     if head.startswith(b"PAR1"):
         return "parquet"
@@ -594,81 +487,3 @@ def _as_text(head: bytes) -> str | None:
         return codecs.getincrementaldecoder("utf-8-sig")().decode(head)  # the last character may be cut
     except UnicodeDecodeError:
         return None
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedReader]:
-    """The content, decompressed on the way.
-
-    Raises:
-        DataError: if it cannot be decompressed, in the body as well.
-    """
-    decoder = _DECODERS.get(path.suffix.lower())
-    with path.open("rb") as file:
-        if decoder is None:
-            yield file
-            return
-        start, failure = decoder()
-        try:
-            yield io.BufferedReader(_Decompressed(file, start), 2**16)
-        except (EOFError, failure) as error:
-            raise _fault(path, "", f"it cannot be decompressed ({error})", "Get the file again.") from error
-
-
-class _Decompressed(io.RawIOBase):
-    """The content of a compressed file, one stream in it after the other."""
-
-    def __init__(self, file: io.BufferedReader, start: Callable[[], Any]) -> None:
-        super().__init__()
-        self._file, self._start, self._decoder = file, start, start()
-        self._over = False  # whether the file may end here
-        self._rest, self._ready, self._at = b"", b"", 0
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """As much as is ready, at least one byte unless the file ends.
-
-        Raises:
-            EOFError: if the file ends within a stream.
-        """
-        while self._at == len(self._ready):
-            data = self._rest or self._file.read(_PIECE)
-            self._rest = b""
-            if self._over:
-                if not data:
-                    return 0
-                data = data.lstrip(b"\0")  # padding between streams
-                if not data:
-                    continue
-                self._decoder = self._start()
-            elif not data:
-                raise EOFError("it is cut off")
-            self._ready, self._at = self._decoder.decompress(data), 0
-            self._over = self._decoder.eof
-            self._rest = self._decoder.unused_data if self._over else b""
-        size = min(len(buffer), len(self._ready) - self._at)
-        buffer[:size] = self._ready[self._at : self._at + size]
-        self._at += size
-        return size
-
-
-Decoder = tuple[Callable[[], Any], type[Exception]]
-
-
-def _gz() -> Decoder:
-    return lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS), zlib.error
-
-
-def _xz() -> Decoder:
-    return lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_WINDOW), lzma.LZMAError
-
-
-def _zst() -> Decoder:
-    zstandard = require_extra("zstandard", extra="traces", purpose="reading a .zst file")
-    return zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj, zstandard.ZstdError
-
-
-_DECODERS: dict[str, Callable[[], Decoder]] = {".gz": _gz, ".xz": _xz, ".zst": _zst}
