@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rivage.online.heap import ABSENT, Heap, make_heap, settle, sink
-from rivage.online.top import fill, grow, make_top
+from rivage.online.top import MOVES, fill, grow, make_top, nudge
 
 
 def is_heap(heap: Heap, held: int) -> bool:
@@ -47,7 +47,7 @@ def test_the_root_is_the_smallest_whatever_is_put_in_moved_and_taken_out(
 @settings(deadline=None)
 @given(st.data())
 def test_the_top_has_the_largest_sum_after_every_growth(data: st.DataObject) -> None:
-    items = data.draw(st.integers(2, 20))
+    items, nudged = data.draw(st.integers(2, 20)), data.draw(st.booleans())
     capacity = data.draw(st.integers(1, items))
     values, heap, held, worth = np.zeros(items), make_top(items, capacity), 0, 0.0
     if data.draw(st.booleans()):
@@ -57,7 +57,9 @@ def test_the_top_has_the_largest_sum_after_every_growth(data: st.DataObject) -> 
     for item in data.draw(st.lists(st.integers(0, items - 1), max_size=80)):
         before = set(heap.item[:held].tolist())
         by = data.draw(st.sampled_from([0.0, 0.5, 1.0, 3.0]))
-        held, gained = grow(item, by, values, heap, held)
+        gained = nudge(item, by, values, heap.place, heap.key, held) if nudged else MOVES
+        if gained == MOVES:
+            held, gained = grow(item, by, values, heap, held)
         worth += gained
         inside = heap.item[:held]
         assert is_heap(heap, held)

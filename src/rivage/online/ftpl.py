@@ -37,7 +37,7 @@ from rivage.core.errors import ConfigError, require
 from rivage.core.seeding import Streams
 from rivage.online.heap import Heap
 from rivage.online.policy import CacheInstance, Outcome
-from rivage.online.top import fill, grow, make_top
+from rivage.online.top import MOVES, fill, grow, make_top, nudge
 
 __all__ = ["FTPL", "FTPLState"]
 
@@ -174,14 +174,16 @@ def _serve(
     worth: float,
 ) -> tuple[int, float, int]:
     """Hits, their weight, and items that entered; of the requests all are seen when ``seen`` is empty."""
-    hits, gain, entered = 0, 0.0, 0
+    hits, gain, entered, held = 0, 0.0, 0, len(heap.item)
+    place, key = heap.place, heap.key
     for at, item in enumerate(requests):
         weight = weights[item] if len(weights) else 1.0
-        hit = heap.place[item] >= 0
+        hit = place[item] >= 0
         hits += hit
         gain += weight * hit
         if len(seen) and not seen[at]:
             continue
-        grow(item, weight * worth, values, heap, len(heap.item))
-        entered += heap.place[item] >= 0 and not hit
+        if nudge(item, weight * worth, values, place, key, held) == MOVES:
+            grow(item, weight * worth, values, heap, held)
+            entered += place[item] >= 0 and not hit
     return hits, gain, entered

@@ -11,12 +11,12 @@ import numpy as np
 from numba import njit
 from numpy import ndarray
 
-__all__ = ["ABSENT", "Heap", "make_heap", "settle", "sink"]
+__all__ = ["ABSENT", "BITS", "Heap", "make_heap", "settle", "sink"]
 
 ABSENT = -1
 """Place of an item that is not inside."""
 
-_BITS = 2  # of the four children that a place of the heap has
+BITS = 2  # of the four children that a place of the heap has
 
 
 class Heap(NamedTuple):
@@ -50,18 +50,18 @@ def make_heap(items: int, size: int, key: type = np.int64) -> Heap:
 @njit(cache=True)
 def settle(h: Heap, held: int, at: int, item: int, key: float, stamp: int) -> None:
     """Put an item into a free place of a heap of ``held`` items, and move it up or down to where it belongs."""
-    while at > 0 and _less(key, stamp, h.key[(at - 1) >> _BITS], h.stamp[(at - 1) >> _BITS]):
-        _copy(h, (at - 1) >> _BITS, at)
-        at = (at - 1) >> _BITS
+    while at > 0 and _less(key, stamp, h.key[(at - 1) >> BITS], h.stamp[(at - 1) >> BITS]):
+        _copy(h, (at - 1) >> BITS, at)
+        at = (at - 1) >> BITS
     sink(h, held, at, item, key, stamp)
 
 
 @njit(cache=True)
 def sink(h: Heap, held: int, at: int, item: int, key: float, stamp: int) -> None:
     """`settle` for an item that cannot move up, since its key has grown or ``at`` is the root."""
-    while (at << _BITS) + 1 < held:
-        first = least = (at << _BITS) + 1
-        for child in range(first + 1, min(first + (1 << _BITS), held)):
+    while (at << BITS) + 1 < held:
+        first = least = (at << BITS) + 1
+        for child in range(first + 1, min(first + (1 << BITS), held)):
             if _less(h.key[child], h.stamp[child], h.key[least], h.stamp[least]):
                 least = child
         if not _less(h.key[least], h.stamp[least], key, stamp):

@@ -20,7 +20,7 @@ from numpy import ndarray
 
 from rivage.online.heap import ABSENT, Heap
 from rivage.online.policy import CacheInstance
-from rivage.online.top import grow, make_top
+from rivage.online.top import MOVES, grow, make_top, nudge
 
 __all__ = ["StaticOptimum", "WindowedOptimum"]
 
@@ -102,8 +102,11 @@ def _add(
     held: int,
     value: float,
 ) -> tuple[int, float]:
+    place, key = heap.place, heap.key
     for item in requests:
         weight = weights[item] if len(weights) else 1.0
-        held, gained = grow(item, weight, sums, heap, held)
+        gained = nudge(item, weight, sums, place, key, held)
+        if gained == MOVES:
+            held, gained = grow(item, weight, sums, heap, held)
         value += gained
     return held, value

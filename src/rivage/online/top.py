@@ -10,9 +10,12 @@ from jaxtyping import Float64
 from numba import njit
 from numpy import ndarray
 
-from rivage.online.heap import ABSENT, Heap, make_heap, settle, sink
+from rivage.online.heap import ABSENT, BITS, Heap, make_heap, settle, sink
 
-__all__ = ["fill", "grow", "make_top"]
+__all__ = ["MOVES", "fill", "grow", "make_top", "nudge"]
+
+MOVES = -1.0
+"""What `nudge` says when an item would move."""
 
 
 def make_top(items: int, capacity: int) -> Heap:
@@ -55,3 +58,29 @@ def grow(item: int, by: float, values: ndarray, heap: Heap, held: int) -> tuple[
         heap.place[heap.item[0]], at = ABSENT, 0
     sink(heap, held, at, item, value, 0)
     return held, gained
+
+
+@njit(cache=True)
+def nudge(item: int, by: float, values: ndarray, place: ndarray, key: ndarray, held: int) -> float:
+    """`grow` as far as nobody moves: as most often, the item is a leaf of the heap, or outside and stays there.
+
+    Args:
+        item: whose value grows.
+        by: how much, >= 0.
+        values: of all items.
+        place: that of the heap.
+        key: that of the heap.
+        held: how many of its places are in use.
+
+    Returns:
+        By how much the sum of the values inside has grown; or `MOVES`, and nothing has changed, when `grow` must be
+        called. That gets the heap as a whole, which in compiled loops costs as much as all of this.
+    """
+    value, at = values[item] + by, place[item]
+    if at >= 0 and (at << BITS) + 1 >= held:
+        values[item] = key[at] = value
+        return by
+    if at < 0 and held == len(key) and value <= key[0]:
+        values[item] = value
+        return 0.0
+    return MOVES
