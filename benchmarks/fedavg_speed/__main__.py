@@ -2,9 +2,9 @@
 
     python -m benchmarks.fedavg_speed [--workloads W1,W2] [--peer pfl=/path/to/python] [--json PATH] [--docs]
 
-Every contestant is a process of its own. All train on the same rows in the same order from the same parameters; a
-round of each is played in turn, another one beginning each time, and ratios are medians of per-round ratios. Exits
-with 1 when a bar is missed or a result strays from the plain loop's.
+Every contestant is a process of its own. All train on the same rows in the same order from the same parameters; they
+take turns of a few rounds, another one beginning each time, and ratios are medians of per-turn ratios. Exits with 1
+when a bar is missed or a result strays from the plain loop's.
 """
 
 from __future__ import annotations

@@ -54,6 +54,8 @@ from rivage.online.policy import CacheInstance, Outcome
 
 __all__ = ["OGB", "OGBState"]
 
+_LONG = 1 << 20  # requests
+
 
 @dataclass(slots=True)
 class OGBState:
@@ -105,7 +107,9 @@ class OGB:
         """The first state. O(N)."""
         empty = self.start == "empty"
         step, seed = self.step(instance), streams.seed("permanent")
-        tables = make_tables(instance.items, instance.capacity, self.every, seed, empty=empty, step=step)
+        # Without a horizon steps fall with time: the wheels are made for those of a million requests and more.
+        late = step if instance.horizon else step / math.sqrt(max(instance.items, _LONG))
+        tables = make_tables(instance.items, instance.capacity, self.every, seed, empty=empty, step=late)
         set_step(tables, step, anytime=instance.horizon is None)
         weights = np.empty(0) if instance.weights is None else np.ascontiguousarray(instance.weights, np.float64)
         return OGBState(instance, tables, weights)
