@@ -14,18 +14,20 @@ from hypothesis import strategies as st
 
 from rivage.core.errors import ConfigError, DataError
 from rivage.core.seeding import Streams
-from rivage.data.requests import (
-    REQUESTS,
-    AskUncached,
+from rivage.data.request_kinds import (
     Cyclic,
     GlobalChange,
     Oscillator,
     PartialChange,
-    RequestTrace,
     Rolled,
     Roundwise,
     ShotNoise,
     Zipf,
+)
+from rivage.data.requests import (
+    REQUESTS,
+    AskUncached,
+    RequestTrace,
     changing_oscillator,
     cyclic,
     global_change,

@@ -1,7 +1,8 @@
 """Request traces: what is asked for, in which order, and the laws and adversaries that make such sequences.
 
 Items are numbered densely, 0 … N − 1. Every generator is a function of its settings and a random generator; for
-each there is a frozen dataclass, the ``kind`` of a study's trace, that holds the settings and calls it.
+each there is a frozen dataclass in `rivage.data.request_kinds`, the ``kind`` of a study's trace, that holds the
+settings and calls it.
 
 Zipf's law gives rank i = 0, 1, … the probability p_i ∝ (i + 1)^−α. What changes over time is which item has which
 rank.
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Shaped
@@ -29,20 +30,11 @@ from numpy import ndarray
 
 from rivage.core.errors import ConfigError, DataError, require
 from rivage.core.registry import Registry
-from rivage.core.seeding import Streams
 
 __all__ = [
     "REQUESTS",
     "AskUncached",
-    "Cyclic",
-    "GlobalChange",
-    "Oscillator",
-    "PartialChange",
     "RequestTrace",
-    "Rolled",
-    "Roundwise",
-    "ShotNoise",
-    "Zipf",
     "changing_oscillator",
     "cyclic",
     "global_change",
@@ -199,7 +191,7 @@ def zipf(items: int, requests: int, alpha: float, rng: Randomness) -> RequestTra
         alpha: exponent α >= 0; 0 is uniform.
         rng: generator or seed. From one seed, a shorter trace is the beginning of a longer one.
     """
-    _check_zipf(items, requests, alpha)
+    check_zipf(items, requests, alpha)
     ranks = _zipf_ranks(items, requests, alpha, np.random.default_rng(rng))
     return RequestTrace(item=ranks, items=items, name="zipf")
 
@@ -217,7 +209,7 @@ def partial_change(
         fraction: share of the items that take part in a change, in (0, 1]; at each change other ones.
         rng: generator or seed.
     """
-    _check_change(items, requests, alpha, period, fraction)
+    check_change(items, requests, alpha, period, fraction)
     rng = np.random.default_rng(rng)
     item = _zipf_ranks(items, requests, alpha, rng)
     item_of_rank = np.arange(items)
@@ -238,7 +230,7 @@ def global_change(items: int, requests: int, alpha: float, period: int, rng: Ran
         period: requests between two changes, >= 1.
         rng: generator or seed.
     """
-    _check_change(items, requests, alpha, period, 1.0)
+    check_change(items, requests, alpha, period, 1.0)
     return _permuted(items, requests, alpha, period, rng, "global_change", first=1)
 
 
@@ -253,7 +245,7 @@ def roundwise_permuted(items: int, rounds: int, slots: int, batch: int, alpha: f
         alpha: exponent α >= 0.
         rng: generator or seed.
     """
-    _check_roundwise(items, rounds, slots, batch, alpha)
+    check_roundwise(items, rounds, slots, batch, alpha)
     period = slots * batch
     return _permuted(items, rounds * period, alpha, period, rng, "roundwise", first=0)
 
@@ -268,7 +260,7 @@ def rolled(items: int, requests: int, alpha: float, step: int, rng: Randomness) 
         step: items per quarter; 0 is a fixed popularity.
         rng: generator or seed.
     """
-    _check_zipf(items, requests, alpha)
+    check_zipf(items, requests, alpha)
     ranks = _zipf_ranks(items, requests, alpha, np.random.default_rng(rng))
     quarter = 4 * np.arange(requests) // requests
     return RequestTrace(item=(ranks + step * quarter) % items, items=items, name="rolled")
@@ -276,7 +268,7 @@ def rolled(items: int, requests: int, alpha: float, step: int, rng: Randomness) 
 
 def cyclic(items: int, requests: int) -> RequestTrace:
     """0, 1, …, N − 1, 0, 1, …: LRU and FIFO with k < N never hit, the best static set has k / N."""
-    _check_sizes(items=items, requests=requests)
+    check_sizes(items=items, requests=requests)
     return RequestTrace(item=np.arange(requests) % items, items=items, name="cyclic")
 
 
@@ -302,7 +294,7 @@ def shot_noise(items: int, rng: Randomness, *, rate: float = 5.0, volume: float 
     Returns:
         The requests in order of time, with ``time_s``; how many there are is random.
     """
-    _check_shots(items, rate, volume)
+    check_shots(items, rate, volume)
     rng = np.random.default_rng(rng)
     kind = np.repeat(np.arange(len(_SHARES)), _apportion(items, _SHARES / _SHARES.sum()))
     starts = rng.permutation(np.cumsum(rng.exponential(1 / rate, items)))
@@ -314,7 +306,7 @@ def shot_noise(items: int, rng: Randomness, *, rate: float = 5.0, volume: float 
 
 def oscillator(requests: int = 2_000) -> RequestTrace:
     """Two cycles that take turns, 0 … 24 and 25 … 49: 0, 25, 1, 26 and so on."""
-    _check_sizes(requests=requests)
+    check_sizes(requests=requests)
     turn = np.arange(requests)
     return RequestTrace(item=turn // 2 % 25 + 25 * (turn % 2), items=50, name="oscillator")
 
@@ -363,7 +355,7 @@ class AskUncached:
     position: int = 0
 
     def __post_init__(self) -> None:
-        _check_sizes(items=self.items)
+        check_sizes(items=self.items)
 
     def next(self, cached: Bool[ndarray, "items"] | Callable[[int], bool]) -> int:
         """The next request.
@@ -383,168 +375,19 @@ class AskUncached:
         raise ConfigError(f"all {self.items} items are cached", mend="Give the cache a capacity below the items.")
 
 
-@dataclass(frozen=True, slots=True)
-class Zipf:
-    """Fixed popularity; the arguments are those of `zipf`."""
-
-    items: int
-    requests: int
-    alpha: float = 0.8
-
-    def __post_init__(self) -> None:
-        _check_zipf(self.items, self.requests, self.alpha)
-
-    def build(self, streams: Streams) -> RequestTrace:
-        """The trace. O(N + T log N)."""
-        return zipf(self.items, self.requests, self.alpha, streams.numpy("requests"))
-
-
-@dataclass(frozen=True, slots=True)
-class PartialChange:
-    """Some items exchange ranks now and then; the arguments are those of `partial_change`."""
-
-    items: int
-    requests: int
-    period: int
-    alpha: float = 0.4
-    fraction: float = 0.1
-
-    def __post_init__(self) -> None:
-        _check_change(self.items, self.requests, self.alpha, self.period, self.fraction)
-
-    def build(self, streams: Streams) -> RequestTrace:
-        """The trace. O(T log N + N T / period)."""
-        rng = streams.numpy("requests")
-        return partial_change(self.items, self.requests, self.alpha, self.period, self.fraction, rng)
-
-
-@dataclass(frozen=True, slots=True)
-class GlobalChange:
-    """All items get new ranks now and then; the arguments are those of `global_change`."""
-
-    items: int
-    requests: int
-    period: int
-    alpha: float = 0.8
-
-    def __post_init__(self) -> None:
-        _check_change(self.items, self.requests, self.alpha, self.period, 1.0)
-
-    def build(self, streams: Streams) -> RequestTrace:
-        """The trace. O(T log N + N T / period)."""
-        return global_change(self.items, self.requests, self.alpha, self.period, streams.numpy("requests"))
-
-
-@dataclass(frozen=True, slots=True)
-class Roundwise:
-    """New ranks for each round of batches; the arguments are those of `roundwise_permuted`."""
-
-    items: int
-    rounds: int
-    slots: int
-    batch: int = 1
-    alpha: float = 0.8
-
-    def __post_init__(self) -> None:
-        _check_roundwise(self.items, self.rounds, self.slots, self.batch, self.alpha)
-
-    def build(self, streams: Streams) -> RequestTrace:
-        """The trace. O(T log N + N rounds)."""
-        rng = streams.numpy("requests")
-        return roundwise_permuted(self.items, self.rounds, self.slots, self.batch, self.alpha, rng)
-
-
-@dataclass(frozen=True, slots=True)
-class Rolled:
-    """Ranks that move with each quarter; the arguments are those of `rolled`."""
-
-    items: int = 50
-    requests: int = 20_000
-    alpha: float = 0.6
-    step: int = 5
-
-    def __post_init__(self) -> None:
-        _check_zipf(self.items, self.requests, self.alpha)
-
-    def build(self, streams: Streams) -> RequestTrace:
-        """The trace. O(N + T log N)."""
-        return rolled(self.items, self.requests, self.alpha, self.step, streams.numpy("requests"))
-
-
-@dataclass(frozen=True, slots=True)
-class Cyclic:
-    """One item after the other; the arguments are those of `cyclic`."""
-
-    items: int
-    requests: int
-
-    def __post_init__(self) -> None:
-        _check_sizes(items=self.items, requests=self.requests)
-
-    def build(self, streams: Streams) -> RequestTrace:
-        """The trace, whatever the seed. O(T)."""
-        return cyclic(self.items, self.requests)
-
-
-@dataclass(frozen=True, slots=True)
-class ShotNoise:
-    """Items with a life of their own; the arguments are those of `shot_noise`."""
-
-    items: int = 100
-    rate: float = 5.0
-    volume: float = 3.0
-
-    def __post_init__(self) -> None:
-        _check_shots(self.items, self.rate, self.volume)
-
-    def build(self, streams: Streams) -> RequestTrace:
-        """The trace. O(T log T)."""
-        return shot_noise(self.items, streams.numpy("requests"), rate=self.rate, volume=self.volume)
-
-
-@dataclass(frozen=True, slots=True)
-class Oscillator:
-    """The adversarial traces of the caching networks.
-
-    Args:
-        version: ``fixed`` is `oscillator`, ``changing`` is `changing_oscillator`, ``shot`` is `shot_oscillator`.
-        requests: T of the fixed version, 2,000 if left out; the other two have 3,000.
-    """
-
-    version: Literal["fixed", "changing", "shot"] = "fixed"
-    requests: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.version not in ("fixed", "changing", "shot"):
-            raise ConfigError(f'version is "{self.version}"', mend='Give "fixed", "changing" or "shot".')
-        if self.requests is not None:
-            _check_sizes(requests=self.requests)
-            if self.version != "fixed":
-                raise ConfigError(
-                    f'requests is {self.requests}, but version "{self.version}" has 3000',
-                    mend='Remove requests, or use version "fixed".',
-                )
-
-    def build(self, streams: Streams) -> RequestTrace:
-        """The trace; only ``shot`` depends on the seed. O(T)."""
-        if self.version == "shot":
-            return shot_oscillator(streams.numpy("requests"))
-        return changing_oscillator() if self.version == "changing" else oscillator(self.requests or 2_000)
-
-
 REQUESTS = Registry(
     "rivage.requests",
     "trace",
     {
-        "cyclic": "rivage.data.requests:Cyclic",
+        "cyclic": "rivage.data.request_kinds:Cyclic",
         "file": "rivage.data.trace_files:TraceFile",
-        "global_change": "rivage.data.requests:GlobalChange",
-        "oscillator": "rivage.data.requests:Oscillator",
-        "partial_change": "rivage.data.requests:PartialChange",
-        "rolled": "rivage.data.requests:Rolled",
-        "roundwise": "rivage.data.requests:Roundwise",
-        "shot_noise": "rivage.data.requests:ShotNoise",
-        "zipf": "rivage.data.requests:Zipf",
+        "global_change": "rivage.data.request_kinds:GlobalChange",
+        "oscillator": "rivage.data.request_kinds:Oscillator",
+        "partial_change": "rivage.data.request_kinds:PartialChange",
+        "rolled": "rivage.data.request_kinds:Rolled",
+        "roundwise": "rivage.data.request_kinds:Roundwise",
+        "shot_noise": "rivage.data.request_kinds:ShotNoise",
+        "zipf": "rivage.data.request_kinds:Zipf",
     },
 )
 
@@ -584,29 +427,29 @@ def _apportion(total: int, shares: Float64[ndarray, "classes"]) -> Int64[ndarray
     return np.asarray(sizes)
 
 
-def _check_sizes(**sizes: Any) -> None:
+def check_sizes(**sizes: Any) -> None:
     for name, value in sizes.items():
         require(value, name, least=1)
 
 
-def _check_zipf(items: int, requests: int, alpha: float) -> None:
-    _check_sizes(items=items, requests=requests)
+def check_zipf(items: int, requests: int, alpha: float) -> None:
+    check_sizes(items=items, requests=requests)
     require(alpha, "alpha", least=0.0)
 
 
-def _check_change(items: int, requests: int, alpha: float, period: int, fraction: float) -> None:
-    _check_zipf(items, requests, alpha)
-    _check_sizes(period=period)
+def check_change(items: int, requests: int, alpha: float, period: int, fraction: float) -> None:
+    check_zipf(items, requests, alpha)
+    check_sizes(period=period)
     if not 0 < fraction <= 1:
         raise ConfigError(f"fraction is {fraction}", mend="Give a share of the items, above 0 and at most 1.")
 
 
-def _check_roundwise(items: int, rounds: int, slots: int, batch: int, alpha: float) -> None:
-    _check_sizes(items=items, rounds=rounds, slots=slots, batch=batch)
+def check_roundwise(items: int, rounds: int, slots: int, batch: int, alpha: float) -> None:
+    check_sizes(items=items, rounds=rounds, slots=slots, batch=batch)
     require(alpha, "alpha", least=0.0)
 
 
-def _check_shots(items: int, rate: float, volume: float) -> None:
-    _check_sizes(items=items)
+def check_shots(items: int, rate: float, volume: float) -> None:
+    check_sizes(items=items)
     require(rate, "rate", above=0.0)
     require(volume, "volume", above=0.0)
