@@ -40,6 +40,7 @@ __all__ = ["FairOptimum", "horizon_optimum", "price_of_fairness", "slot_optimum"
 
 Vector = Float64[ndarray, "n"]
 Agents = Float64[ndarray, "agents"]
+Limits = Float64[ndarray, "_"]
 
 _SMALLEST = 1e-6  # no tangent is taken left of this utility, nor where it is
 _STEEPEST = 1e8  # steeper than this: linear programmes lose their precision there. Bounds hold with fewer tangents.
@@ -212,7 +213,7 @@ class _Cutting:
         )
         return solution.x[:n], -solution.value
 
-    def _tangent_rows(self, before: int) -> tuple[Any, Vector]:
+    def _tangent_rows(self, before: int) -> tuple[Any, Limits]:
         """s_i − f'(v) u_i <= f(v) − f'(v) (v + d_i), for every tangent (i, v)."""
         agent = np.array([i for i, _ in self.tangents])
         v = np.array([point for _, point in self.tangents])
@@ -224,13 +225,13 @@ class _Cutting:
         return rows, heights - slopes * (v + self.points[agent])
 
 
-def _term_rows(terms: CappedSums, agents: int) -> tuple[Any, Vector]:
+def _term_rows(terms: CappedSums, agents: int) -> tuple[Any, Limits]:
     """Terms stay below their rows: z − rows x <= 0."""
     m = terms.rows.shape[0]
     return bmat([[-terms.rows, eye_array(m), csr_array((m, 2 * agents))]], format="csr"), np.zeros(m)
 
 
-def _sum_rows(terms: CappedSums, n: int, agents: int) -> tuple[Any, Vector]:
+def _sum_rows(terms: CappedSums, n: int, agents: int) -> tuple[Any, Limits]:
     """Utilities are sums of terms: u − Σ weights z = offset."""
     m = terms.rows.shape[0]
     sums = csr_array((-terms.weights, (terms.owner, np.arange(m))), shape=(agents, m))
@@ -238,17 +239,17 @@ def _sum_rows(terms: CappedSums, n: int, agents: int) -> tuple[Any, Vector]:
     return rows, np.zeros(agents) if terms.offset is None else terms.offset
 
 
-def _plane_rows(heights: Agents, gradients: Float64[ndarray, "agents n"]) -> tuple[Any, Vector]:
+def _plane_rows(heights: Agents, gradients: Float64[ndarray, "agents n"]) -> tuple[Any, Limits]:
     """Utilities stay below a supergradient plane: u − g x <= height."""
     agents = len(heights)
     return bmat([[csr_array(-gradients), eye_array(agents), csr_array((agents, agents))]], format="csr"), heights
 
 
-def _widen(rows: Any, columns: int, totals: Vector) -> tuple[Any, Vector]:
+def _widen(rows: Any, columns: int, totals: Limits) -> tuple[Any, Limits]:
     return bmat([[rows, csr_array((rows.shape[0], columns))]], format="csr"), totals
 
 
-def _joined(parts: list[tuple[Any, Vector]]) -> tuple[Any, Vector] | None:
+def _joined(parts: list[tuple[Any, Limits]]) -> tuple[Any, Limits] | None:
     kept = [(rows, limits) for rows, limits in parts if len(limits)]
     if not kept:
         return None
