@@ -165,6 +165,8 @@ class _Program:
         bounds = np.block([[low[:, None], high[:, None]], [np.zeros((2 * m, 1)), np.full((2 * m, 1), np.inf)]])
         costs = np.concatenate([np.zeros(n), np.ones(2 * m)])
         result = _highs(costs, (matrix, np.concatenate([limits, -lows[limited]])), None, bounds)
+        if result.x is None:
+            return "HiGHS cannot tell which constraint is in the way; scale them so that their numbers are near 1"
         missed = result.x[n : n + m] + result.x[n + m :]
         worst = [i for i in np.argsort(-missed)[:_SHOWN] if missed[i] > 1e-9]
         return ", ".join(f"{names[i]} is missed by {missed[i]:.4g} at best" for i in worst)
@@ -176,7 +178,10 @@ class _Program:
         upper, equal = (
             None if side is None else (side[0], np.zeros(len(side[1]))) for side in (self.upper, self.equal)
         )
-        moving = np.flatnonzero(np.abs(_highs(self.cost, upper, equal, directions).x) > 1e-9)
+        found = _highs(self.cost, upper, equal, directions).x
+        if found is None:
+            return "a direction that HiGHS cannot tell"
+        moving = np.flatnonzero(np.abs(found) > 1e-9)
         more = ", …" if len(moving) > _SHOWN else ""
         return ", ".join(f"x{i}" for i in moving[:_SHOWN]) + more
 
