@@ -32,7 +32,7 @@ from .workloads import WORKLOADS, prepare
 PLANS = {
     "W1": Plan(5, 60, 2, turn=5),
     "W2": Plan(5, 50, 2, turn=5),
-    "W3": Plan(1, 4, 1),
+    "W3": Plan(1, 8, 1),
     "W4": Plan(1, 8, 1),
     "tiny": Plan(1, 3, 1),
 }
