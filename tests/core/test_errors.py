@@ -7,7 +7,16 @@ import pickle
 import pytest
 
 from rivage.core import errors
-from rivage.core.errors import ConfigError, MissingExtra, RivageError, StoreError, nearest, require, require_extra
+from rivage.core.errors import (
+    ConfigError,
+    MissingExtra,
+    RivageError,
+    StoreError,
+    nearest,
+    require,
+    require_extra,
+    require_one_of,
+)
 
 FAMILIES = {
     "ConfigError": (ValueError, 2),
@@ -112,3 +121,9 @@ def test_require_extra_names_purpose_and_command():
 
 def test_store_errors_are_not_the_users_fault():
     assert not issubclass(StoreError, ValueError)
+
+
+def test_require_one_of_names_what_there_is():
+    require_one_of("b", "arms", ("a", "b"))
+    with pytest.raises(ConfigError, match=r'^arms is "d"\. Give "a", "b" or "c"\.$'):
+        require_one_of("d", "arms", ("a", "b", "c"))

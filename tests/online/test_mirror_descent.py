@@ -293,3 +293,32 @@ def test_wrong_settings_and_batches_are_refused() -> None:
     policy.run_block(state, np.array([1, 1, 2, 3]))
     with pytest.raises(DataError, match=r"slot 1: item 5 was requested 3 times"):
         policy.run_block(state, np.array([5, 5, 2, 5]))
+
+
+@pytest.mark.parametrize("name", ["map", "step", "rounding"])
+def test_names_that_mean_nothing_are_refused(name: str) -> None:
+    with pytest.raises(RivageError, match=f'{name} is "dep-round"'):
+        MirrorDescent(**{name: "dep-round"})
+
+
+def test_no_bound_is_claimed_for_an_open_slot_that_asks_too_often() -> None:
+    """99 requests for one item where one was announced: regret 89, and 9.5 would be promised."""
+    policy = MirrorDescent(map="euclidean")
+    state = policy.init(CacheInstance(items=10, capacity=1, batch=100, horizon=100), Streams(0))
+    policy.run_block(state, np.full(1, 3))
+    assert policy.bound(state) == pytest.approx(math.sqrt(90))
+    policy.run_block(state, np.full(98, 3))
+    with pytest.raises(DataError, match=r"slot 0: item 3 was requested 99 times"):
+        policy.bound(state)
+
+
+@pytest.mark.parametrize("capacity", [1, 10])
+def test_what_was_forgotten_for_long_is_learnt_again(capacity: int) -> None:
+    """After fractions below the smallest float, 0.15 · 6000 in logarithms: one of 0 would stay 0 for ever."""
+    requests = (np.repeat([0, 1], [6000, 24_000])[:, None] * 10 + np.arange(capacity)).ravel()
+    instance = CacheInstance(items=30, capacity=capacity, horizon=len(requests), batch=capacity)
+    policy = MirrorDescent(scale=0.15 / MirrorDescent().schedule(instance).step)  # type: ignore[attr-defined]
+    state = policy.init(instance, Streams(0))
+    policy.run_block(state, requests)
+    assert state.fractional[10 : 10 + capacity] == pytest.approx(1.0)
+    assert state.fractional.sum() == pytest.approx(capacity)

@@ -228,7 +228,7 @@ def test_instances_that_mean_nothing_are_refused(wrong: dict) -> None:  # type: 
         CacheInstance(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"scale": 0}, {"scale": -1}, {"every": 0}])
+@pytest.mark.parametrize("wrong", [{"scale": 0}, {"scale": -1}, {"every": 0}, {"start": "fill"}])
 def test_settings_that_mean_nothing_are_refused(wrong: dict) -> None:  # type: ignore[type-arg]
     with pytest.raises(RivageError):
         OGB(**wrong)

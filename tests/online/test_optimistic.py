@@ -196,7 +196,13 @@ def test_one_slot_of_foresight_is_no_more_than_the_best_fixed_set() -> None:
 
 
 def test_wrong_settings_are_refused() -> None:
-    for make in (lambda: OptimisticFTPL(scale=0), lambda: OptimisticFTRL(scale=-1), lambda: Recent(window=0)):
+    wrongs = (
+        lambda: OptimisticFTPL(scale=0),
+        lambda: OptimisticFTRL(scale=-1),
+        lambda: OptimisticFTRL(rounding="none"),
+        lambda: Recent(window=0),
+    )
+    for make in wrongs:
         with pytest.raises(RivageError):
             make()
     with pytest.raises(RivageError, match=r"accuracy is 1\.5"):

@@ -304,3 +304,10 @@ def test_networks_that_mean_nothing_are_refused(wrong: dict) -> None:  # type: i
 def test_batches_of_another_shape_are_refused() -> None:
     with pytest.raises(RivageError, match="one per query node"):
         cycle_of_three().utilities(np.ones((3, 20)))
+
+
+def test_what_costs_nothing_has_no_unit_and_rules_have_names() -> None:
+    with pytest.raises(RivageError, match=r"the largest cost without caches is 0\.0"):
+        cycle_of_three().normalized(np.zeros((2, 20)))
+    with pytest.raises(RivageError, match=r'rule is "mru".*"lru", "lfu" or "published_lru"'):
+        PathEviction(rule="mru")  # type: ignore[arg-type]

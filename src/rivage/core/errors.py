@@ -34,6 +34,7 @@ __all__ = [
     "nearest",
     "require",
     "require_extra",
+    "require_one_of",
 ]
 
 
@@ -123,6 +124,23 @@ def require(value: float, name: str, *, above: float | None = None, least: float
         raise ConfigError(f"{name} is {value}", mend=f"Give a number greater than {above}.")
     if least is not None and not least <= value < float("inf"):
         raise ConfigError(f"{name} is {value}", mend=f"Give a number of at least {least}.")
+
+
+def require_one_of(value: str, name: str, known: Iterable[str]) -> None:
+    """Refuse a setting that is none of the names there are.
+
+    Args:
+        value: what was given.
+        name: the setting.
+        known: names, at least two.
+
+    Raises:
+        ConfigError: naming the value and what it may be.
+    """
+    *first, last = known
+    if value not in (*first, last):
+        names = ", ".join(f'"{each}"' for each in first)
+        raise ConfigError(f'{name} is "{value}"', mend=f'Give {names} or "{last}".')
 
 
 def require_extra(module: str, *, extra: str, purpose: str) -> ModuleType:

@@ -36,7 +36,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float64, Int64, Integer
@@ -45,7 +45,7 @@ from numpy import ndarray
 from rivage.convex.mirrors import MirrorMap, NegativeEntropy, QNorm, SquaredNorm
 from rivage.convex.schedules import Constant, Doubling, Progress, Schedule, SelfConfident, Theory
 from rivage.convex.sets import CappedSimplex
-from rivage.core.errors import ConfigError, require
+from rivage.core.errors import ConfigError, require, require_one_of
 from rivage.core.seeding import Streams
 from rivage.online.entropy_kernel import EntropyTables, make_entropy, restart, serve_entropy
 from rivage.online.policy import CacheInstance, Outcome
@@ -54,6 +54,7 @@ from rivage.online.slots import Board, Rounder, Rounding, Slot, serve_slots
 __all__ = ["DescentState", "MirrorDescent", "SparseState"]
 
 Map = Literal["entropy", "euclidean", "q_norm"]
+Step = Literal["theory", "doubling", "self_confident"]
 
 
 @dataclass(slots=True)
@@ -142,13 +143,16 @@ class MirrorDescent:
 
     map: Map = "entropy"
     q: float = 1.5
-    step: Literal["theory", "doubling", "self_confident"] = "theory"
+    step: Step = "theory"
     scale: float = 1.0
     rounding: Rounding = "poisson"
 
     def __post_init__(self) -> None:
         require(self.scale, "scale", above=0)
         QNorm(self.q)
+        require_one_of(self.map, "map", get_args(Map))
+        require_one_of(self.step, "step", get_args(Step))
+        require_one_of(self.rounding, "rounding", get_args(Rounding))
         if self.map == "entropy" and self.step == "self_confident":
             raise ConfigError(
                 "the entropy has no bound with step self_confident", where="policy", mend='Use "theory" or "doubling".'
@@ -287,6 +291,7 @@ class MirrorDescent:
         squares = state.progress.squares
         if board.filled:  # an open slot may still become as large as any
             squares += self.constants(board.instance)[1]
+            board.counts()  # refuses what that is not for
         return self.regret_bound(board.instance, board.begun, squares=squares)
 
     def _square(self, gradient: Float64[ndarray, "requested"]) -> float:

@@ -35,7 +35,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from numpy import ndarray
 
-from rivage.core.errors import require
+from rivage.core.errors import require, require_one_of
 from rivage.core.seeding import Streams
 from rivage.online.ogb_kernel import (
     CACHED,
@@ -102,6 +102,7 @@ class OGB:
     def __post_init__(self) -> None:
         require(self.scale, "scale", above=0)
         require(self.every, "every", least=1)
+        require_one_of(self.start, "start", ("uniform", "empty"))
 
     def init(self, instance: CacheInstance, streams: Streams) -> OGBState:
         """The first state. O(N)."""

@@ -35,14 +35,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
 import numpy as np
 from jaxtyping import Float64, Int64, Integer
 from numpy import ndarray
 
 from rivage.convex.sets import CappedSimplex
-from rivage.core.errors import require
+from rivage.core.errors import require, require_one_of
 from rivage.core.seeding import Streams
 from rivage.core.settings import OneOf
 from rivage.online.policy import CacheInstance, Outcome
@@ -101,7 +101,7 @@ class OptimisticState:
         board = self.board
         if not board.filled:
             return None
-        items, counts = np.unique(board.open[: board.filled], return_counts=True)
+        items, counts = board.counts()
         return self.off(items, board.weights[items] * counts)
 
 
@@ -178,6 +178,7 @@ class OptimisticFTRL:
 
     def __post_init__(self) -> None:
         require(self.scale, "scale", above=0)
+        require_one_of(self.rounding, "rounding", get_args(Rounding))
 
     def init(self, instance: CacheInstance, streams: Streams) -> OptimisticState:
         """The first state. O(N log N)."""

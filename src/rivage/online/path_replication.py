@@ -29,7 +29,7 @@ from jaxtyping import Bool, Int64
 from numba import njit
 from numpy import ndarray
 
-from rivage.core.errors import ConfigError
+from rivage.core.errors import require_one_of
 from rivage.core.seeding import Streams
 from rivage.online.cache_networks import CacheNetwork, NetworkOutcome
 from rivage.online.network_ways import Ways, uniform
@@ -85,8 +85,7 @@ class PathReplication:
     kind: Literal["lru", "fifo", "lfu", "rr"] = "lru"
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise ConfigError(f'kind is "{self.kind}"', mend=f"Give one of {', '.join(_KINDS)}.")
+        require_one_of(self.kind, "kind", _KINDS)
 
     def init(self, instance: CacheNetwork, streams: Streams) -> ReplicationState:
         """Empty caches."""

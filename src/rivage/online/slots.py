@@ -76,6 +76,21 @@ class Board:
         """Slots so far, the open one included."""
         return -(-self.served // self.instance.batch)
 
+    def counts(self) -> tuple[Int64[ndarray, "requested"], Int64[ndarray, "requested"]]:
+        """The items of the slot so far, ascending, and how often each was asked for. O(R log R).
+
+        Raises:
+            DataError: when that is more often than the instance says.
+        """
+        items, counts = np.unique(self.open[: self.filled], return_counts=True)
+        if counts.max(initial=0) > self.instance.multiplicity:
+            raise DataError(
+                f"item {items[counts.argmax()]} was requested {counts.max()} times in one slot",
+                where=f"slot {self.begun - 1}",
+                mend=f"Give the cache a multiplicity of that, it is {self.instance.multiplicity}; the most is batch.",
+            )
+        return items, counts
+
     def cache(self, kept: Bool[ndarray, "items"], requested: Int64[ndarray, "requested"]) -> None:
         """Hold other items from now on.
 
@@ -158,11 +173,5 @@ def _parts(requests: Integer[ndarray, "n"], board: Board) -> list[Integer[ndarra
 
 
 def _slot(board: Board) -> Slot:
-    items, counts = np.unique(board.open, return_counts=True)
-    if counts.max() > board.instance.multiplicity:
-        raise DataError(
-            f"item {items[counts.argmax()]} was requested {counts.max()} times in one slot",
-            where=f"slot {board.begun - 1}",
-            mend=f"Give the cache a multiplicity of that, it is {board.instance.multiplicity}; the most is batch.",
-        )
+    items, counts = board.counts()
     return Slot(board.open.copy(), items, board.weights[items] * counts)

@@ -31,7 +31,7 @@ from scipy.sparse import csr_array
 
 from rivage.convex.rounding import madow
 from rivage.convex.sets import CappedSimplex
-from rivage.core.errors import ConfigError, ShapeError
+from rivage.core.errors import ConfigError, ShapeError, require
 from rivage.graphs.network import Network
 from rivage.graphs.paths import cost_matrix
 from rivage.online.cache_product import CacheProduct
@@ -201,7 +201,9 @@ class VirtualCaches:
         Args:
             rates: mean requests per slot.
         """
-        return replace(self, scale=1.0 / float(self.uncached_cost(rates).max()))
+        most = float(self.uncached_cost(rates).max())
+        require(most, "the largest cost without caches", above=0.0)
+        return replace(self, scale=1.0 / most)
 
     def rounded(self, x: Vector, draws: Float64[ndarray, "caches"]) -> Vector:
         """Whole items with E[z] = x: one systematic sample per cache.

@@ -24,6 +24,7 @@ from jaxtyping import Float64, Int64
 from numba import njit
 from numpy import ndarray
 
+from rivage.core.errors import require_one_of
 from rivage.core.seeding import Streams
 from rivage.online.virtual_caches import VirtualCaches
 
@@ -43,6 +44,9 @@ class PathEviction:
     reference: ClassVar[str] = "sisalem23"
 
     rule: Literal["lru", "lfu", "published_lru"] = "lru"
+
+    def __post_init__(self) -> None:
+        require_one_of(self.rule, "rule", _RULES)
 
     def play(
         self, caches: VirtualCaches, batches: Int64[ndarray, "slots queries items"], streams: Streams
