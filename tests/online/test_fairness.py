@@ -330,6 +330,22 @@ def test_the_step_is_the_schedule_of_the_other_policies() -> None:
     )
 
 
+class Narrow:
+    """Shows supergradients of one number, which would move all coordinates alike."""
+
+    def at(self, x: np.ndarray) -> Seen:
+        return Seen(np.full(1, 0.5), np.ones((1, 1)))
+
+
+@pytest.mark.parametrize("dual_step", ["paper", "theory"])
+@pytest.mark.parametrize("alpha", [1e-6, 1e-3, 0.01, 120.0])
+def test_extreme_aversion_keeps_every_number_finite(alpha: float, dual_step: str) -> None:
+    played = play_fair(OHF(alpha=alpha, dual_step=dual_step), INSTANCE, some_slots(3, 20))  # type: ignore[arg-type]
+    low, high = INSTANCE.box(alpha)
+    assert ((played.multipliers >= low) & (played.multipliers <= high)).all()
+    assert INSTANCE.set.contains(played.state.x)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -346,6 +362,13 @@ def test_the_step_is_the_schedule_of_the_other_policies() -> None:
         lambda: TOY[0].with_weights(np.array([1.0, -1.0])),
         lambda: play_fair(OHF(), FairInstance(set=Simplex(2), agents=3), [linear([[1, 0], [0, 1]], [0, 0])]),
         lambda: play_fair(OHF(), FairInstance(set=Simplex(1), agents=1), [linear([[1.0]], [float("nan")])]),
+        lambda: play_fair(OHF(), FairInstance(set=Simplex(2), agents=1), [linear([[1.0, 0.0]], [0.0]), Narrow()]),
+        lambda: play_fair(OSF(), FairInstance(set=Simplex(2), agents=1), [Narrow()]),
+        lambda: OHF(dual_step="code"),
+        lambda: OHF(norms="both"),
+        lambda: OHF(start="low"),
+        lambda: OSF(norms="both"),
+        lambda: OHF(alpha=400.0).init(TOY_INSTANCE),
     ],
 )
 def test_what_means_nothing_is_refused(wrong) -> None:  # type: ignore[no-untyped-def]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rivage.convex.sets import Box, CappedSimplex, Simplex
 from rivage.core.certificates import CHECKS
-from rivage.core.errors import RivageError
+from rivage.core.errors import RivageError, ShapeError
 from rivage.online.fair_benchmarks import horizon_optimum, price_of_fairness, slot_optimum
 from rivage.online.fair_checks import FairRecord, fairness_bound, fairness_regret, fairness_severity, multipliers_in_box
 from rivage.online.fair_game import play_fair, utilities_of
@@ -177,6 +177,36 @@ def test_regret_is_the_sum_of_its_parts_and_below_its_bound(seed: int, alpha: fl
     assert parts.primal <= parts.primal_bound + 1e-9
     assert parts.dual <= parts.dual_bound + 1e-9
     assert parts.regret <= parts.bound + 1e-9
+
+
+def swinging(agents: int, slots: int) -> list[CappedSums]:
+    """u = 0.5 ± 0.4 x for all agents alike: what they pull adds up."""
+    kinds = [linear([[slope]] * agents, [0.5] * agents) for slope in (0.4, -0.4)]
+    return [kinds[t % 2] for t in range(slots)]
+
+
+@pytest.mark.parametrize("norms", ["sum", "separate"])
+@pytest.mark.parametrize("agents", [1, 4, 12])
+def test_the_bound_holds_where_all_agents_pull_alike(agents: int, norms: str) -> None:
+    """Steps from separate norms are then √agents too long: with 12 agents the regret is 3.4 times 3 D √G."""
+    instance = FairInstance(set=Box(np.full(1, -1.0), np.ones(1)), agents=agents)
+    policy, slots = OHF(alpha=0.0, norms=norms), swinging(agents, 400)  # type: ignore[arg-type]
+    played = play_fair(policy, instance, slots)
+    parts = explain(policy, instance, played, utilities_of(np.zeros(1), slots))
+    assert 0 < parts.primal <= parts.primal_bound
+    assert parts.regret <= parts.bound + 1e-12
+
+
+def test_a_part_of_a_game_has_no_bound_of_its_own() -> None:
+    """Its steps, and what they add up, began before it."""
+    slots, policy = [TOY[t % 2] for t in range(20)], OHF()
+    first = play_fair(policy, INSTANCE, slots[:8])
+    rest = play_fair(policy, INSTANCE, slots[8:], state=first.state)
+    best = horizon_optimum(SEGMENT, slots, 1.0)
+    explain(policy, INSTANCE, first, utilities_of(best.x, slots[:8]))
+    for use in (explain, lambda *given: FairRecord.of(*given[:3], best, given[3])):
+        with pytest.raises(ShapeError, match="8 slots of the game were played before these 12"):
+            use(policy, INSTANCE, rest, utilities_of(best.x, slots[8:]))
 
 
 def test_the_comparator_has_no_regret_against_itself() -> None:

@@ -11,7 +11,7 @@ from numpy import ndarray
 from rivage.core.certificates import Certificate
 from rivage.online.fair_benchmarks import FairOptimum
 from rivage.online.fair_game import FairPlayed
-from rivage.online.fair_regret import FairExplained, explain, severity
+from rivage.online.fair_regret import FairExplained, explain, require_whole, severity
 from rivage.online.fairness import OHF, AlphaFairness, FairInstance
 
 __all__ = ["FairRecord", "fairness_bound", "fairness_regret", "fairness_severity", "multipliers_in_box"]
@@ -52,6 +52,7 @@ class FairRecord:
         comparator: Float64[ndarray, "slots agents"],
     ) -> FairRecord:
         """From a game, the optimum, and what the optimum would have given in every slot."""
+        require_whole(played)
         return cls(policy, instance, played.utilities, played.multipliers, comparator, best.upper, played.squares)
 
     def explained(self) -> FairExplained:

@@ -15,8 +15,9 @@ With ū* the time-averaged utilities of a comparator x*, ū those that were play
 an identity, with min_λ over the multipliers' range. `explain` computes all five from what a game leaves. The first
 two have bounds of √T and ln T, so the third is the one that no policy controls; an adversary makes it linear in T.
 
-*What it cannot exceed* (`FairExplained.bound`): with G = Σ_t ‖gradient_t‖² and D of the set, 3 D √G for the primal
-part (`SelfConfident`); with dual steps c/t, slopes h_t and σ = u_min^(1+α)/α,
+*What it cannot exceed* (`FairExplained.bound`): with G what the step size added up and D of the set, 3 D √G for the
+primal part (`SelfConfident`). With ``norms="separate"`` it is (2 + agents) D √G: there G may be as small as the sum of
+‖gradient_t‖² over the number of agents. With dual steps c/t, slopes h_t and σ = u_min^(1+α)/α,
 
     dual <= ½ Σ_t (c/t) ‖h_t‖² + ½ max(0, 1/c − σ) Σ_t ‖λ_t − λ*‖²,          λ* the minimiser in hindsight.
 
@@ -49,7 +50,15 @@ from rivage.core.errors import ShapeError
 from rivage.online.fair_game import FairPlayed
 from rivage.online.fairness import OHF, AlphaFairness, FairInstance
 
-__all__ = ["FairExplained", "Severity", "budgeted_severity", "explain", "partitioned_severity", "severity"]
+__all__ = [
+    "FairExplained",
+    "Severity",
+    "budgeted_severity",
+    "explain",
+    "partitioned_severity",
+    "require_whole",
+    "severity",
+]
 
 Table = Float64[ndarray, "slots agents"]
 Agents = Float64[ndarray, "agents"]
@@ -115,8 +124,9 @@ def explain(policy: OHF, instance: FairInstance, played: FairPlayed, comparator:
         comparator: u_t(x*) of every slot.
 
     Raises:
-        ShapeError: when the comparator has other slots.
+        ShapeError: when the comparator has other slots, or the game begins elsewhere.
     """
+    require_whole(played)
     if comparator.shape != played.utilities.shape:
         raise ShapeError(
             f"{len(comparator)} slots of the comparator, {len(played.utilities)} played", mend="Give the same slots."
@@ -134,9 +144,23 @@ def explain(policy: OHF, instance: FairInstance, played: FairPlayed, comparator:
         drift=float((weights * (best - other)).sum()) / slots,
         slack=float(conjugates.mean() + (weights @ best).mean()) - fairness.value(best),
         beyond=least - fairness.value(mean),
-        primal_bound=3 * (instance.set.diameter_squared * played.squares) ** 0.5 / slots,
+        primal_bound=_primal_factor(policy, instance) * (instance.set.diameter_squared * played.squares) ** 0.5 / slots,
         dual_bound=_dual_bound(policy, instance, weights, mine, turned) / slots,
     )
+
+
+def require_whole(played: FairPlayed) -> None:
+    """Refuse a part of a game: steps and what they add up began before it.
+
+    Raises:
+        ShapeError: naming the slots that are missing.
+    """
+    before = 0 if played.state is None else int(played.state.slots) - len(played.utilities)
+    if before:
+        raise ShapeError(
+            f"{before} slots of the game were played before these {len(played.utilities)}",
+            mend="Join the parts: utilities and multipliers of all slots, squares and state of the last.",
+        )
 
 
 def severity(comparator: Table) -> Severity:
@@ -190,6 +214,11 @@ def _conjugates(fairness: AlphaFairness, weights: Table) -> Float64[ndarray, "sl
     grown = logs if over == 0 else fairness.alpha * np.expm1(over / fairness.alpha * logs) / over
     conjugates: Float64[ndarray, "slots"] = (-1.0 - grown).sum(axis=1)
     return conjugates
+
+
+def _primal_factor(policy: OHF, instance: FairInstance) -> int:
+    """W²/(2 D) + ½ Σ η_t ‖gradient_t‖² in units of D √G: 2 from the width, and 1, or as much as gradients add up to."""
+    return 2 + (instance.agents if policy.norms == "separate" else 1)
 
 
 def _dual_bound(policy: OHF, instance: FairInstance, weights: Table, net: Table, turned: Agents) -> float:

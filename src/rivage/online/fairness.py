@@ -29,8 +29,9 @@ Cost per slot: one projection, O(agents · n), and what the utilities cost. Noth
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64
@@ -38,7 +39,7 @@ from numpy import ndarray
 
 from rivage.convex.schedules import Progress, SelfConfident
 from rivage.convex.sets import ConvexSet
-from rivage.core.errors import ConfigError, DataError, require
+from rivage.core.errors import ConfigError, DataError, ShapeError, require, require_one_of
 from rivage.online.utilities import Seen
 
 __all__ = ["OHF", "OSF", "AlphaFairness", "FairInstance", "FairPolicy", "FairState", "SlotState"]
@@ -48,6 +49,7 @@ Agents = Float64[ndarray, "agents"]
 Norms = Literal["sum", "separate"]
 
 _ROUNDING = 1e-9  # a utility at an end of its range may come out this far beyond
+_LARGEST_LOG = 690.0  # e^690 is 1e299: with α near 0 a power of u_min would not fit into a float
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,16 @@ class FairInstance:
         return u if self.disagreement is None else u - self.disagreement
 
     def box(self, alpha: float) -> tuple[float, float]:
-        """The least and the largest multiplier, u_max^(−α) and u_min^(−α)."""
+        """The least and the largest multiplier, u_max^(−α) and u_min^(−α).
+
+        Raises:
+            ConfigError: when the square of a multiplier is no float.
+        """
+        if alpha * max(abs(math.log(self.least)), abs(math.log(self.most))) > _LARGEST_LOG / 2:
+            raise ConfigError(
+                f"alpha is {alpha:g}: weights of utilities from {self.least:g} to {self.most:g} are beyond floats",
+                mend="Lower alpha, or bring least and most closer to 1.",
+            )
         return self.most**-alpha, self.least**-alpha
 
 
@@ -229,6 +240,9 @@ class OHF:
 
     def __post_init__(self) -> None:
         AlphaFairness(self.alpha)
+        require_one_of(self.dual_step, "dual_step", ("paper", "theory"))
+        require_one_of(self.norms, "norms", get_args(Norms))
+        require_one_of(self.start, "start", ("one", "middle"))
 
     def init(self, instance: FairInstance) -> FairState:
         """The point of least norm, and equal weights."""
@@ -252,9 +266,9 @@ class OHF:
         )
 
     def dual_rate(self, instance: FairInstance) -> float:
-        """c, so that the dual step of slot t is c/t."""
+        """c, so that the dual step of slot t is c/t. Steps beyond any range are all the same, and 1e300 at most."""
         power = 1 + (self.alpha if self.dual_step == "theory" else 1 / self.alpha)
-        return self.alpha / float(instance.least**power)
+        return self.alpha * math.exp(min(-power * math.log(instance.least), _LARGEST_LOG))
 
     def _descend(self, instance: FairInstance, multipliers: Agents, net: Agents, slot: int) -> Agents:
         if self.alpha == 0:
@@ -284,6 +298,7 @@ class OSF:
     def __post_init__(self) -> None:
         AlphaFairness(self.alpha)
         require(self.period, "period", least=1)
+        require_one_of(self.norms, "norms", get_args(Norms))
 
     def init(self, instance: FairInstance) -> SlotState:
         """The point of least norm."""
@@ -314,10 +329,15 @@ def _ascend(state: FairState | SlotState, pulls: Float64[ndarray, "agents n"], n
 
 
 def _net(instance: FairInstance, seen: Seen) -> Agents:
-    """Net utilities, refused unless there is one finite number for each agent."""
+    """Net utilities, refused unless each agent has one finite number, and a gradient as long as an allocation."""
     if seen.values.shape != (instance.agents,) or not np.isfinite(seen.values).all():
         raise DataError(
             f"utilities are {seen.values.tolist()}", mend=f"Give {instance.agents} finite numbers, one per agent."
+        )
+    if seen.gradients.shape != (instance.agents, instance.set.dimension):
+        raise ShapeError(
+            f"supergradients have shape {seen.gradients.shape}",
+            mend=f"Give {instance.agents} rows of {instance.set.dimension} numbers, one row per agent.",
         )
     return instance.net(seen.values)
 
