@@ -123,6 +123,16 @@ def test_servers_must_be_reachable() -> None:
         CacheNetwork.routed(split, items=1, capacities=[1, 1, 0], servers=[2], origins=[0])
 
 
+def test_every_item_has_a_server_and_origins_are_nodes() -> None:
+    """With two servers for three items type q · items + i would be something else."""
+    for servers in ([2, 2], [2] * 4):
+        with pytest.raises(ConfigError, match=r"3 items, servers of shape"):
+            CacheNetwork.routed(LINE, items=3, capacities=[1, 1, 0], servers=servers, origins=[0, 1])
+    for origin in (-1, 3):
+        with pytest.raises(ConfigError, match=f"origin {origin} is no node.*origins of 0 to 2"):
+            CacheNetwork.routed(LINE, items=1, capacities=[1, 1, 0], servers=[2], origins=[0, origin])
+
+
 def test_requests_must_be_types() -> None:
     with pytest.raises(DataError, match=r"a request of type 3.*Types are 0 to 2"):
         play_network(PathReplication(), line(), np.array([0, 3]), streams=Streams(0))

@@ -95,9 +95,16 @@ class CacheNetwork:
             horizon: as above.
 
         Raises:
-            ConfigError: when no path leads from an origin to a server.
+            ConfigError: when there is no server for each item, an origin is no node, or no path leads to a server.
         """
         serving, entering = np.asarray(servers, np.int64), np.asarray(origins, np.int64)
+        wrong = [v for v in entering.tolist() if not 0 <= v < network.nodes]
+        if serving.shape != (items,) or wrong:
+            raise ConfigError(
+                f"origin {wrong[0]} is no node" if wrong else f"{items} items, servers of shape {serving.shape}",
+                where=f'caches in "{network.name}"',
+                mend=f"Give one server for each item, and origins of 0 to {network.nodes - 1}.",
+            )
         hops = {int(server): next_hops(network, int(server)) for server in np.unique(serving)}
         routes = [_route(network, hops[int(server)], int(v), int(server)) for v in entering for server in serving]
         paths = np.full((len(routes), max(map(len, routes), default=1)), -1, np.int64)

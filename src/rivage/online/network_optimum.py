@@ -101,9 +101,9 @@ def relaxed_optimum(instance: CacheNetwork, counts: Counts) -> Relaxed:
     y = np.zeros((nodes, items))
     if not len(keys):
         return Relaxed(y, 0.0)
-    # Link number k of a path waits for the cells of all places up to its own.
-    waiting = [(k, cell[j]) for k in range(len(rows)) for j in range(k, -1, -1) if rows[j] == rows[k]]
-    link, ahead = np.array(waiting).T
+    # Link number k of a path waits for the cells of all places up to its own, which stand right before it.
+    link = np.repeat(np.arange(len(rows)), places + 1)
+    ahead = np.concatenate([cell[k - place : k + 1] for k, place in enumerate(places.tolist())])
     variables, links = len(keys), len(rows)
     full = coo_array((np.ones(variables), (links + keys // items, np.arange(variables))), (links + nodes, variables))
     sums = coo_array((-np.ones(len(link)), (link, ahead)), (links + nodes, variables))

@@ -33,7 +33,7 @@ horizon, and gives each selector a rate that fits its own rewards, which differ 
 R ≤ 2Δ − Δ_0. That is our default, and not in the publication. `bound` adds up what was measured.
 
 Before anything is played g_t is at most W, the cost of the dearest path times the batch. Fixed rates tuned for that and
-the horizon promise W |S| √(M T ln N / 2), and W |S| √(T ln N / 2) / 2 when frozen.
+the horizon promise W |S| √(M T ln N / 2), and W |S| √(T ln N / 2) / 2 when frozen, plus what mixing costs.
 
 **Moves.** Independent arms are drawn anew in every slot time. *Correlated* ones turn a sample of the old distribution
 into one of the new, moving with probability ½ ‖p' − p‖₁, the least possible.
@@ -52,7 +52,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
-from rivage.core.errors import ConfigError, require
+from rivage.core.errors import ConfigError, require, require_one_of
 from rivage.core.seeding import Streams
 from rivage.online.cache_networks import CacheNetwork, NetworkOutcome
 from rivage.online.network_ways import Ways
@@ -123,8 +123,7 @@ class DistributedTGOnline:
             require(self.learning_rate, "learning_rate", above=0)
         if self.recolor is not None:
             require(self.recolor, "recolor", least=1)
-        if self.arms not in ("correlated", "independent"):
-            raise ConfigError(f'arms is "{self.arms}"', mend='Give "correlated" or "independent".')
+        require_one_of(self.arms, "arms", ("correlated", "independent"))
 
     def init(self, instance: CacheNetwork, streams: Streams) -> TGState:
         """Uniform selectors and first draws. O(|S| M N)."""
@@ -233,7 +232,12 @@ class DistributedTGOnline:
         return self.caution * np.repeat(instance.most_saved, instance.capacities)
 
     def regret_bound(self, instance: CacheNetwork, requests: int) -> float:
-        """The same before anything is played, with η for the horizon and so many requests."""
-        largest, times = float(instance.costs.max()) * self.batch, requests / self.batch
-        root = math.sqrt(times * math.log(instance.items) / 2)
-        return largest * instance.useful_slots * root * (math.sqrt(self.colors) if self.redraws else 0.5)
+        """The same before so many requests are played; infinite for adaptive rates, which promise by what they see."""
+        rate, slots, items = self.rate(instance), instance.useful_slots, instance.items
+        if rate == 0:
+            return math.inf
+        selectors = slots * (1 if self.recolor is None else self.colors)
+        first = selectors * math.log(items) + slots * requests * math.log1p(items * self.mixing)
+        largest = float(instance.costs.max()) * self.batch
+        later = slots * -(-requests // self.batch) * largest**2 / 8
+        return (first / rate + rate * later) * (1.0 if self.redraws else 0.5)

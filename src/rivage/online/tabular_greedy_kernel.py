@@ -18,7 +18,7 @@ __all__ = ["CONTROL", "HITS", "MOVES", "SEED", "Tables", "adahedge", "hedge", "r
 
 _INTS = range(6)
 DRAWS, MOVES, CONTROL, HITS, WAITING, SEED = _INTS
-_LEAST = 1e-300  # in place of 0 where all that is rewarded had no chance left
+_LEAST = 1e-300  # in place of 0: what has no chance at all would never have one again
 
 
 class Tables(NamedTuple):
@@ -89,7 +89,7 @@ def hedge(chance: ndarray, item: int, growth: float, mixing: float) -> tuple[flo
     raised = chance[item] / (whole * (1.0 + len(chance) * mixing)) + lift
     total = 0.0
     for i in range(len(chance)):
-        chance[i] = raised if i == item else chance[i] * factor + lift
+        chance[i] = max(raised if i == item else chance[i] * factor + lift, _LEAST)
         total += chance[i]
     for i in range(len(chance)):
         chance[i] /= total
