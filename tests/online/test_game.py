@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rivage.core.errors import ConfigError, DataError
 from rivage.core.seeding import Streams
 from rivage.online.eviction import LRU
 from rivage.online.experts import AdaptiveOGB
@@ -16,6 +17,7 @@ from rivage.online.ftpl import FTPL
 from rivage.online.game import play
 from rivage.online.ogb import OGB
 from rivage.online.policy import CacheInstance, Outcome
+from rivage.online.statics import Belady, BestStatic
 
 
 class Half:
@@ -59,6 +61,23 @@ def test_points_are_sums_from_the_beginning(asked: list[int], cuts: list[int], e
 def test_a_trace_of_nothing_has_no_points() -> None:
     played = play(Half(), CacheInstance(items=3, capacity=1), [], streams=Streams(0), every=5)
     assert played.points == ()
+
+
+@pytest.mark.parametrize("wrong", [-1, 8, 10**12])
+def test_requests_for_no_item_are_refused_before_anybody_writes_there(wrong: int) -> None:
+    instance = CacheInstance(items=8, capacity=4)
+    blocks = [np.array([0, 7]), np.array([3, wrong, 1])]
+    for policy in (LRU(), Belady(), BestStatic(), FTPL(), OGB()):
+        with pytest.raises(DataError, match=f"request 3 is for item {wrong}.*from 0 to 7"):
+            play(policy, instance, blocks, streams=Streams(0), every=2)
+    with pytest.raises(DataError, match=r"request 1 is for item 1\.5, of type float64"):
+        play(Half(), instance, [np.array([1.0, 1.5])], streams=Streams(0), every=2)
+
+
+@pytest.mark.parametrize("name", ["every", "block", "window"])
+def test_counts_below_one_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is 0"):
+        play(Half(), CacheInstance(items=3, capacity=1), [], streams=Streams(0), **{"every": 5, name: 0})
 
 
 def test_what_a_policy_promises_stands_beside_its_regret() -> None:

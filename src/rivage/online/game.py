@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Integer
 from numpy import ndarray
 
+from rivage.core.errors import DataError, require
 from rivage.core.seeding import Streams
 from rivage.online.policy import CacheInstance, Outcome, Policy
 from rivage.online.regret import StaticOptimum, WindowedOptimum
@@ -73,8 +74,15 @@ def play(
         block: requests that the policy gets at once, at most.
         window: requests per window of the windowed optimum.
         observe: called with every event.
+
+    Raises:
+        ConfigError: when a count is below 1.
+        DataError: when a request is no item.
     """
+    for count, name in ((every, "every"), (block, "block"), (1 if window is None else window, "window")):
+        require(count, name, least=1)
     state, total, asked = policy.init(instance, streams), Outcome(), 0.0
+    blocks = _known(blocks, instance.items)
     if hasattr(policy, "foresee"):
         whole = _whole(blocks, instance.items)
         policy.foresee(state, whole)
@@ -111,6 +119,20 @@ def play(
         points.append(event)
         observe(event)
     return Played(tuple(points), spent, state)
+
+
+def _known(blocks: Iterable[Block], items: int) -> Iterator[Block]:
+    """The blocks, refused unless all requests are items: compiled policies do not look where they write."""
+    before = 0
+    for block in blocks:
+        if len(block) and (block.dtype.kind not in "iu" or block.min() < 0 or block.max() >= items):
+            at = int(((block < 0) | (block >= items) | (block % 1 != 0)).argmax())
+            raise DataError(
+                f"request {before + at} is for item {block[at]}, of type {block.dtype}",
+                mend=f"Give whole numbers from 0 to {items - 1}, or the cache more items.",
+            )
+        yield block
+        before += len(block)
 
 
 def _whole(blocks: Iterable[Block], items: int) -> Block:
