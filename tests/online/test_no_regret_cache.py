@@ -296,6 +296,19 @@ def test_a_fetch_that_fails_leaves_no_trace() -> None:
     assert cache.get_or_fetch("a", lambda key: 1.0) == 1.0
 
 
+@pytest.mark.parametrize("size", [-1, "3", float("nan")])
+def test_a_size_that_is_none_leaves_no_trace(size: Any) -> None:
+    """Nobody waits for a fetch that has ended like this."""
+    cache: NoRegretCache[str, Any] = NoRegretCache(5, max_bytes=9, sizeof=lambda value: value)
+    for _ in range(2):
+        with pytest.raises((ConfigError, TypeError)):
+            cache.get_or_fetch("a", lambda key: size)
+    with pytest.raises((ConfigError, TypeError)):
+        cache.request("a", size=size)
+    assert (cache.stats().requests, cache._flights, cache._bytes) == (0, {}, 0)
+    assert cache.get_or_fetch("a", lambda key: 4) == cache._bytes == 4
+
+
 def test_a_fetch_may_use_the_cache() -> None:
     cache: NoRegretCache[int, int] = NoRegretCache(50)
 
@@ -560,7 +573,15 @@ TestMachine = Machine.TestCase
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"capacity": 0}, {"scale": 0.0}, {"horizon": 0}, {"max_bytes": 0}, {"start": "warm"}],
+    [
+        {"capacity": 0},
+        {"scale": 0.0},
+        {"horizon": 0},
+        {"max_bytes": 0},
+        {"start": "warm"},
+        {"seed": -1},
+        {"seed": 2**64},
+    ],
 )
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):

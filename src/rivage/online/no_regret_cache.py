@@ -44,7 +44,7 @@ import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
 
-from rivage.core.errors import ConfigError, DataError, require
+from rivage.core.errors import ConfigError, DataError, require, require_one_of
 from rivage.online import no_regret_kernel as kernel
 from rivage.online.cache_snapshots import image, reopened, settings_of
 from rivage.online.key_slots import KeySlots, identity
@@ -150,8 +150,9 @@ class NoRegretCache(Generic[K, V]):
         require(scale, "scale", above=0)
         require(1 if horizon is None else horizon, "horizon", least=1)
         require(1 if max_bytes is None else max_bytes, "max_bytes", least=1)
-        if start not in ("fill", "empty"):
-            raise ConfigError(f'start is "{start}"', mend='Choose "fill" or "empty".')
+        require_one_of(start, "start", ("fill", "empty"))
+        if not 0 <= seed < 2**64:
+            raise ConfigError(f"seed is {seed}", mend="Give a whole number from 0 to 2**64 - 1.")
         self.capacity, self.horizon, self.scale, self.start = capacity, horizon, scale, start
         self.hard, self.compare, self.max_bytes, self.seed = hard, compare, max_bytes, seed
         self._sizeof, self._on_evict = sizeof, on_evict
@@ -182,6 +183,7 @@ class NoRegretCache(Generic[K, V]):
             table = self._table
             slot = table.index.get(key)
             if self.max_bytes is not None:
+                require(size, "size", least=0)
                 hit, gone = self._serve(key, size)
             else:  # as most often, with no more calls than it takes
                 told = self._first(key, True) if slot is None else request(table.memory, slot, True)
@@ -425,7 +427,11 @@ class NoRegretCache(Generic[K, V]):
         self._values[key] = value
 
     def _size(self, value: V) -> int:
-        return 0 if self.max_bytes is None or self._sizeof is None else self._sizeof(value)
+        if self.max_bytes is None or self._sizeof is None:
+            return 0
+        size = self._sizeof(value)
+        require(size, "size", least=0)
+        return size
 
     def _tell(self, gone: _Gone) -> None:
         if self._on_evict is not None:
