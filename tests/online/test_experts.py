@@ -141,6 +141,26 @@ def test_steps_of_one_and_more_are_one_expert() -> None:
     assert gains[0] == pytest.approx(gains[1]) == pytest.approx(gains[2])
 
 
+@pytest.mark.parametrize("capacity", [1, 2, 5])
+def test_steps_of_one_and_a_share_are_all_the_same_and_no_smaller_ones(capacity: int) -> None:
+    """In a cycle, where what comes in has been out for longest: the hardest case is a cache of whole items."""
+    requests, instance = np.arange(200) % 8, CacheInstance(items=8, capacity=capacity, horizon=200)
+
+    def path(step: float) -> np.ndarray:
+        policy = OGB(scale=step / OGB(start="empty").step(instance), start="empty")
+        state, points = policy.init(instance, Streams(0)), []
+        for item in requests:
+            policy.run_block(state, np.array([item]))
+            points.append(state.fractional)
+        return np.array(points)
+
+    least = 1 + 1 / capacity
+    np.testing.assert_allclose(path(least + 1e-6), path(50.0), atol=1e-9)
+    assert np.abs(path(least - 0.05) - path(50.0)).max() > 0.01
+    steps = [expert.step(instance) for expert in AdaptiveOGB().experts(instance)]
+    assert steps[-2] < least <= steps[-1]
+
+
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(RivageError, match="slot"):
         AdaptiveOGB(slot=0)

@@ -146,11 +146,15 @@ class AdaptiveOGB:
             )
 
     def experts(self, instance: CacheInstance) -> Sequence[OGB]:
-        """One for each step; of those that are at least 1, which all do the same, only the smallest."""
+        """One for each step; of those that are at least 1 + 1/C, which all do the same, only the smallest.
+
+        An item that rises by δ <= 1 to its bound takes τ from each other, Σ min(f_i, τ) = δ. As min(f, τ) >= τ f and
+        Σ f_i = C − 1 + δ, τ <= 1/C: a step of δ + τ, never more than this, lets it end there.
+        """
         everyone = [OGB(scale=2.0**power) for power in range(self.smallest, self.largest + 1)]
         if instance.weights is not None or instance.horizon is None:
             return everyone
-        small = [expert for expert in everyone if expert.step(instance) < 1]
+        small = [expert for expert in everyone if expert.step(instance) < 1 + 1 / instance.capacity]
         return everyone[: len(small) + 1]
 
     def init(self, instance: CacheInstance, streams: Streams) -> ExpertsState:
