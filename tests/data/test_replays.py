@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +101,27 @@ def test_a_stream_of_a_file_ends_at_its_limit(tmp_path: Path) -> None:
         for block in (1, 2, 3, 100):
             replay = Replay.of(source.stream(block))
             assert (replay.requests, replay.items) == (min(limit or 5, 5), items)
+
+
+def test_costs_of_items_that_nobody_asks_for_save_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "costs.csv"
+    path.write_text("item,cost\n0,0\n1,0\n2,5\n")
+    with pytest.raises(DataError, match="all costs are 0: there is nothing to save"):
+        Replay.of([trace([0, 1], 3)], costs=str(path))
+    assert Replay.of([trace([0, 2], 3)], costs=str(path)).weights is not None
+
+
+def test_mean_costs_do_not_depend_on_where_parts_end() -> None:
+    """To the last bit: they are part of what runs are known by."""
+    random = np.random.default_rng(0)
+    whole = trace(random.integers(0, 9, 500).tolist(), 9, random.random(500).tolist())
+    prints = {Replay.of(whole.blocks(size), costs="trace").fingerprint for size in (1, 7, 64, 500)}
+    assert len(prints) == 1
+
+
+def test_a_small_part_of_a_large_catalog_costs_no_more_than_itself() -> None:
+    """2,000 parts; passing over the catalog in each would take a minute."""
+    part, began = trace([3, 1, 2], 2_000_000, [1.0, 2.0, 3.0]), time.perf_counter()
+    replay = Replay.of([part] * 2000, costs="trace")
+    assert (replay.requests, replay.distinct, replay.items) == (6000, 3, 2_000_000)
+    assert time.perf_counter() - began < 20

@@ -31,6 +31,8 @@ def write(
     weighted: bool = False,
     points: int = POINTS,
     ends: bool = True,
+    places: int | None = None,
+    free: int = 0,
 ) -> RunRecord:
     """Policies that save a share of the cost, one number per seed; the best fixed set saves half and more with size."""
     settings = {"name": "toy", "policies": [{"kind": name} for name in saved], "run": {"seeds": [0, 1]}}
@@ -41,21 +43,23 @@ def write(
             for seed, share in enumerate(shares):
                 trial = TrialRecord.open(record.trial_folder(f"{name}@{size}", seed))
                 facts = {"method": f"{name}@{size}", "policy": name, "kind": name, "seed": seed, "capacity": size}
-                more = {"place": place, "foresees": name in seers, "trace": trace, "reference": None}
+                more = {"place": place, "places": places or len(sizes), "foresees": name in seers}
+                more |= {"trace": trace, "reference": None}
                 trial.append({"event": "start", **facts, **more})
                 for number in range(1, points + 1):
-                    trial.append(point(100.0 * number, share + place / 10, 0.5 + place / 10, (bounds or {}).get(name)))
+                    asked, best, bound = 100.0 * max(number - free, 0), 0.5 + place / 10, (bounds or {}).get(name)
+                    trial.append(point(100 * number, asked, share + place / 10, best, bound))
                 if ends:
                     trial.append({"event": "end", "requests": 2000})
                     trial.append_timing({"requests": 2000, "seconds": 0.001})
     return RunRecord.open(record.folder)
 
 
-def point(asked: float, share: float, best: float, bound: float | None) -> dict[str, Any]:
+def point(count: int, asked: float, share: float, best: float, bound: float | None) -> dict[str, Any]:
     gain, optimum = asked * share, asked * best
     sums = {"hits": gain, "gain": gain, "fractional": gain, "inserted": asked - gain, "prefetched": 0.0}
     regret = {"optimum": optimum, "windowed": None, "regret": optimum - gain, "bound": bound}
-    return {"event": "point", "requests": int(asked), "asked": asked, "occupancy": 10.0, **sums, **regret}
+    return {"event": "point", "requests": count, "asked": asked, "occupancy": 10.0, **sums, **regret}
 
 
 def test_the_answer_names_the_winner_and_what_it_lacks(tmp_path: Path) -> None:
@@ -134,6 +138,24 @@ def test_a_run_that_has_hardly_begun(tmp_path: Path, points: int) -> None:
     assert "This run has not finished" in page
     assert f"lru@10, seed 0: stopped after {100 * points} requests" in page
     assert "lru, seed 1: not begun" in page
+
+
+def test_capacities_that_have_not_begun_are_missing_too(tmp_path: Path) -> None:
+    record = write(tmp_path, {"lru": [0.4, 0.4], "ogb": [0.3]}, sizes=(10, 20), places=5)
+    assert game_progress(record) == [
+        "lru, seed 0: 3 of 5 capacities not begun",
+        "lru, seed 1: 3 of 5 capacities not begun",
+        "ogb, seed 0: 3 of 5 capacities not begun",
+        "ogb, seed 1: not begun",
+    ]
+    assert game_progress(write(tmp_path / "all", {"lru": [0.4, 0.4]}, sizes=(10, 20), places=2)) == []
+
+
+def test_costs_may_begin_late(tmp_path: Path) -> None:
+    """As long as nothing that was asked for costs anything, there is no share of the cost."""
+    record = write(tmp_path, {"lru": [0.4]}, weighted=True, free=7)
+    page = write_report([record], tmp_path / "a.html").read_text("utf-8")
+    assert "lru ends at 0.6" in page
 
 
 def test_a_run_that_has_just_been_created(tmp_path: Path) -> None:

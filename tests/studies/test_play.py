@@ -183,8 +183,20 @@ def test_a_file_is_played_for_every_seed_and_known_by_its_content(tmp_path: Path
     assert record.trials[0].start["trace"]["items"] == 4
     assert record.trial("lru@2", 0).events("point") == record.trial("lru@2", 1).events("point")
     text_trace(tmp_path, "abcabdaad" * 20)
-    with pytest.raises(ConfigError, match="not those this trial was finished with"):
+    with pytest.raises(ConfigError, match="not those this trial was played with"):
         play_study(file, out=tmp_path / "runs")
+
+
+def test_shares_of_another_trace_are_not_mixed_with_those_of_this_one(tmp_path: Path) -> None:
+    """Half of 4 items are 2, half of 8 are 4: trials of other names, which nobody would open again."""
+    file = study(trace=text_trace(tmp_path, "abcabdaab" * 20), cache='cache = { capacity = "50%" }')
+    with pytest.raises(KeyboardInterrupt):
+        play_study(file, out=tmp_path / "runs", observer=Watch(13))
+    text_trace(tmp_path, "abcabdaabefgh" * 20)
+    with pytest.raises(ConfigError, match="not those this trial was played with"):
+        play_study(file, out=tmp_path / "runs")
+    record = play_study(file, out=tmp_path / "runs", fresh=True)
+    assert {trial.start["capacity"] for trial in record.trials} == {4}
 
 
 def test_costs_weigh_what_is_saved(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class Replay:
 
         Raises:
             DataError: for a trace without requests or with too many items, and for costs that are missing, not
-                numbers, negative, or all 0.
+                numbers, negative, or 0 for all that is asked for.
         """
         file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the replay
         try:
@@ -91,6 +91,12 @@ class Replay:
             raise DataError("there is no request", where="[trace]", mend="Give a trace of at least one request.")
         file.flush()
         weights = survey.weights() if costs == "trace" else None if costs == "none" else _priced(last, survey, costs)
+        if weights is not None and not weights[survey.counts[: survey.items] > 0].any():
+            raise DataError(
+                "all costs are 0: there is nothing to save",
+                where="[trace]" if costs == "trace" else costs,
+                mend="Give at least one item that is asked for a cost above 0.",
+            )
         digest.update(f"{survey.items}".encode())
         digest.update(b"" if weights is None else weights.tobytes())
         return cls(
@@ -140,7 +146,8 @@ class _Survey:
                 f"there are more than {_MOST_ITEMS} items", where=part.name, mend="Use the first part of it: limit."
             )
         self.requests += len(part)
-        self.counts = _longer(self.counts, self.items) + np.bincount(part.item, minlength=self.items)
+        self.counts = _longer(self.counts, self.items)
+        np.add.at(self.counts, part.item, 1)  # as large as the part: its catalog may be a thousand times larger
         if self._priced:
             self._price(part)
 
@@ -149,7 +156,8 @@ class _Survey:
             raise DataError(
                 "it has no costs", where=f'trace "{part.name}"', mend='Give it a column "cost", or set cache.costs.'
             )
-        self._sums = _longer(self._sums, self.items) + np.bincount(part.item, part.cost, self.items)
+        self._sums = _longer(self._sums, self.items)
+        np.add.at(self._sums, part.item, part.cost)
         self._least, self._most = _longer(self._least, self.items, np.inf), _longer(self._most, self.items, -np.inf)
         np.minimum.at(self._least, part.item, part.cost)
         np.maximum.at(self._most, part.item, part.cost)
@@ -161,20 +169,16 @@ class _Survey:
 
     def weights(self) -> Float64[ndarray, "items"]:
         """The mean cost of each item, 0 for items that nobody asks for."""
-        return _positive(np.divide(self._sums, self.counts, out=np.zeros(self.items), where=self.counts > 0), "[trace]")
+        sums, counts = self._sums[: self.items], self.counts[: self.items]
+        weights: Float64[ndarray, "items"] = np.divide(sums, counts, out=np.zeros(self.items), where=counts > 0)
+        return weights
 
 
 def _longer(values: Shaped[ndarray, "n"], size: int, fill: float = 0) -> Shaped[ndarray, "m"]:
-    """The values with ``fill`` behind them."""
-    return np.concatenate([values, np.full(size - len(values), fill, values.dtype)])
-
-
-def _positive(weights: Float64[ndarray, "items"], where: str) -> Float64[ndarray, "items"]:
-    if not weights.any():
-        raise DataError(
-            "all costs are 0: there is nothing to save", where=where, mend="Give at least one cost above 0."
-        )
-    return weights
+    """The values, at least so many, with ``fill`` behind them; twice as many where that is not enough."""
+    if size <= len(values):
+        return values
+    return np.concatenate([values, np.full(max(size, 2 * len(values)) - len(values), fill, values.dtype)])
 
 
 def _priced(last: RequestTrace, survey: _Survey, costs: str) -> Float64[ndarray, "items"]:
@@ -187,7 +191,7 @@ def _priced(last: RequestTrace, survey: _Survey, costs: str) -> Float64[ndarray,
         raise DataError(
             f'item "{missing[0]}" of the trace{more} no cost', where=costs, mend="Give every item of the trace a line."
         )
-    return _positive(np.array([prices[str(key)] for key in keys]), costs)
+    return np.array([prices[str(key)] for key in keys])
 
 
 def _prices(path: Path) -> dict[str, float]:

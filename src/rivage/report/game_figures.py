@@ -82,9 +82,15 @@ def _over_requests(axes: Axes, label: str) -> None:
 def _look_at_late(axes: Axes, lines: Sequence[_Line]) -> None:
     """Leave out of the picture what only the first twentieth of the requests reached: an empty cache misses anyhow."""
     late = [values[len(values) // 20 :] for line in lines for values in (line.low, line.high)]
-    low, high = min(values.min() for values in late), max(values.max() for values in late)
+    low, high = min(np.nanmin(values) for values in late), max(np.nanmax(values) for values in late)
     margin = 0.06 * ((high - low) or 1.0)
     axes.set_ylim(max(low - margin, 0), high + margin)
+
+
+def _left(saved: Array, asked: Array) -> Array:
+    """Cost as a share of that without a cache; NaN as long as nothing that was asked for costs anything."""
+    left: Array = 1 - np.divide(saved, asked, out=np.full_like(saved, np.nan), where=asked > 0)
+    return left
 
 
 def _ends(lines: Mapping[str, _Line]) -> str:
@@ -93,8 +99,8 @@ def _ends(lines: Mapping[str, _Line]) -> str:
 
 def cost_over_time(record: RunRecord, looks: Looks, *, name: str) -> str | None:
     """Cost from the beginning, normalised; dashed the best fixed set for every prefix."""
-    lines = _lines(record, lambda at: 1 - at["gain"] / at["asked"])
-    best = _lines(record, lambda at: 1 - at["optimum"] / at["asked"], seers=True)
+    lines = _lines(record, lambda at: _left(at["gain"], at["asked"]))
+    best = _lines(record, lambda at: _left(at["optimum"], at["asked"]), seers=True)
     if not best:
         return None
     static = next(iter(best.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,7 +78,8 @@ def _promised(rivals: Mapping[str, Row], best: str) -> str:
     if not sworn:
         return f"No policy here promises anything.{lately}"
     if best in sworn:
-        return f"It keeps its promise: {_kept(row)}.{lately}"
+        kept = "keeps its promise:" if row["regret"] <= row["regret_bound"] else "has"
+        return f"It {kept} {_kept(row)}.{lately}"
     name = max(sworn, key=lambda name: sworn[name]["cost_saved"])
     other = sworn[name]
     behind = row["cost_saved"] - other["cost_saved"]
@@ -110,11 +112,14 @@ def game_progress(record: RunRecord) -> list[str]:
     """What a run that has not finished still lacks, one sentence each; empty for a finished run."""
     texts = []
     names = [str(each.get("name", each.get("kind"))) for each in record.settings.get("policies", [])]
-    begun = {(trial.start["policy"], trial.seed) for trial in record.trials}
+    begun = Counter((str(trial.start["policy"]), trial.seed) for trial in record.trials)
+    places = max((int(trial.start.get("places", 1)) for trial in record.trials), default=1)
     for name in names:
         for seed in record.settings.get("run", {}).get("seeds", []):
-            if (name, seed) not in begun:
+            if not begun[name, seed]:
                 texts.append(f"{name}, seed {seed}: not begun")
+            elif begun[name, seed] < places:
+                texts.append(f"{name}, seed {seed}: {places - begun[name, seed]} of {places} capacities not begun")
     for trial in record.trials:
         if not trial.finished:
             points = trial.events("point")

@@ -67,6 +67,7 @@ def play_study(
         observer.on_event({"event": "notice", "text": notice})
     for seed in study.run.seeds:
         stage = stage.at(seed)
+        _require_no_others(stage, record)
         for player in study.policies:
             for place in range(len(stage.capacities)):
                 _play(stage, player, place, record, observer)
@@ -136,17 +137,22 @@ class _Stage:
                 f"memory, {4 * replay.requests / 1e6:,.1f} MB"
             )
 
+    def method(self, player: Player, place: int) -> str:
+        """What the trials of a policy with one capacity are called."""
+        return f"{player.name}@{self.capacities[place]}"
+
     def facts(self, player: Player, place: int) -> dict[str, Any]:
         """The first event of a trial."""
         capacity = self.capacities[place]
         return {
             "event": "start",
-            "method": f"{player.name}@{capacity}",
+            "method": self.method(player, place),
             "policy": player.name,
             "kind": player.kind,
             "seed": self.seed,
             "capacity": capacity,
             "place": place,
+            "places": len(self.capacities),
             "foresees": hasattr(player.policy, "foresee"),
             "settings": dump(player.policy),
             "reference": reference_of(player.policy),
@@ -205,11 +211,24 @@ def _warm_up(player: Player, instance: CacheInstance) -> None:
 def _require_same_requests(stage: _Stage, done: TrialRecord) -> None:
     """Refuse to mix trials of requests or costs that have changed since."""
     if done.start["trace"]["fingerprint"] != stage.replay.fingerprint:
-        raise ConfigError(
-            "the requests or their costs are not those this trial was finished with",
-            where=str(done.folder),
-            mend="Restore the files, or start anew with --fresh.",
-        )
+        raise _changed(done)
+
+
+def _require_no_others(stage: _Stage, record: RunRecord) -> None:
+    """The same for capacities that are shares: other requests may make another number of items of them."""
+    places = range(len(stage.capacities))
+    known = {stage.method(player, place) for player in stage.study.policies for place in places}
+    for trial in record.trials:
+        if trial.seed == stage.seed and trial.method not in known:
+            raise _changed(trial)
+
+
+def _changed(trial: TrialRecord) -> ConfigError:
+    return ConfigError(
+        "the requests or their costs are not those this trial was played with",
+        where=str(trial.folder),
+        mend="Restore the files, or start anew with --fresh.",
+    )
 
 
 def _conclude(record: RunRecord) -> None:
