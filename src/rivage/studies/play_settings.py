@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from rivage.core.settings import OneOf, combine, kind_of, read
 from rivage.core.toml import apply_overrides, load_toml, parse_toml
 from rivage.data.requests import REQUESTS
 from rivage.online.registry import POLICIES
+from rivage.studies.shared_checks import ambiguous, blank, require_label, require_seeds
 
 if TYPE_CHECKING:
     from rivage.online.policy import Policy
@@ -90,7 +90,7 @@ def _unfit(given: int | str, count: int, items: int) -> Iterator[ConfigError]:
         yield ConfigError(
             f"capacity {given} of {items:,} items is less than one item",
             where="[cache] capacity",
-            mend=f"Give at least 1 item, {100 / items:.2g}%.",
+            mend="Give at least 1.",
         )
     if count >= items:
         mend = f"Give at most {items - 1}." if items > 1 else "Give a trace of several items."
@@ -117,8 +117,7 @@ class Player:
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", self.kind)
-        if not self.name.isprintable() or self.name != self.name.strip():
-            raise ConfigError(f"name is {self.name!r}", mend="Give a name of visible characters on one line.")
+        require_label(self.name)
 
     @property
     def kind(self) -> str:
@@ -143,11 +142,7 @@ class PlayRun:
     block: int = 2**16
 
     def __post_init__(self) -> None:
-        seeds = f"seeds is {list(self.seeds)}"
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(seeds, mend="Give one or several different whole numbers.")
-        if not all(0 <= seed < 2**64 for seed in self.seeds):
-            raise ConfigError(seeds, mend="Give whole numbers from 0 to 2**64 - 1.")
+        require_seeds(self.seeds)
         require(self.points, "points", least=1)
         require(self.block, "block", least=1)
         if self.window is not None:
@@ -173,27 +168,11 @@ class Play:
     run: PlayRun = field(default_factory=PlayRun)
 
     def __post_init__(self) -> None:
-        if problems := [*_blank(self.name), *_ambiguous(self.policies)]:
+        if problems := [
+            *blank(self.name),
+            *ambiguous([each.name for each in self.policies], "policy", "policies", "lru"),
+        ]:
             raise combine(problems)
-
-
-def _blank(name: str) -> Iterator[ConfigError]:
-    if not name.strip() or not name.isprintable():
-        yield ConfigError(f"name is {name!r}", mend="Give the study a name of visible characters on one line.")
-
-
-def _ambiguous(policies: Sequence[Player]) -> Iterator[ConfigError]:
-    """No policy at all, or several with one name."""
-    if not policies:
-        yield ConfigError("there is no policy", where="[[policies]]", mend='Add one, such as kind = "lru".')
-    for name, count in Counter(player.name for player in policies).items():
-        if count > 1:
-            numbers = [str(number) for number, player in enumerate(policies, 1) if player.name == name]
-            yield ConfigError(
-                f'{count} policies have the name "{name}"',
-                where=f"[[policies]] {' and '.join(numbers)}",
-                mend="Give each a name of its own: name = ...",
-            )
 
 
 def load_play(path: Path, overrides: Sequence[str] = ()) -> Play:

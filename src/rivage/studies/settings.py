@@ -11,7 +11,6 @@ replaces the method's table as a whole, key by key merging would make ``updates`
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from rivage.federated.kinds import ADVERSARIES, COLLECTIONS, STAGES
 from rivage.federated.registry import ALGORITHMS
 from rivage.simulation.availability import AVAILABILITY, Always
 from rivage.simulation.devices import DEVICES
+from rivage.studies.shared_checks import ambiguous, blank, require_label, require_seeds
 
 _AVERAGED = Located("rivage.federated.collectors:Averaged")
 _WORK = Located("rivage.federated.algorithm:Phase")
@@ -86,8 +86,7 @@ class Method:
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", self.kind)
-        if not self.name.isprintable() or self.name != self.name.strip():
-            raise ConfigError(f"name is {self.name!r}", mend="Give a name of visible characters on one line.")
+        require_label(self.name)
 
     @property
     def kind(self) -> str:
@@ -129,11 +128,7 @@ class Run:
         require(self.rounds, "rounds", least=0)
         if self.cohort is not None:
             require(self.cohort, "cohort", least=1)
-        seeds = f"seeds is {list(self.seeds)}"
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(seeds, mend="Give one or several different whole numbers.")
-        if not all(0 <= seed < 2**64 for seed in self.seeds):
-            raise ConfigError(seeds, mend="Give whole numbers from 0 to 2**64 - 1.")
+        require_seeds(self.seeds)
         if self.log is not None:
             LogPolicy.parse(self.log)
         for name in ("workers", "remembered"):
@@ -203,31 +198,12 @@ class Study:
 
     def __post_init__(self) -> None:
         if problems := [
-            *_blank(self.name),
-            *_ambiguous(self.methods),
+            *blank(self.name),
+            *ambiguous([method.name for method in self.methods], "method", "methods", "fedavg"),
             *_unfit(self.methods),
             *_unsound(self.methods, self.run.cohort),
         ]:
             raise combine(problems)
-
-
-def _blank(name: str) -> Iterator[ConfigError]:
-    if not name.strip() or not name.isprintable():
-        yield ConfigError(f"name is {name!r}", mend="Give the study a name of visible characters on one line.")
-
-
-def _ambiguous(methods: Sequence[Method]) -> Iterator[ConfigError]:
-    """No method at all, or several with one name."""
-    if not methods:
-        yield ConfigError("there is no method", where="[[methods]]", mend='Add one, such as kind = "fedavg".')
-    for name, count in Counter(method.name for method in methods).items():
-        if count > 1:
-            numbers = [str(number) for number, method in enumerate(methods, 1) if method.name == name]
-            yield ConfigError(
-                f'{count} methods have the name "{name}"',
-                where=f"[[methods]] {' and '.join(numbers)}",
-                mend="Give each a name of its own: name = ...",
-            )
 
 
 def _unfit(methods: Sequence[Method]) -> Iterator[ConfigError]:
