@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import dijkstra
 from rivage.core.errors import ConfigError
 from rivage.graphs.network import Network
 
-__all__ = ["cost_matrix", "next_hops", "path_cost", "shortest_path"]
+__all__ = ["cost_matrix", "follow", "next_hops", "path_cost", "shortest_path"]
 
 _TIE = 1e-12  # relative: sums of the same weights in another order are ties
 
@@ -64,7 +64,15 @@ def shortest_path(network: Network, source: int, target: int) -> Int64[ndarray, 
         ConfigError: when an end is no node, or there is no path.
     """
     _require_node(network, source)
-    hops = next_hops(network, target)
+    return np.array(follow(network, next_hops(network, target), source, target), np.int64)
+
+
+def follow(network: Network, hops: Int64[ndarray, "nodes"], source: int, target: int) -> list[int]:
+    """The nodes of a path along `next_hops` of its target, both ends included.
+
+    Raises:
+        ConfigError: when there is no path.
+    """
     if source != target and hops[source] < 0:
         raise ConfigError(
             f"no path from {network.label(source)} to {network.label(target)}",
@@ -74,7 +82,7 @@ def shortest_path(network: Network, source: int, target: int) -> Int64[ndarray, 
     nodes = [source]
     while nodes[-1] != target:
         nodes.append(int(hops[nodes[-1]]))
-    return np.array(nodes, np.int64)
+    return nodes
 
 
 def path_cost(network: Network, nodes: Int64[ndarray, "path"]) -> float:

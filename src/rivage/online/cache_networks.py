@@ -32,7 +32,7 @@ from numpy import ndarray
 from rivage.core.errors import ConfigError, DataError, require
 from rivage.core.seeding import Streams
 from rivage.graphs.network import Network
-from rivage.graphs.paths import next_hops
+from rivage.graphs.paths import follow, next_hops
 
 __all__ = ["CacheNetwork", "NetworkOutcome", "NetworkPlayed", "NetworkPolicy", "play_network"]
 
@@ -106,7 +106,7 @@ class CacheNetwork:
                 mend=f"Give one server for each item, and origins of 0 to {network.nodes - 1}.",
             )
         hops = {int(server): next_hops(network, int(server)) for server in np.unique(serving)}
-        routes = [_route(network, hops[int(server)], int(v), int(server)) for v in entering for server in serving]
+        routes = [follow(network, hops[int(server)], int(v), int(server)) for v in entering for server in serving]
         paths = np.full((len(routes), max(map(len, routes), default=1)), -1, np.int64)
         for row, route in zip(paths, routes, strict=True):
             row[: len(route)] = route
@@ -221,19 +221,6 @@ class CacheNetwork:
         held = placement[self.paths, self.item[:, None]] & inside
         gains: Float64[ndarray, "types"] = np.where(held, self.savings, 0.0).max(axis=1)
         return gains
-
-
-def _route(network: Network, hops: Int64[ndarray, "nodes"], node: int, server: int) -> list[int]:
-    if node != server and hops[node] < 0:
-        raise ConfigError(
-            f"no path from {network.label(node)} to the server {network.label(server)}",
-            where=f'network "{network.name}"',
-            mend="Add the missing links.",
-        )
-    route = [node]
-    while route[-1] != server:
-        route.append(int(hops[route[-1]]))
-    return route
 
 
 @dataclass(slots=True)
