@@ -322,3 +322,22 @@ def test_what_was_forgotten_for_long_is_learnt_again(capacity: int) -> None:
     policy.run_block(state, requests)
     assert state.fractional[10 : 10 + capacity] == pytest.approx(1.0)
     assert state.fractional.sum() == pytest.approx(capacity)
+
+
+@pytest.mark.parametrize(("kind", "q"), [("euclidean", 2.0), ("q_norm", 1.5)])
+@pytest.mark.parametrize(("capacity", "scale"), [(3, 1.0), (3, 0.2), (9, 4.0)])
+def test_self_confident_steps_promise_what_their_schedule_does(
+    kind: Any, q: float, capacity: int, scale: float
+) -> None:
+    """W²/(2 s D) + s D times √G: by hand, with the true squared width of X for the one, 2 k^(2/q) for the other."""
+    requests = requests_of(10, 400)
+    instance = CacheInstance(items=10, capacity=capacity, batch=4, multiplicity=4)
+    policy = MirrorDescent(map=kind, q=q, step="self_confident", scale=scale)
+    state, squares, p = policy.init(instance, Streams(0)), 0.0, q / (q - 1)
+    for part in np.split(requests, 100):
+        policy.run_block(state, part)
+        squares += (np.bincount(part) ** p).sum() ** (2 / p) / (q - 1)
+    distance = capacity ** (2 / q) - capacity**2 * 10 ** (-2 / p)
+    width = 2 * min(capacity, 10 - capacity) if kind == "euclidean" else 2 * capacity ** (2 / q)
+    length = scale * math.sqrt(distance)
+    assert policy.bound(state) == pytest.approx((width / (2 * length) + length) * math.sqrt(squares))

@@ -158,6 +158,41 @@ def test_ftrl_regret_never_exceeds_its_bound(data: st.DataObject) -> None:
         assert static(np.array(asked), items, capacity, weights) - gained <= policy.bound(state) + 1e-9
 
 
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+@pytest.mark.parametrize("ended", [16, 18])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_bounds_are_those_of_the_module(scale: float, ended: int, weighted: bool) -> None:
+    """From all requests at once, as the formulas say; the last slot may be open."""
+    items, capacity, requests = 9, 2, zipf(9, 18)[:ended]
+    weights = np.random.default_rng(3).random(items) if weighted else np.ones(items)
+    instance = CacheInstance(items=items, capacity=capacity, weights=weights, batch=4, multiplicity=4)
+    rows = [weights * np.bincount(part, minlength=items) for part in np.split(requests, range(4, ended, 4))]
+    errors = [row - guess for row, guess in zip(rows, [np.zeros(items), *rows], strict=False)]
+    spread, normal = capacity * math.sqrt(2 * math.log(items * math.e / capacity)), math.sqrt(2 * math.pi)
+
+    leader, sums, step, paid = OptimisticFTPL(scale=scale), 0.0, 0.0, 0.0
+    for error in errors:
+        norm, step = np.abs(error).sum(), scale * math.sqrt(sums / (spread * normal))
+        paid += min(norm, norm**2 / (2 * step * normal)) if step else norm
+        sums += norm**2
+    if ended % 4 == 0:
+        step = scale * math.sqrt(sums / (spread * normal))  # of the slot that comes next
+    state = leader.init(instance, Streams(0))
+    leader.run_block(state, requests)
+    assert leader.bound(state) == pytest.approx(step * spread + paid)
+
+    regularized, sums, paid = OptimisticFTRL(scale=scale), 0.0, 0.0
+    width, strength = math.sqrt(2 * capacity), 0.0
+    for error in errors:
+        sums += error @ error
+        strength = math.sqrt(2 * sums) / (scale * width)
+        paid += min(width * np.linalg.norm(error), error @ error / (2 * (weights.max() + strength)))
+    state = regularized.init(instance, Streams(0))
+    regularized.run_block(state, requests)
+    first = capacity * (1 - capacity / items) * weights.max()
+    assert regularized.bound(state) == pytest.approx(first / 2 + width**2 * strength / 2 + paid)
+
+
 @pytest.mark.parametrize("prediction", [Nothing(), LastSlot(), Successor()], ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize("name", ["cyclic", "zipf", "weighted"])
 def test_mean_regret_of_ftpl_is_below_its_bound(name: str, prediction: Prediction) -> None:
