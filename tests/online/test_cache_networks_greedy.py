@@ -270,6 +270,19 @@ def test_without_mixing_what_was_forgotten_for_long_is_learnt_again() -> None:
     assert 0.5 * 12_000 - last["gain"] <= last["bound"]
 
 
+@pytest.mark.parametrize("recolor", [None, 1])
+def test_bounds_of_fixed_rates_by_hand(recolor: int | None) -> None:
+    """One slot of two colours, weights of 1, 25 requests in slot times of 10: the last one is open, with 5 so far."""
+    instance = CacheNetwork.routed(path(2), items=3, capacities=[1, 0], servers=[1] * 3, origins=[0])
+    policy = DistributedTGOnline(learning_rate=0.2, mixing=0.01, colors=2, batch=10, recolor=recolor)
+    state = policy.init(instance, Streams(1))
+    policy.run_block(state, np.arange(25) % 3)
+    selectors = int((state.tables.taught > 0).sum())
+    assert state.tables.taught.sum() == 25
+    regrets = (selectors * math.log(3) + 25 * math.log1p(0.03)) / 0.2 + 0.2 * (100 + 100 + 25) / 8
+    assert policy.bound(state) == pytest.approx(regrets * (1 if recolor else 0.5))
+
+
 def test_frozen_colours_reach_half_of_the_best_placement() -> None:
     """A small network that is played long enough: E gain ≥ OPT / 2 − bound, and by far."""
     instance = instance_of(4, horizon=4000)

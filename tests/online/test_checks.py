@@ -55,6 +55,15 @@ def test_a_promise_in_expectation_is_one_of_the_mean(tmp_path: Path) -> None:
     assert regret_bound(write(tmp_path / "d", sure, [4, 7]), method="p@5").verdict == "fails"
 
 
+def test_one_point_of_many_may_be_above_by_chance(tmp_path: Path) -> None:
+    """Excess 1 ± 0.2 at one of ten points: t = 5 is beyond 2.9, the limit for one, and within 9.9, that for ten."""
+    rows = [[0.0] * 4 + [7 + excess] + [0.0] * 5 for excess in (1 - 12**0.5 / 10, 1.0, 1 + 12**0.5 / 10)]
+    record = write(tmp_path / "a", rows, [7.0] * 10)
+    assert regret_bound(record, method="p@5").verdict == "no_power"
+    alone = write(tmp_path / "b", [row[4:5] for row in rows], [7.0])
+    assert regret_bound(alone, method="p@5").verdict == "fails"
+
+
 def test_a_draw_that_never_varies_is_judged_exactly(tmp_path: Path) -> None:
     assert regret_bound(write(tmp_path / "a", [[8, 8]] * 2, [9, 7]), method="p@5").verdict == "fails"
 

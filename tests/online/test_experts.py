@@ -131,6 +131,17 @@ def test_regret_of_the_mixture_stays_below_its_bound() -> None:
         assert all(point["regret"] <= point["bound"] for point in played.points)
 
 
+def test_the_bound_adds_up_by_hand() -> None:
+    """The best expert's, twice what mixing cost, and all that an open slot may lose."""
+    requests, weights = requests_of(50, 500)[:130], np.random.default_rng(0).random(50)
+    instance = CacheInstance(items=50, capacity=5, horizon=500, weights=weights)
+    policy = AdaptiveOGB(smallest=-2, largest=2, slot=50)
+    state = policy.init(instance, Streams(0))
+    policy.run_block(state, requests)
+    own = min(OGB(scale=2.0**j).regret_bound(instance, 130, sampled=False) for j in range(-2, 3))
+    assert policy.bound(state) == pytest.approx(own + 2 * state.hedge.mixed + 30 * weights.max())
+
+
 def test_steps_of_one_and_more_are_one_expert() -> None:
     instance = CacheInstance(items=1000, capacity=100, horizon=10_000)
     experts = AdaptiveOGB().experts(instance)

@@ -240,6 +240,24 @@ def test_norms_agree_for_agents_on_disjoint_coordinates() -> None:
     np.testing.assert_allclose(one.utilities, other.utilities, atol=1e-13)
 
 
+@pytest.mark.parametrize("norms", ["sum", "separate"])
+@pytest.mark.parametrize(("alpha", "power"), [(0.5, 3.0), (2.0, 1.5), (3.0, 4 / 3)])
+def test_both_steps_start_from_the_same_slot(alpha: float, power: float, norms: str) -> None:
+    """As the module writes them, one after the other: x moves with the weights that were, and so do the weights."""
+    slots, x, weights, total = some_slots(11, 30), INSTANCE.set.center, np.ones(3), 0.0
+    played = play_fair(OHF(alpha=alpha, norms=norms), INSTANCE, slots)  # type: ignore[arg-type]
+    for t, slot in enumerate(slots, 1):
+        np.testing.assert_allclose(played.multipliers[t - 1], weights, rtol=1e-9)
+        seen = slot.at(x)
+        np.testing.assert_allclose(played.utilities[t - 1], seen.values, atol=1e-12)
+        pulls = weights[:, None] * seen.gradients
+        total += (pulls**2).sum() if norms == "separate" else (pulls.sum(axis=0) ** 2).sum()
+        x = INSTANCE.set.project(x + np.sqrt(INSTANCE.set.diameter_squared / total) * pulls.sum(axis=0))
+        down = alpha / 0.1**power / t * (seen.values - weights ** (-1 / alpha))
+        weights = np.clip(weights - down, 1.0, 0.1**-alpha)
+    assert len(np.unique(played.multipliers)) > 5, "otherwise the weights do not move"
+
+
 def test_dual_steps_agree_at_one_and_only_there() -> None:
     paper, theory = (OHF(alpha=1.0, dual_step=s) for s in ("paper", "theory"))  # type: ignore[arg-type]
     assert paper.dual_rate(INSTANCE) == theory.dual_rate(INSTANCE) == pytest.approx(100.0)

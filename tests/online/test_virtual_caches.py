@@ -311,3 +311,8 @@ def test_what_costs_nothing_has_no_unit_and_rules_have_names() -> None:
         cycle_of_three().normalized(np.zeros((2, 20)))
     with pytest.raises(RivageError, match=r'rule is "mru".*"lru", "lfu" or "published_lru"'):
         PathEviction(rule="mru")  # type: ignore[arg-type]
+
+
+def test_caches_as_far_away_as_the_source_are_never_asked() -> None:
+    far = replace(cycle_of_three(), retrieval=np.array([[0.0, 2.0, 2.0], [1.9, 0.0, 2.0]]))
+    assert [far.way(query, 7)[1].tolist() for query in (0, 1)] == [[0.0, 2.0], [0.0, 1.9, 2.0]]

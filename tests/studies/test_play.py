@@ -210,6 +210,16 @@ def test_costs_weigh_what_is_saved(tmp_path: Path) -> None:
     assert "share of the cost saved" in record.summary["answer"]
 
 
+def test_costs_that_have_changed_are_no_longer_those_of_a_finished_trial(tmp_path: Path) -> None:
+    source, prices = text_trace(tmp_path, "ababc" * 40), tmp_path / "costs.csv"
+    prices.write_text("item,cost\na,0\nb,1\nc,10\n")
+    file = study(trace=source, cache=f'cache = {{ capacity = 1, costs = "{prices.as_posix()}" }}')
+    play_study(file, out=tmp_path / "runs")
+    prices.write_text("item,cost\na,0\nb,1\nc,11\n")
+    with pytest.raises(ConfigError, match="the requests or their costs are not those"):
+        play_study(file, out=tmp_path / "runs")
+
+
 def test_an_unknown_horizon_is_not_told(tmp_path: Path) -> None:
     game = study(cache='cache = { capacity = 8, horizon = "unknown" }')
     record = play_study(game, out=tmp_path)
