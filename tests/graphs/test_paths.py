@@ -76,3 +76,10 @@ def test_what_cannot_be_reached_is_told() -> None:
         shortest_path(split, 2, 0)
     with pytest.raises(ConfigError, match=r"no node 3. Nodes are 0 to 2\."):
         shortest_path(split, 3, 0)
+
+
+def test_sums_that_differ_by_rounding_are_ties() -> None:
+    """0.1 + 0.2 > 0.15 + 0.15 by one bit: the fewer links decide."""
+    both = Network.of(5, [(0, 1), (1, 2), (0, 3), (3, 4), (4, 2)], [0.1, 0.2, 0.15, 0.15, 0.0])
+    assert 0.2 + 0.1 > cost_matrix(both)[0, 2] == 0.3
+    assert shortest_path(both, 0, 2).tolist() == [0, 1, 2]

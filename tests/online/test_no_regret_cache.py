@@ -471,7 +471,12 @@ def damaged() -> list[bytes]:
         arrays = load(good)
         arrays[name] = change(arrays[name])
         bad.append(save(arrays))
+    more, late = load(good), load(good)
+    more["floats"] = more["floats"] + np.array([0.0, 0.0, 1.0, 0.0])  # room that the state takes already
+    late["floats"], late["key"] = late["floats"] + np.array([3e6, 0, 0, 0]), late["key"] + 3e6  # ρ where no ρ gets
+    bad += [save(more), save(late)]
     for old, new in [
+        (b'"seed": 0', b'"seed": -1'),
         (b'"version": 1', b'"version": 2'),
         (b'"capacity": 10', b'"capacity": 0'),
         (b'"scale": 1.0', b'"scale": "1"'),
@@ -485,7 +490,7 @@ def damaged() -> list[bytes]:
     return bad
 
 
-@pytest.mark.parametrize("number", range(18))
+@pytest.mark.parametrize("number", range(21))
 def test_bytes_that_are_no_snapshot_are_refused(number: int) -> None:
     with pytest.raises(DataError, match="snapshot"):
         NoRegretCache.restore(damaged()[number])
