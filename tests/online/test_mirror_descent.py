@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rivage.convex.programs import minimize_over
+from rivage.convex.schedules import Doubling
 from rivage.convex.sets import CappedSimplex
 from rivage.core.errors import DataError, RivageError
 from rivage.core.seeding import Streams
@@ -330,14 +331,24 @@ def test_self_confident_steps_promise_what_their_schedule_does(
     kind: Any, q: float, capacity: int, scale: float
 ) -> None:
     """W²/(2 s D) + s D times √G: by hand, with the true squared width of X for the one, 2 k^(2/q) for the other."""
-    requests = requests_of(10, 400)
+    requests = requests_of(10, 40)
     instance = CacheInstance(items=10, capacity=capacity, batch=4, multiplicity=4)
     policy = MirrorDescent(map=kind, q=q, step="self_confident", scale=scale)
     state, squares, p = policy.init(instance, Streams(0)), 0.0, q / (q - 1)
-    for part in np.split(requests, 100):
+    for part in np.split(requests, 10):
         policy.run_block(state, part)
         squares += (np.bincount(part) ** p).sum() ** (2 / p) / (q - 1)
     distance = capacity ** (2 / q) - capacity**2 * 10 ** (-2 / p)
     width = 2 * min(capacity, 10 - capacity) if kind == "euclidean" else 2 * capacity ** (2 / q)
     length = scale * math.sqrt(distance)
     assert policy.bound(state) == pytest.approx((width / (2 * length) + length) * math.sqrt(squares))
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_doubling_promises_what_its_schedule_does(kind: Any) -> None:
+    """At every prefix: the last epoch counts as far as it went."""
+    instance = CacheInstance(items=10, capacity=3, batch=4, multiplicity=2)
+    policy = MirrorDescent(map=kind, step="doubling")
+    distance, gradient = policy.constants(instance)
+    for slots in range(40):
+        assert policy.regret_bound(instance, slots) == pytest.approx(Doubling(distance, gradient).bound(slots))

@@ -88,6 +88,7 @@ def test_the_answer_names_the_winner_and_what_it_lacks(tmp_path: Path) -> None:
             {},
             "hit ratio 0.500 ± 0.141 (b within one standard deviation)",
         ),
+        ({"a": [0.4, 0.6], "b": [0.4, 0.4], "c": [0.35, 0.35]}, {}, "± 0.141 (b within one standard deviation)"),
     ],
 )
 def test_other_answers(tmp_path: Path, saved: dict[str, list[float]], bounds: dict[str, float], part: str) -> None:

@@ -104,6 +104,19 @@ def test_the_summary_and_its_certificates(whole: RunRecord) -> None:
     assert list(changes(whole)) == []
 
 
+def test_what_was_saved_is_what_was_cached_and_regret_is_of_the_fractions(whole: RunRecord, tmp_path: Path) -> None:
+    ends = [whole.trial("ogb@8", seed).events("point")[-1] for seed in (0, 1)]
+    ogb = whole.summary["policies"]["ogb"]
+    assert all(end["gain"] != end["fractional"] for end in ends), "otherwise this shows nothing"
+    assert ogb["cost_saved"] == pytest.approx(np.mean([end["gain"] / end["asked"] for end in ends]))
+    assert ogb["regret"] == pytest.approx(np.mean([end["optimum"] - end["fractional"] for end in ends]))
+    ftpl = whole.summary["policies"]["ftpl"]
+    assert ftpl["extended_regret"] == ftpl["regret"], "with a horizon nothing is fetched ahead"
+    unknown = study(cache='cache = { capacity = 8, horizon = "unknown" }', policies='policies = [{ kind = "ftpl" }]')
+    ftpl = play_study(unknown, out=tmp_path).summary["policies"]["ftpl"]
+    assert ftpl["extended_regret"] > ftpl["regret"]
+
+
 def test_the_same_study_again_changes_nothing(whole: RunRecord, tmp_path: Path) -> None:
     digest, before = whole.hash, whole.summary
     again = play_study(study(), out=whole.folder.parent)

@@ -59,6 +59,12 @@ def test_capacities_are_whole_numbers_of_items(items: int, data: st.DataObject) 
             Cache(capacity=f"{percent}%").capacities(items)
 
 
+def test_shares_are_meant_as_written() -> None:
+    """In floats 0.57 · 10,000 is 5699.999…, and 1.1 · 1000 is 1100.000…1."""
+    assert Cache(capacity=("0.57%", "1.1%", "1.19%")).capacities(10_000) == (57, 110, 119)
+    assert Cache(capacity="0.57%").capacities(9999) == (56,)
+
+
 def test_all_capacities_that_do_not_fit_are_told_at_once() -> None:
     with pytest.raises(ConfigError, match=r"(?s)2 problems.*capacity is 10.*capacity is 99"):
         Cache(capacity=(3, 10, 99)).capacities(10)
