@@ -591,3 +591,17 @@ TestMachine = Machine.TestCase
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         NoRegretCache(**{"capacity": 3, **wrong})
+
+
+@pytest.mark.parametrize("horizon", [None, 50])
+@pytest.mark.parametrize("capacity", [4, 6])
+def test_a_hard_limit_keeps_who_would_leave_last(capacity: int, horizon: int | None) -> None:
+    """A long game against the plain reference: at times it is the one that was asked for who does not come in."""
+    machine, refused = Machine(), 0
+    machine.start(capacity=capacity, horizon=horizon, hard=True, fills=False)
+    for key in (np.random.default_rng(capacity).zipf(1.5, 1500) % 10).tolist():
+        machine.request(key)
+        machine.agrees()
+        refused += machine.values.get(key, 0.0) >= machine.number(key) and key not in machine.held
+    assert not machine.close
+    assert refused > 0
