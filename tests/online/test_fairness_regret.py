@@ -177,6 +177,7 @@ def test_regret_is_the_sum_of_its_parts_and_below_its_bound(seed: int, alpha: fl
     assert parts.primal <= parts.primal_bound + 1e-9
     assert parts.dual <= parts.dual_bound + 1e-9
     assert parts.regret <= parts.bound + 1e-9
+    assert parts.bound == pytest.approx(parts.primal_bound + parts.dual_bound + parts.drift + parts.beyond)
 
 
 def swinging(agents: int, slots: int) -> list[CappedSums]:
