@@ -78,7 +78,9 @@ def make_tables(items: int, capacity: float, every: int, seed: int, *, empty: bo
         step: η, in the order of magnitude. ρ moves by η per positive item and request, and a few times C items are
             positive: with M = C / η buckets, few requests reach a new one and few items share one.
     """
-    bits = min(max(round(math.log2(max(capacity / step, 1.0))), _WHEEL_BITS[0]), _WHEEL_BITS[1])
+    least, most = _WHEEL_BITS
+    most = min(most, max(least, items.bit_length()))  # more buckets than items bring nothing
+    bits = min(max(round(math.log2(max(capacity / step, 1.0))), least), most)
     buckets = 2 << bits  # twice a unit of keys: buckets in use never meet
     floats, ints = np.zeros(len(_FLOATS)), np.zeros(len(_INTS), np.int64)
     shelf = np.full(items, _OUT, np.int32)
