@@ -395,8 +395,8 @@ class TestStreams:
         for make in (lambda: read_trace(path, limit=0), lambda: TraceFile(path, limit=0)):
             with pytest.raises(ConfigError, match="limit is 0"):
                 make()
-        for missing in (tmp_path / "b.trace", tmp_path):
-            with pytest.raises(DataError, match="there is no file"):
+        for missing, fault in ((tmp_path / "b.trace", "there is no file"), (tmp_path, "is a folder")):
+            with pytest.raises(DataError, match=fault):
                 stream_trace(missing)
 
 

@@ -55,6 +55,16 @@ def test_a_promise_in_expectation_is_one_of_the_mean(tmp_path: Path) -> None:
     assert regret_bound(write(tmp_path / "d", sure, [4, 7]), method="p@5").verdict == "fails"
 
 
+def test_a_bound_above_all_there_is_to_lose_shows_nothing(tmp_path: Path) -> None:
+    empty = write(tmp_path / "a", [[3, 5]], [50, 100], fractional=True)
+    assert regret_bound(empty, method="p@5").verdict == "no_power"
+    assert "promises nothing" in regret_bound(empty, method="p@5").method
+    late = write(tmp_path / "b", [[3, 5]], [50, 99], fractional=True)
+    assert regret_bound(late, method="p@5").verdict == "holds"
+    broken = write(tmp_path / "c", [[51, 5]], [50, 100], fractional=True)
+    assert regret_bound(broken, method="p@5").verdict == "fails"
+
+
 def test_one_point_of_many_may_be_above_by_chance(tmp_path: Path) -> None:
     """Excess 1 ± 0.2 at one of ten points: t = 5 is beyond 2.9, the limit for one, and within 9.9, that for ten."""
     rows = [[0.0] * 4 + [7 + excess] + [0.0] * 5 for excess in (1 - 12**0.5 / 10, 1.0, 1 + 12**0.5 / 10)]

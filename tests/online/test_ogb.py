@@ -232,3 +232,12 @@ def test_instances_that_mean_nothing_are_refused(wrong: dict) -> None:  # type: 
 def test_settings_that_mean_nothing_are_refused(wrong: dict) -> None:  # type: ignore[type-arg]
     with pytest.raises(RivageError):
         OGB(**wrong)
+
+
+@pytest.mark.parametrize("scale", [1e-308, 1e308])
+def test_steps_of_any_size_have_a_wheel(scale: float) -> None:
+    instance = CacheInstance(items=20, capacity=5, horizon=100)
+    policy = OGB(scale=scale)
+    state = policy.init(instance, Streams(0))
+    policy.run_block(state, np.arange(100) % 20)
+    assert state.fractional.sum() == pytest.approx(5)

@@ -356,7 +356,7 @@ def verify(run: Path, /, *, options: Options = DEFAULTS) -> int:
                 for old, new, same in zip(stored, again, agree, strict=True)
             ],
         },
-        f"{run}: {sum(sound)} of {len(stored)} certificates verified",
+        f"{run}: {'the record was CHANGED; ' if changed else ''}{sum(sound)} of {len(stored)} certificates verified",
         table(
             ("", "verdict", "claim", "stored", "recomputed", "reference"),
             [

@@ -152,6 +152,8 @@ def stream_trace(path: Path | str, format: Format = "auto", block: int = 2**16) 
     _known(format)
     require(block, "block", least=1)
     if not path.is_file():
+        if path.is_dir():
+            raise DataError(f'"{path}" is a folder', mend="Give the path of one file of requests.")
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f'there is no file "{path}"', mend=nearest(path.name, beside) or "Give the path of a trace.")
     if path.suffix.lower() in DECODERS:

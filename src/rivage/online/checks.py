@@ -27,14 +27,19 @@ def regret_bound(record: RunRecord, *, method: str, confidence: float = 0.95) ->
     A policy with a fractional state promises it for that state and every sequence: then every seed and point must keep
     to it. A policy without one promises it in expectation over its own draws: then the mean over seeds must, and a mean
     above the bound fails only where a one-sided t test at level 1 − confidence, Bonferroni over the points, says so.
+
+    No policy can lose more than the best fixed set gains. A bound that is as large after every prefix promises nothing,
+    so keeping it shows nothing: no power.
     """
     trials = _trials(record, method)
-    regret, bound, asked = (_column(trials, key) for key in ("regret", "bound", "asked"))
+    regret, bound, asked, optimum = (_column(trials, key) for key in ("regret", "bound", "asked", "optimum"))
     drawn = bool((_column(trials, "fractional") == _column(trials, "gain")).all())
     seeds, points = regret.shape
     excess = regret - bound - _ROUNDING * asked
     over = "mean over seeds" if drawn else "largest over seeds"
     measured = regret[:, -1].mean() if drawn else regret[:, -1].max()
+    verdict: Verdict = _in_expectation(excess, confidence) if drawn else "holds" if (excess <= 0).all() else "fails"
+    empty = bool((bound >= optimum).all())
     return Certificate(
         kind="bound",
         claim=f"{method} is behind the best fixed set by no more than it promises, after every prefix of the requests.",
@@ -42,9 +47,10 @@ def regret_bound(record: RunRecord, *, method: str, confidence: float = 0.95) ->
         reference=float(bound[:, -1].mean() if drawn else bound[:, -1].min()),
         method=f"regret at the end, {over}, against the bound of the policy for these requests; verdict over "
         f"{points} prefixes and {seeds} seeds"
-        + (", a promise in expectation over the policy's own draws" if drawn else ", a promise for every sequence"),
+        + (", a promise in expectation over the policy's own draws" if drawn else ", a promise for every sequence")
+        + ("; it promises nothing here: no policy can lose as much" if empty else ""),
         confidence=confidence if drawn else None,
-        verdict=_in_expectation(excess, confidence) if drawn else "holds" if (excess <= 0).all() else "fails",
+        verdict="no_power" if empty and verdict == "holds" else verdict,
         check="regret_bound",
         fields={"method": method, "confidence": confidence},
     )

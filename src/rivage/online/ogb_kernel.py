@@ -80,7 +80,7 @@ def make_tables(items: int, capacity: float, every: int, seed: int, *, empty: bo
     """
     least, most = _WHEEL_BITS
     most = min(most, max(least, items.bit_length()))  # more buckets than items bring nothing
-    bits = min(max(round(math.log2(max(capacity / step, 1.0))), least), most)
+    bits = max(least, round(math.log2(min(max(capacity / step, 1.0), 2.0**most))))
     buckets = 2 << bits  # twice a unit of keys: buckets in use never meet
     floats, ints = np.zeros(len(_FLOATS)), np.zeros(len(_INTS), np.int64)
     shelf = np.full(items, _OUT, np.int32)

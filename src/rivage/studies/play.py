@@ -129,7 +129,7 @@ class _Stage:
         replay = self.replay
         yield f"{replay.requests:,} requests for {replay.items:,} items, {replay.distinct:,} of them asked for"
         if replay.varying:
-            yield f"{replay.varying:,} items have requests of different costs: each counts with the mean of its own"
+            yield f"requests for the same item cost different amounts ({replay.varying:,} of the items): means count"
         seers = [player.name for player in self.study.policies if hasattr(player.policy, "foresee")]
         if seers:
             yield (
