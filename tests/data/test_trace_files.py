@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from rivage.core.errors import ConfigError, DataError, MissingExtra
 from rivage.core.seeding import Streams
 from rivage.data import keys as book_keys
-from rivage.data import trace_files
+from rivage.data import text_traces, trace_files
 from rivage.data.requests import REQUESTS, RequestTrace
 from rivage.data.trace_files import TraceFile, read_trace, stream_trace
 
@@ -368,7 +368,7 @@ class TestStreams:
             assert part.keys.tolist() == keys[: part.items]
 
     def test_blocks_of_much_text_end_early(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(trace_files, "_LARGEST_BLOCK", 25)
+        monkeypatch.setattr(text_traces, "_LARGEST_BLOCK", 25)
         path = put(tmp_path / "a.txt", "\n".join(["0123456789"] * 8))
         assert [len(block) for block in stream_trace(path, block=4)] == [3, 3, 2]
 

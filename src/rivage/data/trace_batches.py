@@ -1,0 +1,48 @@
+"""What readers of traces have in common: a block as it stands in the file, its columns, and the words for a fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jaxtyping import Shaped
+from numpy import ndarray
+
+from rivage.core.errors import DataError
+from rivage.data.keys import Keys
+
+__all__ = ["NUMBERS", "Batch", "check_names", "fault"]
+
+NUMBERS: dict[str, type] = {"time_s": float, "origin": int, "size_bytes": int, "cost": float, "deadline_ms": float}
+"""Columns besides the item, and what they hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One block as it stands in the file.
+
+    Args:
+        keys: one per request.
+        place: tells where a value stands, from its position here and the name of its column.
+        columns: what else there is; values in order, of the types of `RequestTrace`.
+    """
+
+    keys: Keys
+    place: Callable[[int, str], str]
+    columns: Mapping[str, Shaped[ndarray, "n"]] = field(default_factory=dict)
+
+
+def fault(path: Path, place: str, what: str, mend: str) -> DataError:
+    """An error at a place of a file; none is the file itself."""
+    return DataError(what, where=f"{path}, {place}" if place else str(path), mend=mend)
+
+
+def check_names(path: Path, place: str, names: list[str]) -> None:
+    """Refuse a header without ``item``, or with a column of ours twice."""
+    shown = ", ".join(f'"{name[:40]}"' for name in names[:8])
+    if "item" not in names:
+        raise fault(path, place, 'there is no column "item"', f"Rename one of those there are: {shown}.")
+    twice = [name for name in ("item", *NUMBERS) if names.count(name) > 1]
+    if twice:
+        raise fault(path, place, f'column "{twice[0]}" is there more than once', "Rename or remove the other one.")
