@@ -208,6 +208,13 @@ class TestFormats:
         assert trace.keys is not None
         assert trace.keys.tolist() == ["b ", "c"]
 
+    @pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\n" * 1_000])
+    def test_empty_lines_at_the_end_are_no_requests(self, tmp_path: Path, end: str) -> None:
+        for name, content in (("a.txt", "a\nb\na"), ("a.csv", "item,cost\na,1\nb,2\na,1")):
+            path = put(tmp_path / name, content + end)
+            assert read_trace(path).item.tolist() == [0, 1, 0]
+            assert [len(block) for block in stream_trace(path, block=3)] == [3]  # no block of nothing after it
+
     @pytest.mark.parametrize("kind", [pa.int8(), pa.int64(), pa.uint64(), pa.string(), pa.large_string()])
     @pytest.mark.parametrize("encoded", [False, True])
     def test_parquet_items_are_whole_numbers_or_text(self, tmp_path: Path, kind: pa.DataType, encoded: bool) -> None:
@@ -430,8 +437,11 @@ class TestHostileFiles:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (b"a\nb\n\nc\n", "line 3: it is empty. Remove empty lines."),
-            (b"a\nb\n\r\n", "line 3: it is empty"),
+            (b"a\nb\n\nc\n", "line 3: it is empty. Remove empty lines"),
+            (b"a\nb\n\r\n\n\nc", "line 3: it is empty"),
+            (b"\n\na\n", "line 1: it is empty"),
+            (b"a\n\n\xff", "line 3, column 1: byte 0xff is no UTF-8"),
+            (b"\n\r\n\n", "the file holds no request"),
             (b"a\nxy\xffz\n", "line 2, column 3: byte 0xff is no UTF-8. Save it as UTF-8."),
             (b"a\n" + b"x" * 2**20 + b"x\n", "line 2: it is longer than 1048576 bytes. Give one request per line."),
             (b"x" * 2**21, "line 1: it is longer than 1048576 bytes"),
@@ -469,6 +479,7 @@ class TestHostileFiles:
             ('item,cost\n"a"b,1', "line 2: it is no CSV"),
             (f"item\n{'x' * 200_000}", "line 2: it is no CSV (field larger than field limit (131072))"),
             ("item,cost\na,1\n\nb,1", "line 3: it is empty"),
+            ("\nitem,cost\na,1", "line 1: it is empty"),
         ],
     )
     def test_rows_that_are_no_requests_are_named(self, tmp_path: Path, rows: str, message: str) -> None:

@@ -108,12 +108,20 @@ def _is_number(text: str, dtype: np.dtype[Any]) -> bool:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines without their ends; each is short, not empty, and UTF-8."""
+    """The lines without their ends; each is short, not empty, and UTF-8. The last ones may be empty: they are none."""
     with opened(path) as stream:
-        number = 0
+        number = empty = 0
         while line := stream.readline(_LONGEST_LINE + 1):
             number += 1
-            yield _decoded(path, number, line)
+            text = _decoded(path, number, line)
+            if not text:
+                empty = empty or number
+            elif empty:
+                raise fault(
+                    path, f"line {empty}", "it is empty", "Remove empty lines; only at the end they do no harm."
+                )
+            else:
+                yield text
 
 
 def _decoded(path: Path, number: int, line: bytes) -> str:
@@ -121,7 +129,7 @@ def _decoded(path: Path, number: int, line: bytes) -> str:
     if len(line) > _LONGEST_LINE:
         raise fault(path, place, f"it is longer than {_LONGEST_LINE} bytes", "Give one request per line.")
     try:
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
+        return line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         raise fault(
             path,
@@ -129,9 +137,6 @@ def _decoded(path: Path, number: int, line: bytes) -> str:
             f"byte 0x{line[error.start]:02x} is no UTF-8",
             "Save it as UTF-8.",
         ) from error
-    if not text:
-        raise fault(path, place, "it is empty", "Remove empty lines.")
-    return text
 
 
 def _text_blocks(lines: Iterator[str], block: int) -> Iterator[list[str]]:
