@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import importlib.util
@@ -405,6 +406,90 @@ class TestStreams:
         for missing, fault in ((tmp_path / "b.trace", "there is no file"), (tmp_path, "is a folder")):
             with pytest.raises(DataError, match=fault):
                 stream_trace(missing)
+
+
+def linked(keys: Sequence[int], never: int = -1) -> bytes:
+    """As libCacheSim writes it: one request a second, each with the place of the next one for its key."""
+    places = {place: keys.index(key, place + 1) for place, key in enumerate(keys) if key in keys[place + 1 :]}
+    return oracle([(place, key, 1, places.get(place, never)) for place, key in enumerate(keys)])
+
+
+class TestWrongFormats:
+    """Most bytes can be cut into records of another format; what comes out is nonsense that plays like any trace."""
+
+    @pytest.mark.parametrize("format", ["int32be", "oraclegeneral"])
+    @pytest.mark.parametrize("text", ["a\nb\n" * 2, "product-1234\n" * 48, "item,cost\n" + "ab,1\n" * 100, "é" * 120])
+    def test_text_is_no_record(self, tmp_path: Path, format: str, text: str) -> None:
+        for path in (put(tmp_path / "a.bin", text), put(tmp_path / "a.bin.xz", lzma.compress(text.encode()))):
+            assert f"it is text, and {format} is not. Name its format: text, or csv." in refusal(path, format)
+
+    def test_a_name_that_misleads_is_no_better(self, tmp_path: Path) -> None:
+        assert "it is text, and oraclegeneral is not" in refusal(put(tmp_path / "a.oracleGeneral", "12345678\n" * 8))
+        assert "it is the header of a CSV" in refusal(put(tmp_path / "a.txt", "time_s, item\n1,a\n"))
+
+    def test_few_bytes_that_could_be_letters_are_records(self, tmp_path: Path) -> None:
+        assert len(read_trace(put(tmp_path / "a.trace", b"abcdefgh"), "int32be")) == 2
+
+    @pytest.mark.parametrize("never", [-1, 2**63 - 1])
+    @pytest.mark.parametrize("block", [1, 3, 2**16])
+    def test_records_of_libcachesim_are_no_keys(self, tmp_path: Path, never: int, block: int) -> None:
+        content = linked([7, 8, 7, 9, 9, 7, 8, 1000] * 30, never)
+        for name, packed in (("a.trace", content), ("a.trace.gz", gzip.compress(content))):
+            path = put(tmp_path / name, packed)
+            with pytest.raises(DataError, match="it holds records of libCacheSim"):
+                list(stream_trace(path, "int32be", block))
+            assert read_trace(path).item.tolist() == read_trace(path, "oraclegeneral").item.tolist()
+
+    @given(st.lists(st.integers(-2, 9) | st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=7), st.integers(1, 60))
+    def test_keys_are_not_taken_for_records(
+        self, tmp_path_factory: pytest.TempPathFactory, keys: list[int], rounds: int
+    ) -> None:
+        """However often they repeat, and in whichever period."""
+        path = put(tmp_path_factory.getbasetemp() / "keys.trace", int32be([0, *keys] * rounds))
+        assert len(read_trace(path, "int32be")) == rounds * (len(keys) + 1)
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_keys_played_as_records_are_refused(self, tmp_path: Path, seed: int) -> None:
+        """Their times fall somewhere; 40 records of chance do not with a probability below 1/40!."""
+        keys = np.random.default_rng(seed).integers(0, 10_000, 240).tolist()
+        message = refusal(put(tmp_path / "a.trace", int32be(keys)), "oraclegeneral")
+        assert "Sort the requests by time. Or name its format, if it is another." in message
+        assert "the record there has 4 of 24 bytes" in refusal(put(tmp_path / "a", int32be(keys[:7])), "oraclegeneral")
+
+    @pytest.mark.parametrize("format", ["text", "csv"])
+    def test_records_are_no_lines(self, tmp_path: Path, format: str) -> None:
+        for name in ("int32be", "oraclegeneral", "parquet"):
+            message = refusal(put(tmp_path / "a.bin", CONTENTS[name][1]), format)
+            assert "is no text" in message or "is no UTF-8" in message
+        assert "column 2: byte 0x00 is no text" in refusal(put(tmp_path / "a", "b\0\n".encode("utf-16-be")[1:]), "text")
+
+    @pytest.mark.parametrize("format", ["auto", "int32be", "oraclegeneral", "text", "csv"])
+    @pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".xz", lzma.compress)])
+    def test_what_is_compressed_needs_a_name_that_tells(
+        self, tmp_path: Path, format: str, suffix: str, compress: Callable[[bytes], bytes]
+    ) -> None:
+        path = put(tmp_path / "a.trace", compress(int32be(KEYS * 9)))
+        assert f"it is compressed, which its name does not tell. Let its name end in {suffix}." in refusal(path, format)
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (pa.compress(b"abc", "zstd", asbytes=True), "Let its name end in .zst"),
+            (bz2.compress(b"abc"), "it is packed with bzip2. Unpack it"),
+            (b"PK\3\4" + bytes(28), "it is packed with zip. Unpack it"),
+            (CONTENTS["parquet"][1] + bytes(-len(CONTENTS["parquet"][1]) % 4), "Name its format: parquet."),
+            (b"\x93NUMPY\x01\x00", "it is a NumPy array"),
+        ],
+    )
+    def test_other_files_are_no_keys(self, tmp_path: Path, content: bytes, message: str) -> None:
+        assert message in refusal(put(tmp_path / "a.trace", content), "int32be")
+
+    def test_a_header_read_as_a_key_is_refused(self, tmp_path: Path) -> None:
+        path = put(tmp_path / "a", csv_text())
+        assert "line 1: it is the header of a CSV. Name its format: csv." in refusal(path, "text")
+        assert read_trace(path).item.tolist() == ITEMS
+        assert read_trace(put(path, "a, item\n1,b\n")).items == 1  # recognized, for all the space
+        assert read_trace(put(path, "item\nitems, all\n"), "text").items == 2
 
 
 BIG = "1" * 5_000

@@ -20,6 +20,8 @@ __all__ = ["DECODERS", "opened"]
 
 _WINDOW = 2**27  # bytes that a decompressor may use; `xz -9` needs 65 MiB
 _PIECE = 2**10  # compressed bytes at a time, which are at most 32 MiB of content
+_BEGINNINGS = {b"\x1f\x8b\x08": ".gz", b"\xfd7zXZ\0": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
+_OTHERS = {(0, b"PK\3\4"): "zip", (4, b"1AY&SY"): "bzip2", (0, b"7z\xbc\xaf\x27\x1c"): "7-zip"}
 
 
 @contextmanager
@@ -27,11 +29,12 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
     """The content, decompressed on the way.
 
     Raises:
-        DataError: if it cannot be decompressed, in the body as well.
+        DataError: if it cannot be decompressed, in the body as well, or is compressed and its name does not tell so.
     """
     decoder = DECODERS.get(path.suffix.lower())
     with path.open("rb") as file:
         if decoder is None:
+            _refuse_unnamed(path, file.peek(16))
             yield file
             return
         start, failure = decoder()
@@ -41,6 +44,18 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
             raise DataError(
                 f"it cannot be decompressed ({error})", where=str(path), mend="Get the file again."
             ) from error
+
+
+def _refuse_unnamed(path: Path, head: bytes) -> None:
+    """Refuse what is compressed in a way that the name does not tell: read as it is, it would be nonsense."""
+    for beginning, suffix in _BEGINNINGS.items():
+        if head.startswith(beginning):
+            raise DataError(
+                "it is compressed, which its name does not tell", where=str(path), mend=f"Let its name end in {suffix}."
+            )
+    for (place, mark), name in _OTHERS.items():
+        if head.startswith(mark, place):
+            raise DataError(f"it is packed with {name}", where=str(path), mend="Unpack it, or use .gz, .xz or .zst.")
 
 
 class _Decompressed(io.RawIOBase):

@@ -23,8 +23,18 @@ _LARGEST_BLOCK = 2**26  # bytes of text that a block may hold
 
 def read_text(path: Path, block: int) -> Iterator[Batch]:
     """Blocks of lines, each a key."""
-    for keys in _text_blocks(_lines(path), block):
+    for number, keys in enumerate(_text_blocks(_lines(path), block)):
+        if not number:
+            _refuse_header(path, keys[0])
         yield Batch(keys, lambda position, column: "")
+
+
+def _refuse_header(path: Path, line: str) -> None:
+    """Refuse the header of a CSV as a key; one without commas may be any key."""
+    with suppress(csv.Error):
+        names = [name.strip() for name in next(csv.reader([line], strict=True))]
+        if len(names) > 1 and "item" in names:
+            raise fault(path, "line 1", "it is the header of a CSV", "Name its format: csv.")
 
 
 def read_csv(path: Path, block: int) -> Iterator[Batch]:
@@ -126,6 +136,9 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _decoded(path: Path, number: int, line: bytes) -> str:
     place = f"line {number}"
+    if b"\0" in line:
+        at = f"{place}, column {line.index(0) + 1}"
+        raise fault(path, at, "byte 0x00 is no text", "Save it as UTF-8, or name its format, if it is binary.")
     if len(line) > _LONGEST_LINE:
         raise fault(path, place, f"it is longer than {_LONGEST_LINE} bytes", "Give one request per line.")
     try:

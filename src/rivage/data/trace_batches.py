@@ -26,11 +26,13 @@ class Batch:
         keys: one per request.
         place: tells where a value stands, from its position here and the name of its column.
         columns: what else there is; values in order, of the types of `RequestTrace`.
+        hint: what else to do about values that cannot be, after " ".
     """
 
     keys: Keys
     place: Callable[[int, str], str]
     columns: Mapping[str, Shaped[ndarray, "n"]] = field(default_factory=dict)
+    hint: str = ""
 
 
 def fault(path: Path, place: str, what: str, mend: str) -> DataError:

@@ -166,7 +166,8 @@ def _numbered(path: Path, batches: Iterator[Batch]) -> Iterator[RequestTrace]:
         if "time_s" in batch.columns:
             times = batch.columns["time_s"]
             if times[0] < time:
-                raise fault(path, batch.place(0, "time_s"), f"time_s is {times[0]} after {time}", "Sort by time.")
+                what, mend = f"time_s is {times[0]} after {time}", f"Sort the requests by time.{batch.hint}"
+                raise fault(path, batch.place(0, "time_s"), what, mend)
             time = times[-1]
         item = book.number(batch.keys)
         yield RequestTrace(item=item, items=len(book), keys=book.keys, name=path.name, **batch.columns)
@@ -177,4 +178,5 @@ def _numbered(path: Path, batches: Iterator[Batch]) -> Iterator[RequestTrace]:
 def _check(path: Path, batch: Batch, name: str, column: Shaped[ndarray, "n"]) -> None:
     flaw = first_flaw(name, column)
     if flaw is not None:
-        raise fault(path, batch.place(flaw[0], name), *flaw[1:])
+        place, what, mend = flaw
+        raise fault(path, batch.place(place, name), what, mend + batch.hint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ from rivage.data.compressed import DECODERS, opened
 from rivage.data.parquet_traces import read_parquet
 from rivage.data.text_traces import read_csv, read_text
 from rivage.data.trace_batches import Batch
+from rivage.data.trace_heads import HEAD, as_text, is_oraclegeneral
 
 __all__ = ["READERS", "Format", "recognized", "require_known"]
 
@@ -53,13 +53,16 @@ def recognized(path: Path) -> str:
     if "oraclegeneral" in plain:
         return "oraclegeneral"
     with opened(path) as stream:
-        head = filled(stream, 2**12)
+        head = filled(stream, HEAD)
     if head.startswith(b"PAR1"):
         return "parquet"
-    text = _as_text(head)
+    text = as_text(head)
     if text is not None:
-        names = text.splitlines()[0].replace('"', "").split(",") if text else []
+        first = text.splitlines()[0] if text else ""
+        names = [name.strip() for name in first.replace('"', "").split(",")]
         return "csv" if "item" in names else "text"
+    if is_oraclegeneral(head):
+        return "oraclegeneral"
     if plain.endswith(".trace"):
         return "int32be"
     raise DataError(
@@ -67,13 +70,3 @@ def recognized(path: Path) -> str:
         where=str(path),
         mend=f"Name it: {', '.join(READERS)}.",
     )
-
-
-def _as_text(head: bytes) -> str | None:
-    """The beginning of a file as text, unless it is none."""
-    if any(byte < 32 and byte not in b"\t\r\n" for byte in head):
-        return None
-    try:
-        return codecs.getincrementaldecoder("utf-8-sig")().decode(head)  # the last character may be cut
-    except UnicodeDecodeError:
-        return None
