@@ -542,8 +542,13 @@ class TestHostileFiles:
     @pytest.mark.parametrize(
         ("rows", "message"),
         [
-            ("itm,cost\na,1", 'line 1: there is no column "item". Rename one of those there are: "itm", "cost".'),
-            ("items\na", 'line 1: there is no column "item". Rename one of those there are: "items".'),
+            ("itm,cost\na,1", 'line 1: there is no column "item". Did you mean "itm"? Rename it.'),
+            ("items\na", 'line 1: there is no column "item". Did you mean "items"? Rename it.'),
+            ("b,c\na,1", 'line 1: there is no column "item". Rename one of those there are: "b", "c".'),
+            ("cost; item\n1;a", 'line 1: there is no column "item". Separate columns by commas.'),
+            ("n,url,id\n1,a,b", 'line 1: there is no column "item". Rename "id" to "item".'),
+            ("cost,Item\n1,a", 'line 1: there is no column "item". Rename "Item" to "item".'),
+            ("item,size\na,1", 'line 1: unknown column "size". Did you mean "size_bytes", in bytes? Rename it'),
             ("item,cost,item\na,1,b", 'line 1: column "item" is there more than once'),
             ("item,cost\na,1\nb", "line 3, column 2: it has 1 fields and the header 2"),
             ("item,cost\na,1\nb,2,3", "line 3, column 3: it has 3 fields and the header 2"),
@@ -570,6 +575,40 @@ class TestHostileFiles:
     def test_rows_that_are_no_requests_are_named(self, tmp_path: Path, rows: str, message: str) -> None:
         assert message in refusal(put(tmp_path / "a.csv", rows))
 
+    @pytest.mark.parametrize(
+        ("column", "meant"),
+        [
+            *[
+                (name, "time_s")
+                for name in ("time", "Time", "TIMESTAMP", "ts", "time-ms", "time_s_", "tme_s", "Time (s)")
+            ],
+            *[
+                (name, "size_bytes")
+                for name in ("size", "bytes", "object size", "size_byte", "szie_bytes", "Size_Bytes")
+            ],
+            *[(name, "cost") for name in ("costs", "Cost", "COST ")],
+            *[(name, "deadline_ms") for name in ("deadline", "deadline_s", "dedline_ms")],
+            ("orign", "origin"),
+        ],
+    )
+    def test_columns_that_look_like_ours_are_refused(self, tmp_path: Path, column: str, meant: str) -> None:
+        message = refusal(put(tmp_path / "a.csv", f"{column},item\n1,a\n"))
+        assert f'line 1: unknown column "{column.strip()}". Did you mean "{meant}"' in message
+        rows = f"{column},item,{meant}\nx,a,1\n"  # with the right one there as well, it is something else
+        assert meant in read_trace(put(tmp_path / "b.csv", rows)).columns()
+
+    def test_other_columns_are_told_and_not_used(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        other = ["ttl", "id", "region", "host", "post", "price", "weight", "user", "type", "t"]
+        path = put(tmp_path / "a.csv", f"item,{','.join(other)}\n" + f"a,{','.join('x' * 10)}\n" * 9)
+        assert set(read_trace(path).columns()) == {"item"}
+        shown = ", ".join(f'"{name}"' for name in other[:8])
+        assert [record.message for record in caplog.records] == [
+            f"{path}, line 1: columns that are not used: {shown} and 2 more"
+        ]
+        caplog.clear()
+        read_trace(put(tmp_path / "b.csv", "item,cost\na,1\n"))
+        assert not caplog.records
+
     def test_places_count_on_through_blocks(self, tmp_path: Path) -> None:
         rows = ["item,cost", *["a,1"] * 9, "a,x"]
         path = put(tmp_path / "a.csv", "\n".join(rows))
@@ -587,7 +626,11 @@ class TestHostileFiles:
         [
             (b"PAR1 and nothing more", "it is no Parquet file that can be read"),
             (table(item=["a"])[:-9], "it is no Parquet file that can be read"),
-            (table(key=["a"]), 'schema: there is no column "item". Rename one of those there are: "key".'),
+            (table(key=["a"]), 'schema: there is no column "item". Rename "key" to "item".'),
+            (
+                table(item=["a"], timestamp=[1]),
+                'schema: unknown column "timestamp". Did you mean "time_s", in seconds?',
+            ),
             (table(item=["a", None]), 'row 1, column "item": it is null'),
             (table(item=["a", "b"], cost=[1.0, None]), 'row 1, column "cost": it is null'),
             (table(item=[1.5]), 'column "item": it holds double. Give whole numbers or text.'),

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rivage.data.trace_batches import NUMBERS, Batch, check_names, fault
+from rivage.data.trace_batches import Batch, fault
+from rivage.data.trace_columns import NUMBERS, check_names
 
 __all__ = ["read_parquet"]
 

@@ -13,7 +13,8 @@ from jaxtyping import Shaped
 from numpy import ndarray
 
 from rivage.data.compressed import opened
-from rivage.data.trace_batches import NUMBERS, Batch, check_names, fault
+from rivage.data.trace_batches import Batch, fault
+from rivage.data.trace_columns import NUMBERS, check_names
 
 __all__ = ["read_csv", "read_text"]
 

@@ -1,4 +1,4 @@
-"""What readers of traces have in common: a block as it stands in the file, its columns, and the words for a fault."""
+"""What readers of traces have in common: a block as it stands in the file, and the words for a fault."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from numpy import ndarray
 from rivage.core.errors import DataError
 from rivage.data.keys import Keys
 
-__all__ = ["NUMBERS", "Batch", "check_names", "fault"]
-
-NUMBERS: dict[str, type] = {"time_s": float, "origin": int, "size_bytes": int, "cost": float, "deadline_ms": float}
-"""Columns besides the item, and what they hold."""
+__all__ = ["Batch", "fault"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +35,3 @@ class Batch:
 def fault(path: Path, place: str, what: str, mend: str) -> DataError:
     """An error at a place of a file; none is the file itself."""
     return DataError(what, where=f"{path}, {place}" if place else str(path), mend=mend)
-
-
-def check_names(path: Path, place: str, names: list[str]) -> None:
-    """Refuse a header without ``item``, or with a column of ours twice."""
-    shown = ", ".join(f'"{name[:40]}"' for name in names[:8])
-    if "item" not in names:
-        raise fault(path, place, 'there is no column "item"', f"Rename one of those there are: {shown}.")
-    twice = [name for name in ("item", *NUMBERS) if names.count(name) > 1]
-    if twice:
-        raise fault(path, place, f'column "{twice[0]}" is there more than once', "Rename or remove the other one.")

@@ -6,7 +6,8 @@
                       int64 next access (not used)
 ``text``              one key per line, UTF-8
 ``csv``               a header with ``item`` and, optionally, ``time_s``, ``size_bytes``, ``cost``, ``origin``,
-                      ``deadline_ms``; one request per line; keys are text; further columns are ignored
+                      ``deadline_ms``; one request per line; keys are text; other columns are not used, which is logged;
+                      one that looks like these is refused
 ``parquet``           the same columns; keys are integers or text
 ====================  ==============================================================================================
 
