@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rivage.graphs.network import Network
     from rivage.graphs.paths import cost_matrix, next_hops, path_cost, shortest_path
+    from rivage.graphs.tiered import tiers, topology_one, topology_two
     from rivage.graphs.topologies import (
         abilene,
         balanced_tree,
@@ -22,39 +23,55 @@ if TYPE_CHECKING:
         hypercube,
         path,
     )
+    from rivage.graphs.underlay import Underlay
+    from rivage.graphs.underlay_files import format_underlay, load_underlay, parse_underlay
 
 _HOMES = {
     "Network": "network",
+    "Underlay": "underlay",
     "abilene": "topologies",
     "balanced_tree": "topologies",
     "cost_matrix": "paths",
     "cycle": "topologies",
     "dtelekom": "topologies",
     "erdos_renyi": "topologies",
+    "format_underlay": "underlay_files",
     "geant": "topologies",
     "grid": "topologies",
     "hypercube": "topologies",
+    "load_underlay": "underlay_files",
     "next_hops": "paths",
+    "parse_underlay": "underlay_files",
     "path": "topologies",
     "path_cost": "paths",
     "shortest_path": "paths",
+    "tiers": "tiered",
+    "topology_one": "tiered",
+    "topology_two": "tiered",
 }
 
 __all__ = [
     "Network",
+    "Underlay",
     "abilene",
     "balanced_tree",
     "cost_matrix",
     "cycle",
     "dtelekom",
     "erdos_renyi",
+    "format_underlay",
     "geant",
     "grid",
     "hypercube",
+    "load_underlay",
     "next_hops",
+    "parse_underlay",
     "path",
     "path_cost",
     "shortest_path",
+    "tiers",
+    "topology_one",
+    "topology_two",
 ]
 
 
