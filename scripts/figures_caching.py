@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from rivage.core.records import RunRecord
-from rivage.report.game_figures import cost_by_capacity
+from rivage.report.games.cache_figures import cost_by_capacity
 from rivage.report.theme import looks
 
 __all__ = ["shop"]

@@ -166,7 +166,7 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys:
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rivage.studies.play.play", interrupted)
+    monkeypatch.setattr("rivage.studies.games.cache_stage.play", interrupted)
     assert main([*SHORT, "--fresh"]) == 130
     told = capsys.readouterr().err.splitlines()[-1]
     assert told.endswith(f"what was played to the end is kept. Resume with: rivage {' '.join(SHORT)}")

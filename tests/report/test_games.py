@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from rivage.core.games import capacities, optima, summarize_policies
 from rivage.core.records import RunRecord, TrialRecord
 from rivage.report import write_report
-from rivage.report.game_words import game_answer, game_compared, game_progress
+from rivage.report.games.cache_numbers import capacities, optima, summarize_policies
+from rivage.report.games.cache_words import game_answer, game_compared, game_progress
 
 pytest.importorskip("matplotlib", reason="needs the extra report")
 pytest.importorskip("jinja2", reason="needs the extra report")
@@ -35,7 +35,12 @@ def write(
     free: int = 0,
 ) -> RunRecord:
     """Policies that save a share of the cost, one number per seed; the best fixed set saves half and more with size."""
-    settings = {"name": "toy", "policies": [{"kind": name} for name in saved], "run": {"seeds": [0, 1]}}
+    settings = {
+        "name": "toy",
+        "cache": {"capacity": list(sizes)},
+        "policies": [{"kind": name} for name in saved],
+        "run": {"seeds": [0, 1]},
+    }
     record = RunRecord.create(folder, "toy", settings)
     trace = {"name": "t", "requests": 2000, "items": 100, "distinct": 90, "weighted": weighted, "fingerprint": "f"}
     for name, shares in saved.items():
@@ -160,7 +165,8 @@ def test_costs_may_begin_late(tmp_path: Path) -> None:
 
 
 def test_a_run_that_has_just_been_created(tmp_path: Path) -> None:
-    record = RunRecord.create(tmp_path, "toy", {"name": "toy", "policies": [{"kind": "lru"}], "run": {"seeds": [0]}})
+    settings = {"name": "toy", "cache": {"capacity": 9}, "policies": [{"kind": "lru"}], "run": {"seeds": [0]}}
+    record = RunRecord.create(tmp_path, "toy", settings)
     page = write_report([record], tmp_path / "a.html").read_text("utf-8")
     assert "No policy has begun." in page
     assert "lru, seed 0: not begun" in page
@@ -169,7 +175,7 @@ def test_a_run_that_has_just_been_created(tmp_path: Path) -> None:
 def test_costs_have_a_column_of_their_own(tmp_path: Path) -> None:
     record = write(tmp_path, {"lru": [0.4, 0.4]}, weighted=True)
     page = write_report([record], tmp_path / "a.html").read_text("utf-8")
-    assert "Cost<br>saved" in page
+    assert "Cost saved" in page
     assert "share of the cost saved 0.400" in page
 
 

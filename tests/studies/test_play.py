@@ -21,8 +21,9 @@ from rivage.data.requests import zipf
 from rivage.online.game import play
 from rivage.online.ogb import OGB
 from rivage.online.policy import CacheInstance
+from rivage.studies.games.caches import Play
 from rivage.studies.play import play_study
-from rivage.studies.play_settings import Play, parse_play
+from rivage.studies.play_settings import parse_play
 
 STUDY = """
 name = "toy"

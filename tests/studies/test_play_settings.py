@@ -12,7 +12,8 @@ from rivage.core.errors import ConfigError
 from rivage.core.settings import dump
 from rivage.core.toml import format_toml
 from rivage.online.registry import POLICIES
-from rivage.studies.play_settings import Cache, PlayRun, load_play, parse_play, short_play
+from rivage.studies.games.caches import Cache, PlayRun
+from rivage.studies.play_settings import load_play, parse_play, short_play
 
 STUDY = """
 name = "toy"

@@ -31,7 +31,7 @@ from rivage.core.errors import ConfigError, MissingExtra, StoreError, nearest, r
 if TYPE_CHECKING:
     from rivage.core.certificates import Certificate
     from rivage.core.records import RunRecord
-    from rivage.studies.play_settings import Play
+    from rivage.studies.games.study import GameStudy
     from rivage.studies.settings import Study
 
 __all__ = ["cite", "doctor", "play", "report", "reproduce", "run", "train", "verify"]
@@ -175,7 +175,7 @@ def play(
     return show_game(record, options, strict)
 
 
-def _game(study: Path | None, trace: Path | None, short: Mapping[str, Any], overrides: Sequence[str]) -> Play:
+def _game(study: Path | None, trace: Path | None, short: Mapping[str, Any], overrides: Sequence[str]) -> GameStudy:
     """The study of a file, or that of the options that stand in for one."""
     from rivage.studies.play_settings import load_play, short_play
 

@@ -69,8 +69,8 @@ class _Tally:
             case "round":
                 self._reach(int(event["round"]) + 1)
             case "point":
-                self._reach(int(event["requests"]))
-                self.score = f"hit ratio {event['hits'] / event['requests']:.4g}"
+                self._reach(int(event["done"]))
+                self.score = str(event["score"])
             case "evaluation" if event.get("group", "seen") == "seen":
                 self.score = _score(event)
             case "trial_end":

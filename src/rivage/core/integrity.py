@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rivage.core.encoding import dumps
-from rivage.core.games import summarize_policies
+from rivage.core.games import view
 from rivage.core.message_log import LOG_NAME, MessageLog
 from rivage.core.records import RunRecord
 from rivage.core.store import load_tensors
@@ -29,8 +29,8 @@ def changes(record: RunRecord) -> Iterator[str]:
     summary = record.summary
     if summary.get("hash") != record.hash:
         yield "the settings or a record.jsonl are not those that the summary was made from"
-    key, summarized = ("policies", summarize_policies) if record.verb == "play" else ("methods", summarize)
-    if _rounded(summary.get(key)) != _rounded(json.loads(dumps(summarized(record)))):
+    key, told = ("policies", view(record).policies) if record.verb == "play" else ("methods", summarize(record))
+    if _rounded(summary.get(key)) != _rounded(json.loads(dumps(told))):
         yield "summary.json does not follow from the record"
     for trial in record.trials:
         models, log = trial.folder / "models.safetensors", trial.folder / LOG_NAME

@@ -9,6 +9,7 @@ event           other keys                                        when
 ``trial``       ``method``, ``seed``, ``rounds``                  before each trial
 ``round``       ``method``, ``seed`` and the record's facts       after each round
 ``evaluation``  ``method``, ``seed`` and the record's facts       after each evaluation
+``point``       ``done`` (steps), ``score``, the record's facts   after each point of a game
 ``notice``      ``text``                                          for the user to read
 ``trial_end``   ``method``, ``seed``                              after each trial
 ``study_end``                                                     at the end

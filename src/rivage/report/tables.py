@@ -29,6 +29,8 @@ __all__ = [
     "percent",
     "result_rows",
     "settings_differences",
+    "speed",
+    "whole",
     "with_spread",
 ]
 
@@ -51,6 +53,27 @@ def number(value: float | None) -> str:
     digits = 3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0
     text = f"{value:.3g}" if size and not 5e-4 <= size < 1e6 else f"{value:.{digits}f}"
     return text.replace("-", "−")
+
+
+def whole(value: float | None) -> str:
+    """A count, grouped; small ones keep their decimals.
+
+    Example:
+        >>> whole(1234567.8), whole(0.25), whole(None)
+        ('1\N{NARROW NO-BREAK SPACE}234\N{NARROW NO-BREAK SPACE}568', '0.250', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if abs(value) < 10 and value != round(value):
+        return number(value)
+    return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", "−")
+
+
+def speed(per_s: float | None) -> str:
+    """Events per second, in millions from 10 000 on."""
+    if per_s is None or per_s < 1e4:
+        return whole(per_s)
+    return f"{per_s / 1e6:.2f}\N{NO-BREAK SPACE}M"
 
 
 def with_spread(mean: float | None, std: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The figures of a run of online policies: cost, regret and its bound, occupancy, traffic, cost against capacity.
+"""The figures of a run of one cache: cost, regret and its bound, occupancy, traffic, cost against capacity.
 
 Each function takes a record and the looks of its policies and returns one inline SVG, or None when the record holds
 nothing to draw. Figures over time are of the first capacity. The same record gives the same bytes.
@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from rivage.core.games import capacities, optima, summarize_policies, trials_of
 from rivage.core.records import RunRecord
+from rivage.report.games.cache_numbers import capacities, optima, summarize_policies, trials_of
 from rivage.report.theme import INK, MUTED, Look, to_svg
 
 if TYPE_CHECKING:

@@ -1,8 +1,6 @@
-"""What a run of online policies says in a few numbers: hit ratios, cost saved, regret and its bound, traffic, speed.
+"""What a run of one cache says in a few numbers: hit ratios, cost saved, regret and its bound, traffic, speed.
 
-A trial of such a run is one policy with one capacity and one seed; its record has an event ``point`` for every prefix
-at which the meters were read, and the last one is the end. The same functions feed the report, the command line and
-``summary.json``, so that they cannot disagree.
+A trial is one policy with one capacity and one seed.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rivage.core.summaries import mean_and_std
+from rivage.core.games import spread
 
 if TYPE_CHECKING:
     from rivage.core.records import RunRecord, TrialRecord
@@ -38,14 +36,6 @@ def _ratio(above: float | None, below: float | None) -> float | None:
     return above / below if above is not None and below else None
 
 
-def _mean_and_std(values: Sequence[float | None]) -> tuple[float | None, float | None]:
-    """As `mean_and_std`, but of equal values exactly their value and 0: many policies draw nothing."""
-    first, count = (values[0] if values else None), len(values)
-    if first is not None and all(value == first for value in values):
-        return float(first), 0.0 if count > 1 else None
-    return mean_and_std(values)
-
-
 def _row(trials: Sequence[TrialRecord]) -> dict[str, Any]:
     """The numbers of one policy with one capacity."""
     ends = [end for trial in trials if (end := _last(trial)) is not None]
@@ -60,14 +50,14 @@ def _row(trials: Sequence[TrialRecord]) -> dict[str, Any]:
         "update_items": [end["inserted"] for end in ends],
         "occupancy": [end["occupancy"] for end in ends],
     }
-    numbers = {key: _mean_and_std(values) for key, values in means.items()}
-    spread = ("hit_ratio", "cost_saved", "regret")
+    numbers = {key: spread(values) for key, values in means.items()}
+    varying = ("hit_ratio", "cost_saved", "regret")
     timed = [timing for trial in trials for timing in trial.timings]
     seconds, requests = (sum(timing[key] for timing in timed) for key in ("seconds", "requests"))
     return {
         "capacity": trials[0].start["capacity"],
         **{key: mean for key, (mean, _) in numbers.items()},
-        **{f"{key}_std": numbers[key][1] for key in spread},
+        **{f"{key}_std": numbers[key][1] for key in varying},
         "requests_per_s": _ratio(requests, seconds),
         "finished": all(trial.finished for trial in trials),
     }

@@ -1,4 +1,4 @@
-"""What a run of online policies says in sentences: who won, by how much, and what was promised."""
+"""What a run of one cache says in sentences: who won, by how much, and what was promised."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from rivage.core.games import capacities, summarize_policies
 from rivage.core.records import RunRecord
+from rivage.report.games.cache_numbers import capacities, summarize_policies
 from rivage.report.tables import number, with_spread
 
 __all__ = ["game_answer", "game_compared", "game_progress"]

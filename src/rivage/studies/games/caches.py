@@ -1,31 +1,29 @@
-"""The schema of a study of online policies: which requests, which cache, which policies, judged how often.
+"""Studies of one cache, table ``[cache]``: which requests, which capacities, which policies, judged how often.
 
 The tables of the trace and of the policies are the registered classes themselves, so that adding one adds its settings.
-``parse_play(format_toml(dump(study))) == study``. Nothing here imports a policy before a study names it.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from rivage.core.errors import ConfigError, require
-from rivage.core.settings import OneOf, combine, kind_of, read
-from rivage.core.toml import apply_overrides, load_toml, parse_toml
+from rivage.core.registry import Registry
+from rivage.core.settings import OneOf, combine
 from rivage.data.requests import REQUESTS
 from rivage.online.registry import POLICIES
-from rivage.studies.shared_checks import ambiguous, blank, require_label, require_seeds
+from rivage.studies.games.study import Competitor, GameRun, require_game
 
 if TYPE_CHECKING:
     from rivage.online.policy import Policy
 else:  # resolved when a study is read: policies are compiled
     Policy = Any
 
-__all__ = ["Cache", "Play", "PlayRun", "Player", "load_play", "make_play", "parse_play", "short_play"]
+__all__ = ["Cache", "Play", "PlayRun", "Player"]
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?) ?%")
 
@@ -103,30 +101,20 @@ def _unfit(given: int | str, count: int, items: int) -> Iterator[ConfigError]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Player:
-    """One competitor of a study.
+class Player(Competitor):
+    """A caching policy in a study.
 
     Args:
         name: what it is called in this study; its kind when left out.
         policy: the policy with its settings.
     """
 
-    name: str = ""
+    registry: ClassVar[Registry] = POLICIES
     policy: Annotated[Policy, OneOf(POLICIES)] = field(metadata={"flat": True})
-
-    def __post_init__(self) -> None:
-        if not self.name:
-            object.__setattr__(self, "name", self.kind)
-        require_label(self.name)
-
-    @property
-    def kind(self) -> str:
-        """The name under which the policy is registered."""
-        return kind_of(POLICIES, self.policy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlayRun:
+class PlayRun(GameRun):
     """From which seeds, and how often the meters are read.
 
     Args:
@@ -136,14 +124,11 @@ class PlayRun:
         block: requests that are read and played at once, >= 1.
     """
 
-    seeds: tuple[int, ...] = (0,)
-    points: int = 200
     window: int | None = None
     block: int = 2**16
 
     def __post_init__(self) -> None:
-        require_seeds(self.seeds)
-        require(self.points, "points", least=1)
+        GameRun.__post_init__(self)  # dataclasses with slots have no zero-argument super()
         require(self.block, "block", least=1)
         if self.window is not None:
             require(self.window, "window", least=1)
@@ -161,6 +146,8 @@ class Play:
         run: seeds and meters.
     """
 
+    game: ClassVar[str] = "cache"
+
     name: str
     trace: Annotated[Any, OneOf(REQUESTS)]
     cache: Cache
@@ -168,73 +155,4 @@ class Play:
     run: PlayRun = field(default_factory=PlayRun)
 
     def __post_init__(self) -> None:
-        if problems := [
-            *blank(self.name),
-            *ambiguous([each.name for each in self.policies], "policy", "policies", "lru"),
-        ]:
-            raise combine(problems)
-
-
-def load_play(path: Path, overrides: Sequence[str] = ()) -> Play:
-    """The study in a TOML file; without a ``name`` it is called after the file.
-
-    Args:
-        path: of the file.
-        overrides: ``KEY=VALUE`` as for `rivage.core.toml.apply_overrides`.
-
-    Raises:
-        ConfigError: listing everything that is wrong.
-    """
-    return make_play({"name": path.stem, **load_toml(path)}, str(path), overrides)
-
-
-def parse_play(text: str, where: str = "", overrides: Sequence[str] = ()) -> Play:
-    """The study in a TOML text.
-
-    Raises:
-        ConfigError: listing everything that is wrong, after the place ``where``.
-    """
-    return make_play(parse_toml(text, where), where, overrides)
-
-
-def make_play(mapping: dict[str, Any], where: str = "", overrides: Sequence[str] = ()) -> Play:
-    """The study that a mapping describes.
-
-    Raises:
-        ConfigError: listing everything that is wrong, after the place ``where``.
-    """
-    if overrides:
-        mapping = apply_overrides(mapping, overrides)
-        where = " ".join([where, "with", *(f"--set {override}" for override in overrides)]).strip()
-    return read(Play, mapping, where)
-
-
-def short_play(
-    trace: Path, format: str | None, capacities: Sequence[str], policies: str | None, overrides: Sequence[str] = ()
-) -> Play:
-    """The study of a trace file, as the options of the command line describe it.
-
-    Args:
-        trace: the file.
-        format: of the file; None to find out.
-        capacities: numbers of items or shares; several shares when empty.
-        policies: kinds joined by commas; some when None.
-        overrides: as for `load_play`.
-    """
-    asked = [int(each) if each.strip().isdecimal() else each.strip() for each in capacities or _SHARES]
-    kinds = [kind.strip() for kind in (_POLICIES if policies is None else policies).split(",") if kind.strip()]
-    if not kinds:
-        raise ConfigError(
-            f'there is no policy in "{policies}"', where="--policies", mend="Give kinds, such as lru,ogb."
-        )
-    mapping = {
-        "name": trace.name.partition(".")[0] or "play",
-        "trace": {"kind": "file", "path": trace.as_posix(), **({} if format is None else {"format": format})},
-        "cache": {"capacity": asked[0] if len(asked) == 1 else asked},
-        "policies": [{"kind": kind} for kind in kinds],
-    }
-    return make_play(mapping, "", overrides)
-
-
-_SHARES = ("1%", "2%", "5%", "10%", "20%")
-_POLICIES = "ogb,adaptive,lru,s3fifo,static"
+        require_game(self.name, [each.name for each in self.policies])

@@ -1,0 +1,1 @@
+"""One module per game: the schema of its studies and what is played for each seed."""
