@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rivage.core.errors import ConfigError, DataError, MissingExtra
@@ -440,6 +440,8 @@ class TestWrongFormats:
                 list(stream_trace(path, "int32be", block))
             assert read_trace(path).item.tolist() == read_trace(path, "oraclegeneral").item.tolist()
 
+    @example([-1, -1], 8)
+    @example([1], 99)
     @given(st.lists(st.integers(-2, 9) | st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=7), st.integers(1, 60))
     def test_keys_are_not_taken_for_records(
         self, tmp_path_factory: pytest.TempPathFactory, keys: list[int], rounds: int

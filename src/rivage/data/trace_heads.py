@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 
 import numpy as np
+from jaxtyping import Shaped
+from numpy import ndarray
 
 __all__ = ["HEAD", "ORACLE", "as_text", "is_oraclegeneral", "is_text"]
 
@@ -34,11 +36,17 @@ def is_text(head: bytes) -> bool:
 
 
 def is_oraclegeneral(head: bytes) -> bool:
-    """Whether it must be records of libCacheSim: times never fall, and nobody is the next access of two requests."""
+    """Whether it must be records of libCacheSim.
+
+    Times never fall there, no request is the next one for the key of two others, and no key has two last requests.
+    """
     records = np.frombuffer(head, ORACLE, len(head) // ORACLE.itemsize)
     times, following = records["time"], records["next"]
-    later = following[~np.isin(following, _NEVER)]
-    if len(records) < 4 or (times[1:] < times[:-1]).any() or len(np.unique(later)) < len(later):
-        return False
-    possible = (following > np.arange(len(records))) & (following < 2**48)
-    return bool((possible | np.isin(following, _NEVER)).all())
+    last = np.isin(following, _NEVER)
+    possible = last | ((following > np.arange(len(records))) & (following < 2**48))
+    sound = len(records) >= 4 and possible.all() and (times[1:] >= times[:-1]).all()
+    return bool(sound and _all_differ(following[~last]) and _all_differ(records["key"][last]))
+
+
+def _all_differ(values: Shaped[ndarray, "n"]) -> bool:
+    return len(np.unique(values)) == len(values)
