@@ -125,3 +125,22 @@ def test_a_small_part_of_a_large_catalog_costs_no_more_than_itself() -> None:
     replay = Replay.of([part] * 2000, costs="trace")
     assert (replay.requests, replay.distinct, replay.items) == (6000, 3, 2_000_000)
     assert time.perf_counter() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("cost", "message"),
+    [
+        ([1.0, 1e308, 1e308], r'\[trace\]: the 2 requests for item "k1" cost inf. Give costs in another unit'),
+        ([1.0, 1.5e308, 0.0], r'the 2 requests for item "k1" cost 1.5e\+308'),  # their sum is a number, its square none
+        ([1e308, 1e307, 0.0], r'the 1 requests for item "k0" cost 1e\+308'),
+        ([1.1e150, 0.0, 0.0], r"may cost from 1e-150 to 1e\+150"),
+        ([1e-151, 1e-320, 0.0], r'item "k0" cost 1e-151'),
+    ],
+)
+def test_costs_that_cannot_be_added_up_are_named(tmp_path: Path, cost: list[float], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Replay.of(trace([0, 1, 1], 3, cost, keyed=True).blocks(2), costs="trace")
+    path = tmp_path / "costs.csv"
+    path.write_text("item,cost\n" + "".join(f"k{item},{each!r}\n" for item, each in enumerate(cost)))
+    with pytest.raises(DataError, match=r"costs\.csv: the . requests for item .* Give costs in another unit"):
+        Replay.of([trace([0, 1, 2], keyed=True)], costs=str(path))

@@ -69,6 +69,17 @@ def test_accounts_add_up(kind: str, weighted: bool) -> None:
     assert last["bound"] is None or last["regret"] <= last["bound"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_unit_of_costs_changes_nothing(kind: str) -> None:
+    """Not even at the ends of what `rivage.data.replays` lets in: 1e-150 to 1e150 for all requests together."""
+    weights = np.random.default_rng(1).random(150)
+    for scale in (1e-152, 1e146):
+        last, scaled = played(kind, weights=weights).last, played(kind, weights=scale * weights).last
+        for name in ("gain", "fractional", "asked", "bound"):
+            assert (scaled[name] is None) == (last[name] is None)
+            assert last[name] is None or scaled[name] / scale == pytest.approx(last[name], rel=1e-6)
+
+
 def test_nobody_without_foresight_beats_who_may_do_anything() -> None:
     bound = played("belady").last["hits"]
     for kind in set(KINDS) - SOFT - {"belady", "static", "ftpl"}:

@@ -30,6 +30,7 @@ __all__ = ["Replay"]
 
 _MOST_ITEMS = 2**31 - 1
 _WIDTH = np.dtype("<i4")
+_COSTS = (1e-150, 1e150)  # of all requests together: policies add up squares of costs, which must be numbers too
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -70,7 +71,7 @@ class Replay:
 
         Raises:
             DataError: for a trace without requests or with too many items, and for costs that are missing, not
-                numbers, negative, or 0 for all that is asked for.
+                numbers, negative, 0 for all that is asked for, or too large or small to be added up.
         """
         file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the replay
         try:
@@ -91,12 +92,8 @@ class Replay:
             raise DataError("there is no request", where="[trace]", mend="Give a trace of at least one request.")
         file.flush()
         weights = survey.weights() if costs == "trace" else None if costs == "none" else _priced(last, survey, costs)
-        if weights is not None and not weights[survey.counts[: survey.items] > 0].any():
-            raise DataError(
-                "all costs are 0: there is nothing to save",
-                where="[trace]" if costs == "trace" else costs,
-                mend="Give at least one item that is asked for a cost above 0.",
-            )
+        if weights is not None:
+            _require_sums(weights, survey.counts[: survey.items], last, "[trace]" if costs == "trace" else costs)
         digest.update(f"{survey.items}".encode())
         digest.update(b"" if weights is None else weights.tobytes())
         return cls(
@@ -157,7 +154,8 @@ class _Survey:
                 "it has no costs", where=f'trace "{part.name}"', mend='Give it a column "cost", or set cache.costs.'
             )
         self._sums = _longer(self._sums, self.items)
-        np.add.at(self._sums, part.item, part.cost)
+        with np.errstate(over="ignore"):  # refused when all is known, see _require_sums
+            np.add.at(self._sums, part.item, part.cost)
         self._least, self._most = _longer(self._least, self.items, np.inf), _longer(self._most, self.items, -np.inf)
         np.minimum.at(self._least, part.item, part.cost)
         np.maximum.at(self._most, part.item, part.cost)
@@ -179,6 +177,28 @@ def _longer(values: Shaped[ndarray, "n"], size: int, fill: float = 0) -> Shaped[
     if size <= len(values):
         return values
     return np.concatenate([values, np.full(max(size, 2 * len(values)) - len(values), fill, values.dtype)])
+
+
+def _require_sums(
+    weights: Float64[ndarray, "items"], counts: Int64[ndarray, "items"], last: RequestTrace, where: str
+) -> None:
+    """Refuse costs that nothing can be computed from, naming the item that all of its requests make the dearest."""
+    with np.errstate(over="ignore"):
+        asked = np.multiply(weights, counts, out=np.zeros(len(counts)), where=counts > 0)
+        total, dearest = float(asked.sum()), int(asked.argmax())
+    if total == 0:
+        raise DataError(
+            "all costs are 0: there is nothing to save",
+            where=where,
+            mend="Give at least one item that is asked for a cost above 0.",
+        )
+    if not _COSTS[0] <= total <= _COSTS[1]:
+        name = dearest if last.keys is None else last.keys[dearest]
+        raise DataError(
+            f'the {counts[dearest]} requests for item "{name}" cost {asked[dearest]:.3g}',
+            where=where,
+            mend=f"Give costs in another unit: all requests together may cost from {_COSTS[0]:g} to {_COSTS[1]:g}.",
+        )
 
 
 def _priced(last: RequestTrace, survey: _Survey, costs: str) -> Float64[ndarray, "items"]:
