@@ -33,19 +33,17 @@ the key; there are O(C / η) of them, whatever was asked for: each η that a req
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import numpy as np
-from jaxtyping import Int64
-from numpy import ndarray
 
-from rivage.core.errors import ConfigError, DataError, require, require_one_of
+from rivage.core.errors import ConfigError, DataError
 from rivage.online import no_regret_kernel as kernel
+from rivage.online.cache_settings import CacheSettings, whole
 from rivage.online.cache_snapshots import image, reopened, settings_of
 from rivage.online.key_slots import KeySlots, identity
 from rivage.online.no_regret_kernel import first_request, request
@@ -61,8 +59,7 @@ _Flight = tuple[int, Future[Any]]  # the thread that fetches, and what it will b
 
 _NOTHING: _Gone = ()
 _MISSING: Any = object()
-_NEVER, _FIRST_SLOTS = 2**62, 1024
-_SETTINGS = ("capacity", "horizon", "scale", "start", "hard", "compare", "max_bytes", "seed")
+_FIRST_SLOTS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +117,7 @@ class NoRegretCache(Generic[K, V]):
         on_evict: called with key and value (None without one) after a key has left, outside the lock.
 
     Raises:
-        ConfigError: for settings out of range.
+        ConfigError: for settings of other types or out of range.
 
     Example:
         >>> cache = NoRegretCache(2, seed=1)
@@ -146,26 +143,28 @@ class NoRegretCache(Generic[K, V]):
         seed: int = 0,
         on_evict: Callable[[K, V | None], object] | None = None,
     ) -> None:
-        require(capacity, "capacity", least=1)
-        require(scale, "scale", above=0)
-        require(1 if horizon is None else horizon, "horizon", least=1)
-        require(1 if max_bytes is None else max_bytes, "max_bytes", least=1)
-        require_one_of(start, "start", ("fill", "empty"))
-        if not 0 <= seed < 2**64:
-            raise ConfigError(f"seed is {seed}", mend="Give a whole number from 0 to 2**64 - 1.")
-        self.capacity, self.horizon, self.scale, self.start = capacity, horizon, scale, start
-        self.hard, self.compare, self.max_bytes, self.seed = hard, compare, max_bytes, seed
-        self._sizeof, self._on_evict = sizeof, on_evict
+        self.settings = CacheSettings(
+            capacity=capacity,
+            horizon=horizon,
+            scale=scale,
+            start=start,
+            hard=hard,
+            compare=compare,
+            max_bytes=max_bytes,
+            seed=seed,
+        )
+        for name, given in (("sizeof", sizeof), ("on_evict", on_evict)):
+            if given is not None and not callable(given):
+                raise ConfigError(f"{name} is {given!r}", mend="Give a function.")
+        self._most_bytes, self._sizeof, self._on_evict = self.settings.max_bytes, sizeof, on_evict
         self._lock = threading.Lock()
         self._values: dict[K, V] = {}
         self._sizes: dict[K, int] = {}
         self._bytes = self._unserved = 0
         self._flights: dict[K, _Flight] = {}
         kernel.prepare()
-        fine = max(4 * capacity, 4096)  # without a horizon steps shrink and the wheels are made finer at times
-        bits = self._bits(fine)
-        self._table: KeySlots[K] = KeySlots(self._memory(_FIRST_SLOTS, bits), bits, forgets=not compare)
-        self._table.memory[kernel.FINE] = fine if horizon is None else _NEVER
+        bits = self.settings.bits(self.settings.fine)
+        self._table: KeySlots[K] = KeySlots(self.settings.memory(_FIRST_SLOTS, bits), bits, forgets=not compare)
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -182,9 +181,8 @@ class NoRegretCache(Generic[K, V]):
         with self._lock:
             table = self._table
             slot = table.index.get(key)
-            if self.max_bytes is not None:
-                require(size, "size", least=0)
-                hit, gone = self._serve(key, size)
+            if self._most_bytes is not None:
+                hit, gone = self._serve(key, whole(size, "size"))
             else:  # as most often, with no more calls than it takes
                 told = self._first(key, True) if slot is None else request(table.memory, slot, True)
                 if told < 2:
@@ -198,7 +196,7 @@ class NoRegretCache(Generic[K, V]):
 
         ``on_evict`` is called after every 1024, for keys that are not back by then.
         """
-        if self.max_bytes is not None:
+        if self._most_bytes is not None:
             raise ConfigError("a batch tells no sizes", where="max_bytes", mend="Call request(key, size=...) for each.")
         asked, hits = list(keys), []
         for start in range(0, len(asked), kernel.BATCH):
@@ -214,7 +212,7 @@ class NoRegretCache(Generic[K, V]):
         The lock is not held while fetching. Threads that ask for a key which another one is fetching wait for that, and
         get its exception if it fails; then no request is counted. ``fetch`` may itself ask for other keys.
         """
-        if self.max_bytes is not None and self._sizeof is None:
+        if self._most_bytes is not None and self._sizeof is None:
             raise ConfigError("get_or_fetch cannot tell sizes", where="max_bytes", mend="Give sizeof=len, for example.")
         me, leads = threading.get_ident(), False
         with self._lock:
@@ -262,15 +260,11 @@ class NoRegretCache(Generic[K, V]):
     @property
     def step(self) -> float:
         """η; without a horizon what is divided by √t."""
-        return self.scale * math.sqrt(self.capacity if self.horizon is None else self._distance / self.horizon)
+        return self.settings.step
 
     def regret_bound(self, requests: int) -> float:
         """What the expected regret after so many requests cannot exceed."""
-        filling = float(self.capacity) if self.start == "fill" else 0.0
-        if self.horizon is None:
-            steps = math.sqrt(self.capacity * requests) * (1 / self.scale + self.scale)
-            return steps + filling * max(1 - self.scale, 0.0)
-        return filling + self._distance / (2 * self.step) + self.step * requests / 2
+        return self.settings.regret_bound(requests)
 
     def value_of(self, key: K) -> float:
         """F of a key: how likely it is cached, over permanent numbers."""
@@ -306,12 +300,11 @@ class NoRegretCache(Generic[K, V]):
         Raises:
             DataError: for keys that are not str, int, float, bool, bytes or tuples of these.
         """
-        settings = {name: getattr(self, name) for name in _SETTINGS}
         with self._lock:
             self._table.tidy()
             self._table.memory[HITS] -= self._unserved
             self._unserved = 0
-            return image(self._table, settings, self._sizes)
+            return image(self._table, asdict(self.settings), self._sizes)
 
     @classmethod
     def restore(
@@ -333,14 +326,14 @@ class NoRegretCache(Generic[K, V]):
             cache = cls(**settings, sizeof=sizeof, on_evict=on_evict)
         except (ConfigError, TypeError) as error:
             raise DataError(f"a snapshot with impossible settings: {error}") from error
-        cache._table, cache._sizes = reopened(head, arrays, cache._memory, forgets=not cache.compare)
+        cache._table, cache._sizes = reopened(head, arrays, cache.settings.memory, forgets=not cache.settings.compare)
         cache._bytes = sum(cache._sizes.values())
         return cache
 
     # --- within the lock ----------------------------------------------------------------------------------------------
 
     def _serve(self, key: K, size: int) -> tuple[bool, _Gone]:
-        table, limit = self._table, self.max_bytes
+        table, limit = self._table, self._most_bytes
         fits = limit is None or self._bytes + size <= limit
         slot = table.index.get(key)
         told = self._first(key, fits) if slot is None else request(table.memory, slot, fits)
@@ -374,17 +367,17 @@ class NoRegretCache(Generic[K, V]):
                 gone.append((key, self._values.pop(key, None)))
         if told & 2:
             fine = table.memory[kernel.FINE] = 4 * int(table.memory[kernel.FINE])
-            if self._bits(fine) != table.bits:
-                table.resize(len(table.keys), self._bits(fine))
+            if self.settings.bits(fine) != table.bits:
+                table.resize(len(table.keys), self.settings.bits(fine))
         return gone
 
     def _holds(self, slot: int) -> bool:
         return bool(self._table.store.shelf[slot] != kernel.OUT)
 
     def _optimum(self) -> float | None:
-        if not self.compare:
+        if not self.settings.compare:
             return None
-        asked, most = self._table.store.asked, min(self.capacity, len(self._table.keys))
+        asked, most = self._table.store.asked, min(self.settings.capacity, len(self._table.keys))
         return float(np.partition(asked, -most)[-most:].sum())
 
     # --- outside ------------------------------------------------------------------------------------------------------
@@ -418,46 +411,20 @@ class NoRegretCache(Generic[K, V]):
         """Store the value of a cached key; one that came in without it may turn out to be larger than was said."""
         if not self._holds(self._table.index[key]):
             return
-        if self.max_bytes is not None:
+        if self._most_bytes is not None:
             change = size - self._sizes.get(key, 0)
-            if self._bytes + change > self.max_bytes:
+            if self._bytes + change > self._most_bytes:
                 return
             self._sizes[key] = size
             self._bytes += change
         self._values[key] = value
 
     def _size(self, value: V) -> int:
-        if self.max_bytes is None or self._sizeof is None:
+        if self._most_bytes is None or self._sizeof is None:
             return 0
-        size = self._sizeof(value)
-        require(size, "size", least=0)
-        return size
+        return whole(self._sizeof(value), "size")
 
     def _tell(self, gone: _Gone) -> None:
         if self._on_evict is not None:
             for key, value in gone:
                 self._on_evict(key, value)
-
-    # --- setting up ---------------------------------------------------------------------------------------------------
-
-    @property
-    def _distance(self) -> float:
-        """D², how far the best corner may be from the state once the cache is full."""
-        return self.capacity * (2 if self.start == "fill" else 1)
-
-    def _bits(self, requests: int) -> int:
-        """Of wheels that are fine enough up to so many requests."""
-        return kernel.bits_for(self.capacity, self.step / (math.sqrt(requests) if self.horizon is None else 1))
-
-    def _memory(self, slots: int, bits: int) -> Int64[ndarray, "words"]:
-        return kernel.make_memory(
-            slots,
-            bits,
-            target=float(self.capacity),
-            step=self.step,
-            limit=self.capacity if self.hard else _NEVER,
-            seed=self.seed,
-            anytime=self.horizon is None,
-            fills=self.start == "fill",
-            counts=self.compare,
-        )
