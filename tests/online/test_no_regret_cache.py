@@ -225,7 +225,7 @@ def test_bytes_are_limited_and_given_back() -> None:
     for key in zipf(400, 4000).tolist():
         assert len(cache.get_or_fetch(key, lambda key: b"x" * (10 + key % 90))) == 10 + key % 90
         held = sum(10 + key % 90 for key in cache)
-        assert held == cache._bytes == sum(map(len, cache._values.values())) <= 500
+        assert held == cache._held.bytes == sum(map(len, cache._held.values.values())) <= 500
     stats = cache.stats()
     assert stats.crowded > 0
     assert len(gone) == stats.evictions > 0
@@ -250,7 +250,7 @@ def test_values_live_as_long_as_their_keys() -> None:
     requests = zipf(200, 3000).tolist()
     for key in requests:
         assert cache.get_or_fetch(key, fetch) == str(key)
-        assert set(cache._values) == set(cache)
+        assert set(cache._held.values) == set(cache)
     stats = cache.stats()
     assert stats.hits == len(requests) - len(fetched)
     assert len(events) == stats.evictions
@@ -305,8 +305,8 @@ def test_a_size_that_is_none_leaves_no_trace(size: Any) -> None:
             cache.get_or_fetch("a", lambda key: size)
     with pytest.raises(ConfigError, match="size is "):
         cache.request("a", size=size)
-    assert (cache.stats().requests, cache._flights, cache._bytes) == (0, {}, 0)
-    assert cache.get_or_fetch("a", lambda key: 4) == cache._bytes == 4
+    assert (cache.stats().requests, cache._flights.under_way, cache._held.bytes) == (0, {}, 0)
+    assert cache.get_or_fetch("a", lambda key: 4) == cache._held.bytes == 4
 
 
 def test_a_fetch_may_use_the_cache() -> None:
@@ -369,8 +369,8 @@ def test_threads_share_one_cache() -> None:
     assert stats.requests == 16_000
     assert stats.insertions - stats.evictions == stats.cached == len(list(cache))
     assert told["gone"] == stats.evictions
-    assert set(cache._values) <= set(cache)
-    assert not cache._flights
+    assert set(cache._held.values) <= set(cache)
+    assert not cache._flights.under_way
 
 
 def test_one_thread_fetches_and_the_others_wait() -> None:
@@ -444,12 +444,12 @@ def test_sizes_survive_a_snapshot() -> None:
     for key in range(4):
         cache.get_or_fetch(key, lambda key: b"xxx")
     other: NoRegretCache[int, bytes] = NoRegretCache.restore(cache.snapshot(), sizeof=len)
-    assert other._bytes == cache._bytes == 9
+    assert other._held.bytes == cache._held.bytes == 9
     assert other.get_or_fetch(0, lambda key: b"yyyyy") == b"yyyyy"
-    assert 0 not in other._values  # two bytes more do not fit
+    assert 0 not in other._held.values  # two bytes more do not fit
     assert other.get_or_fetch(0, lambda key: b"yyyy") == b"yyyy"
-    assert other._values == {0: b"yyyy"}
-    assert other._bytes == 10
+    assert other._held.values == {0: b"yyyy"}
+    assert other._held.bytes == 10
 
 
 def damaged() -> list[bytes]:
@@ -569,7 +569,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert set(self.cache) == self.held
         assert all(self.cache.value_of(key) == pytest.approx(self.values.get(key, 0.0), abs=1e-9) for key in range(10))
-        assert set(self.cache._values) <= self.held
+        assert set(self.cache._held.values) <= self.held
 
 
 Machine.TestCase.settings = settings(deadline=None, max_examples=60, stateful_step_count=25)

@@ -55,6 +55,30 @@ class KeySlots(Generic[K]):
         self.index[key], self.keys[slot] = slot, key
         return slot
 
+    def first_request(self, key: K, fits: bool) -> int:
+        """Serve a request for a key without a slot; what `rivage.online.no_regret_kernel.request` returns."""
+        if not self.free:
+            self.make_room(1)
+        slot = self.place(key)
+        told: int = kernel.first_request(self.memory, slot, identity(key), fits)
+        return told
+
+    def request_all(self, keys: Sequence[K]) -> tuple[list[bool], int]:
+        """Serve at most `BATCH` requests: which were hits, and what `no_regret_kernel.request_all` returns."""
+        slots, hits = self.slots_of(keys), np.empty(len(keys), np.bool_)  # may enlarge the memory: first
+        told: int = kernel.request_all(self.memory, slots, hits)
+        return hits.tolist(), told
+
+    def gone(self, told: int) -> list[K]:
+        """Keys that have left the cache during the requests that told this, and are not back."""
+        slots = dict.fromkeys(self.store.gone[: told >> 2].tolist())
+        return [self.keys[slot] for slot in slots if self.store.shelf[slot] == kernel.OUT]
+
+    def holds(self, key: K) -> bool:
+        """Whether a key is cached."""
+        slot = self.index.get(key)
+        return slot is not None and bool(self.store.shelf[slot] != kernel.OUT)
+
     def slots_of(self, keys: Sequence[K]) -> Int64[ndarray, "n"]:
         """The slots of many keys; new ones get theirs."""
         self.make_room(len(keys))

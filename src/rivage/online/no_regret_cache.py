@@ -35,69 +35,28 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Generic, Literal, TypeVar, cast
-
-import numpy as np
 
 from rivage.core.errors import ConfigError, DataError
 from rivage.online import no_regret_kernel as kernel
 from rivage.online.cache_settings import CacheSettings, whole
 from rivage.online.cache_snapshots import image, reopened, settings_of
-from rivage.online.key_slots import KeySlots, identity
-from rivage.online.no_regret_kernel import first_request, request
-from rivage.online.ogb_kernel import CACHED, FRACTIONAL, HITS, INSERTED, POSITIVE, RHO, TIME
+from rivage.online.cache_stats import CacheStats, stats_of
+from rivage.online.cache_values import MISSING, Flight, Flights, Values
+from rivage.online.key_slots import KeySlots
+from rivage.online.no_regret_kernel import request
+from rivage.online.ogb_kernel import CACHED, HITS, RHO
 
-__all__ = ["CacheStats", "NoRegretCache"]
+__all__ = ["NoRegretCache"]
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 _Gone = Sequence[tuple[Any, Any]]  # evicted keys, and their values
-_Flight = tuple[int, Future[Any]]  # the thread that fetches, and what it will bring
 
 _NOTHING: _Gone = ()
-_MISSING: Any = object()
 _FIRST_SLOTS = 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class CacheStats:
-    """How it went since the beginning.
-
-    Args:
-        requests: how many.
-        hits: keys that were cached when they were asked for.
-        fractional: Σ f before each request: what hits are on average over permanent numbers.
-        insertions: keys that came in.
-        evictions: keys that went.
-        cached: keys in the cache now.
-        positive: keys with f > 0 now.
-        crowded: insertions that found no room, with ``hard`` or ``max_bytes``.
-        lost: requests that the cache would have served with room for all; `regret` leaves them out.
-        regret_bound: what the regret cannot exceed.
-        optimum: hits of the best fixed set; None unless the cache compares.
-        regret: optimum − fractional; None unless the cache compares.
-    """
-
-    requests: int
-    hits: int
-    fractional: float
-    insertions: int
-    evictions: int
-    cached: int
-    positive: int
-    crowded: int
-    lost: int
-    regret_bound: float
-    optimum: float | None
-    regret: float | None
-
-    @property
-    def hit_ratio(self) -> float:
-        """Hits per request; 0 before the first."""
-        return self.hits / self.requests if self.requests else 0.0
 
 
 class NoRegretCache(Generic[K, V]):
@@ -158,10 +117,9 @@ class NoRegretCache(Generic[K, V]):
                 raise ConfigError(f"{name} is {given!r}", mend="Give a function.")
         self._most_bytes, self._sizeof, self._on_evict = self.settings.max_bytes, sizeof, on_evict
         self._lock = threading.Lock()
-        self._values: dict[K, V] = {}
-        self._sizes: dict[K, int] = {}
-        self._bytes = self._unserved = 0
-        self._flights: dict[K, _Flight] = {}
+        self._held: Values[K, V] = Values(self.settings.max_bytes)
+        self._flights: Flights[K] = Flights()
+        self._unserved = 0
         kernel.prepare()
         bits = self.settings.bits(self.settings.fine)
         self._table: KeySlots[K] = KeySlots(self.settings.memory(_FIRST_SLOTS, bits), bits, forgets=not compare)
@@ -184,7 +142,7 @@ class NoRegretCache(Generic[K, V]):
             if self._most_bytes is not None:
                 hit, gone = self._serve(key, whole(size, "size"))
             else:  # as most often, with no more calls than it takes
-                told = self._first(key, True) if slot is None else request(table.memory, slot, True)
+                told = table.first_request(key, True) if slot is None else request(table.memory, slot, True)
                 if told < 2:
                     return told == 1
                 hit, gone = told & 1 == 1, self._let_go(told)
@@ -201,7 +159,8 @@ class NoRegretCache(Generic[K, V]):
         asked, hits = list(keys), []
         for start in range(0, len(asked), kernel.BATCH):
             with self._lock:
-                part, gone = self._serve_all(asked[start : start + kernel.BATCH])
+                part, told = self._table.request_all(asked[start : start + kernel.BATCH])
+                gone = self._let_go(told) if told > 1 else _NOTHING
             self._tell(gone)
             hits += part
         return hits
@@ -214,21 +173,18 @@ class NoRegretCache(Generic[K, V]):
         """
         if self._most_bytes is not None and self._sizeof is None:
             raise ConfigError("get_or_fetch cannot tell sizes", where="max_bytes", mend="Give sizeof=len, for example.")
-        me, leads = threading.get_ident(), False
         with self._lock:
-            value, flight = self._values.get(key, _MISSING), self._flights.get(key)
-            if value is not _MISSING:
+            value = self._held.values.get(key, MISSING)
+            if value is MISSING:
+                flight, leads = self._flights.board(key)
+            else:
                 _, gone = self._serve(key, 0)
-            elif flight is None:
-                flight, leads = (me, Future()), True
-                self._flights[key] = flight
-        if value is not _MISSING:
+        if value is not MISSING:
             self._tell(gone)
             return cast(V, value)
-        assert flight is not None
         if leads:
             return self._fetch(key, fetch, flight)
-        if me == flight[0]:
+        if flight[0] == threading.get_ident():
             return fetch(key)  # a fetch that asks for its own key: nobody could answer it
         brought: V = flight[1].result()
         self.request(key, size=self._size(brought))
@@ -237,14 +193,13 @@ class NoRegretCache(Generic[K, V]):
     def invalidate(self, key: K) -> None:
         """Drop the value of a key, say because it has changed; the next `get_or_fetch` brings the new one."""
         with self._lock:
-            self._values.pop(key, None)
-            self._flights.pop(key, None)  # what is under way may be old: its caller gets it, it is not kept
+            self._held.values.pop(key, None)
+            self._flights.call_off(key)
 
     def contains(self, key: K) -> bool:
         """Whether the key is cached; no request."""
         with self._lock:
-            slot = self._table.index.get(key)
-            return slot is not None and self._holds(slot)
+            return self._table.holds(key)
 
     __contains__ = contains
 
@@ -275,22 +230,7 @@ class NoRegretCache(Generic[K, V]):
     def stats(self) -> CacheStats:
         """How it went. O(1); O(keys) if the cache compares."""
         with self._lock:
-            store, optimum = self._table.store, self._optimum()
-            ints, gained = store.ints.tolist(), float(store.floats[FRACTIONAL])
-            return CacheStats(
-                requests=ints[TIME],
-                hits=ints[HITS] - self._unserved,
-                fractional=gained,
-                insertions=ints[INSERTED],
-                evictions=ints[kernel.EVICTED],
-                cached=ints[CACHED],
-                positive=ints[POSITIVE],
-                crowded=ints[kernel.CROWDED],
-                lost=ints[kernel.LOST],
-                regret_bound=self.regret_bound(ints[TIME]),
-                optimum=optimum,
-                regret=None if optimum is None else optimum - gained,
-            )
+            return stats_of(self.settings, self._table, self._unserved)
 
     # --- as bytes -----------------------------------------------------------------------------------------------------
 
@@ -304,7 +244,7 @@ class NoRegretCache(Generic[K, V]):
             self._table.tidy()
             self._table.memory[HITS] -= self._unserved
             self._unserved = 0
-            return image(self._table, asdict(self.settings), self._sizes)
+            return image(self._table, asdict(self.settings), self._held.sizes)
 
     @classmethod
     def restore(
@@ -326,98 +266,52 @@ class NoRegretCache(Generic[K, V]):
             cache = cls(**settings, sizeof=sizeof, on_evict=on_evict)
         except (ConfigError, TypeError) as error:
             raise DataError(f"a snapshot with impossible settings: {error}") from error
-        cache._table, cache._sizes = reopened(head, arrays, cache.settings.memory, forgets=not cache.settings.compare)
-        cache._bytes = sum(cache._sizes.values())
+        cache._table, cache._held.sizes = reopened(
+            head, arrays, cache.settings.memory, forgets=not cache.settings.compare
+        )
+        cache._held.bytes = sum(cache._held.sizes.values())
         return cache
 
     # --- within the lock ----------------------------------------------------------------------------------------------
 
     def _serve(self, key: K, size: int) -> tuple[bool, _Gone]:
-        table, limit = self._table, self._most_bytes
-        fits = limit is None or self._bytes + size <= limit
+        table, held = self._table, self._held
+        fits = held.fits(size)
         slot = table.index.get(key)
-        told = self._first(key, fits) if slot is None else request(table.memory, slot, fits)
-        if limit is not None and not told & 1 and self._holds(table.index[key]):
-            self._sizes[key] = size
-            self._bytes += size
+        told = table.first_request(key, fits) if slot is None else request(table.memory, slot, fits)
+        if held.most_bytes is not None and not told & 1 and table.holds(key):
+            held.enter(key, size)
         return told & 1 == 1, self._let_go(told) if told > 1 else _NOTHING
-
-    def _first(self, key: K, fits: bool) -> int:
-        """Serve a request for a key without a slot."""
-        table = self._table
-        if not table.free:
-            table.make_room(1)
-        slot = table.place(key)
-        told: int = first_request(table.memory, slot, identity(key), fits)
-        return told
-
-    def _serve_all(self, keys: list[K]) -> tuple[list[bool], _Gone]:
-        table, hits = self._table, np.empty(len(keys), np.bool_)
-        slots = table.slots_of(keys)  # before the memory is looked up, which this may enlarge
-        told = kernel.request_all(table.memory, slots, hits)
-        return hits.tolist(), self._let_go(told) if told > 1 else _NOTHING
 
     def _let_go(self, told: int) -> _Gone:
         """Drop the values of evicted keys, and return them; make finer wheels if it is time."""
-        table, gone = self._table, []
-        for slot in dict.fromkeys(table.store.gone[: told >> 2].tolist()):
-            if not self._holds(slot):
-                key = table.keys[slot]
-                self._bytes -= self._sizes.pop(key, 0)
-                gone.append((key, self._values.pop(key, None)))
+        table = self._table
+        gone = [(key, self._held.drop(key)) for key in table.gone(told)]
         if told & 2:
             fine = table.memory[kernel.FINE] = 4 * int(table.memory[kernel.FINE])
             if self.settings.bits(fine) != table.bits:
                 table.resize(len(table.keys), self.settings.bits(fine))
         return gone
 
-    def _holds(self, slot: int) -> bool:
-        return bool(self._table.store.shelf[slot] != kernel.OUT)
-
-    def _optimum(self) -> float | None:
-        if not self.settings.compare:
-            return None
-        asked, most = self._table.store.asked, min(self.settings.capacity, len(self._table.keys))
-        return float(np.partition(asked, -most)[-most:].sum())
-
     # --- outside ------------------------------------------------------------------------------------------------------
 
-    def _fetch(self, key: K, fetch: Callable[[K], V], flight: _Flight) -> V:
+    def _fetch(self, key: K, fetch: Callable[[K], V], flight: Flight) -> V:
         try:
             value = fetch(key)
             size = self._size(value)
         except BaseException as error:
             with self._lock:
-                self._land(key, flight)
+                self._flights.land(key, flight)
             flight[1].set_exception(error)
             raise
         with self._lock:
             hit, gone = self._serve(key, size)
             self._unserved += hit
-            if self._land(key, flight):
-                self._keep(key, value, size)
+            if self._flights.land(key, flight) and self._table.holds(key):
+                self._held.keep(key, value, size)
         flight[1].set_result(value)
         self._tell(gone)
         return value
-
-    def _land(self, key: K, flight: _Flight) -> bool:
-        """End a flight; False if it was called off."""
-        if self._flights.get(key) is not flight:
-            return False
-        del self._flights[key]
-        return True
-
-    def _keep(self, key: K, value: V, size: int) -> None:
-        """Store the value of a cached key; one that came in without it may turn out to be larger than was said."""
-        if not self._holds(self._table.index[key]):
-            return
-        if self._most_bytes is not None:
-            change = size - self._sizes.get(key, 0)
-            if self._bytes + change > self._most_bytes:
-                return
-            self._sizes[key] = size
-            self._bytes += change
-        self._values[key] = value
 
     def _size(self, value: V) -> int:
         if self._most_bytes is None or self._sizeof is None:
