@@ -161,7 +161,7 @@ def test_all_faults_are_told_at_once() -> None:
 def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"gone.toml: cannot be read \(No such file"):
         load_underlay(tmp_path / "gone.toml")
-    with pytest.raises(ConfigError, match=r'no reader for "\.json"'):
+    with pytest.raises(ConfigError, match=r'the ending of net\.json is "\.json"'):
         load_underlay(tmp_path / "net.json")
     (tmp_path / "latin.toml").write_bytes("name = 'São Paulo'".encode("latin-1"))
     with pytest.raises(ConfigError, match="byte 9 is not UTF-8"):

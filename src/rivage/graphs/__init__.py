@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rivage.graphs.network import Network
+    from rivage.graphs.path_rules import Connectivity, PathRule, connectivity
     from rivage.graphs.paths import cost_matrix, next_hops, path_cost, shortest_path
     from rivage.graphs.tiered import tiers, topology_one, topology_two
     from rivage.graphs.topologies import (
@@ -24,13 +25,16 @@ if TYPE_CHECKING:
         path,
     )
     from rivage.graphs.underlay import Underlay
-    from rivage.graphs.underlay_files import format_underlay, load_underlay, parse_underlay
+    from rivage.graphs.underlay_files import format_underlay, load_connectivity, load_underlay, parse_underlay
 
 _HOMES = {
+    "Connectivity": "path_rules",
     "Network": "network",
+    "PathRule": "path_rules",
     "Underlay": "underlay",
     "abilene": "topologies",
     "balanced_tree": "topologies",
+    "connectivity": "path_rules",
     "cost_matrix": "paths",
     "cycle": "topologies",
     "dtelekom": "topologies",
@@ -39,6 +43,7 @@ _HOMES = {
     "geant": "topologies",
     "grid": "topologies",
     "hypercube": "topologies",
+    "load_connectivity": "underlay_files",
     "load_underlay": "underlay_files",
     "next_hops": "paths",
     "parse_underlay": "underlay_files",
@@ -51,10 +56,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "Connectivity",
     "Network",
+    "PathRule",
     "Underlay",
     "abilene",
     "balanced_tree",
+    "connectivity",
     "cost_matrix",
     "cycle",
     "dtelekom",
@@ -63,6 +71,7 @@ __all__ = [
     "geant",
     "grid",
     "hypercube",
+    "load_connectivity",
     "load_underlay",
     "next_hops",
     "parse_underlay",

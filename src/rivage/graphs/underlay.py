@@ -1,10 +1,10 @@
 """The physical network: nodes, the links between them, and what is known of both.
 
 Links are undirected and the same in both directions, as the published networks are. What is measured between every two
-nodes, and differs by direction, is a `rivage.graphs.connectivity.Connectivity`.
+nodes, and differs by direction, is a `rivage.graphs.path_rules.Connectivity`.
 
 Nothing is derived here: a latency that follows from a distance is the decision of the caller, see
-`rivage.graphs.connectivity.PathRule` and `with_links`.
+`rivage.graphs.path_rules.PathRule` and `with_links`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Networks from files and back: TOML.
+"""Networks from files and back.
+
+Read are TOML, CSV matrices (`rivage.graphs.matrices`), GML, GraphML (`rivage.graphs.graph_entries`); TOML is written.
 
 A description in TOML is a list of nodes and a list of links::
 
@@ -25,33 +27,110 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rivage.core.errors import ConfigError
+import numpy as np
+
+from rivage.core.errors import ConfigError, require_one_of
 from rivage.core.settings import dump, read
 from rivage.core.toml import format_toml, parse_toml
+from rivage.graphs.gml import parse_gml
+from rivage.graphs.graphml import parse_graphml
+from rivage.graphs.matrices import Matrix, Measured, connectivity_of_matrices, parse_matrix, underlay_of_matrices
+from rivage.graphs.path_rules import Connectivity
 from rivage.graphs.underlay import Underlay
 from rivage.graphs.underlay_tables import UnderlayTable, assemble, tabulate
 
-__all__ = ["MAX_BYTES", "format_underlay", "load_underlay", "parse_underlay"]
+__all__ = ["MAX_BYTES", "format_underlay", "load_connectivity", "load_underlay", "parse_underlay"]
 
 MAX_BYTES = 64 * 2**20
 """Larger files are refused; a full mesh of 700 nodes in GML takes about 20 MB."""
 
+_UNITS = {"bit/s": 1.0, "kbit/s": 1e3, "Mbit/s": 1e6, "Gbit/s": 1e9}
 
-def load_underlay(path: Path | str) -> Underlay:
+
+def load_underlay(
+    path: Path | str,
+    *,
+    measured: Measured | None = None,
+    bandwidth: Path | str | None = None,
+    bandwidth_unit: str = "bit/s",
+    max_asymmetry: float = 0.2,
+) -> Underlay:
     """The network that a file describes.
 
     Args:
-        path: a file whose name ends in ``.toml``.
+        path: its name ends in ``.toml``, ``.gml``, ``.graphml``, or in ``.csv`` for a matrix of latencies in ms; the
+            arguments below are for matrices only.
+        measured: whether latencies are one way or round trips; must be given.
+        bandwidth: a second matrix.
+        bandwidth_unit: of its cells: bit/s, kbit/s, Mbit/s or Gbit/s.
+        max_asymmetry: see `rivage.graphs.matrices.underlay_of_matrices`.
 
     Raises:
         ConfigError: for a file that is missing, too large, not of its format, or describes no network; all faults of
             the description are listed, each with its place and how to mend it.
     """
     path = Path(path)
-    readers = {".toml": parse_underlay}
-    if path.suffix.lower() not in readers:
-        raise ConfigError(f'no reader for "{path.suffix}"', where=str(path), mend=f"Readers: {', '.join(readers)}.")
-    return readers[path.suffix.lower()](read_text(path), str(path))
+    kind = path.suffix.lower()
+    require_one_of(kind, f"the ending of {path.name}", (".toml", ".csv", ".gml", ".graphml"))
+    if kind == ".csv":
+        names, latency, rates = _matrices(path, bandwidth, bandwidth_unit)
+        return underlay_of_matrices(
+            names,
+            latency,
+            measured=_stated(measured, path),
+            bandwidth_bps=rates,
+            max_asymmetry=max_asymmetry,
+            name=path.stem,
+        )
+    if measured is not None or bandwidth is not None:
+        raise ConfigError("measured and bandwidth are for CSV matrices", where=str(path), mend="Leave them out.")
+    text = read_text(path)
+    if kind == ".toml":
+        return parse_underlay(text, str(path))
+    return (parse_gml if kind == ".gml" else parse_graphml)(text, str(path), name=path.stem)
+
+
+def load_connectivity(
+    path: Path | str,
+    *,
+    measured: Measured | None = None,
+    bandwidth: Path | str | None = None,
+    bandwidth_unit: str = "bit/s",
+) -> Connectivity:
+    """What matrices in CSV files say of every two nodes, in both directions; arguments as for `load_underlay`.
+
+    Raises:
+        ConfigError: naming all that is wrong.
+    """
+    path = Path(path)
+    stated = _stated(measured, path)
+    names, latency, rates = _matrices(path, bandwidth, bandwidth_unit)
+    return connectivity_of_matrices(names, latency, measured=stated, bandwidth_bps=rates, name=path.stem)
+
+
+def _stated(measured: Measured | None, path: Path) -> Measured:
+    if measured is None:
+        raise ConfigError(
+            "latencies may be one way or round trips",
+            where=str(path),
+            mend='Say measured="round_trip_ms", as ping shows them, or measured="latency_ms" for one way.',
+        )
+    return measured
+
+
+def _matrices(path: Path, bandwidth: Path | str | None, unit: str) -> tuple[tuple[str, ...], Matrix, Matrix | None]:
+    """Names, latencies and, in bit/s, bandwidths of the same nodes in the same order."""
+    require_one_of(unit, "bandwidth_unit", _UNITS)
+    names, latency = parse_matrix(read_text(path), str(path))
+    if bandwidth is None:
+        return names, latency, None
+    others, rates = parse_matrix(read_text(Path(bandwidth)), str(bandwidth))
+    if set(others) != set(names):
+        odd = ", ".join(sorted(set(others) ^ set(names))[:5])
+        mend = "Give both matrices the same nodes."
+        raise ConfigError(f"{odd} not in both {path} and {bandwidth}", mend=mend)
+    order = [others.index(name) for name in names]
+    return names, latency, rates[np.ix_(order, order)] * _UNITS[unit]
 
 
 def parse_underlay(text: str, where: str = "") -> Underlay:
