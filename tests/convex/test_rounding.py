@@ -227,6 +227,11 @@ def test_dep_round_of_two_is_a_coin() -> None:
     after = np.random.default_rng(0)
     after.random(2)
     assert before.random() == after.random()  # one draw per fractional entry
+    given = np.array([9.0, 0.2, 9.0, 0.9])  # those of whole entries are not looked at
+    assert dep_round(np.array([0.0, 0.3, 1.0, 0.7]), given).tolist() == [0, 0, 1, 1]
+    assert dep_round(np.array([0.0, 0.3, 1.0, 0.7]), given).tolist() == [0, 0, 1, 1]
+    with pytest.raises(ShapeError, match="draws"):
+        dep_round(np.array([0.3, 0.7]), np.zeros(3))
     assert x.tolist() == [0.3, 0.7]
 
 
@@ -235,9 +240,9 @@ def test_dep_round_of_dust_and_size() -> None:
     assert dep_round(np.array([1e-300, 1 - 1e-16, 1e-300, 1.0]), rng).tolist() == [0, 1, 0, 1]
     assert dep_round(np.full(1_000_000, 0.1), rng).sum() == 100_000
     # What is left of a whole sum is whole up to rounding: no draw may turn it over.
-    rest = Fixed(1 - 2.0**-53, *[0.5] * 9)
+    rest = np.array([1 - 2.0**-53, *[0.5] * 9])
     assert np.full(10, 0.1).cumsum()[-1] < 1
-    assert dep_round(np.full(10, 0.1), rest).sum() == 1  # type: ignore[arg-type]
+    assert dep_round(np.full(10, 0.1), rest).sum() == 1
     assert dep_round(np.zeros(3), rng).tolist() == [0, 0, 0]
     assert dep_round(np.array([]), rng).tolist() == []
 

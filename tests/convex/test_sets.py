@@ -405,3 +405,28 @@ def test_public_names_resolve_and_are_loaded_late() -> None:
     assert sorted(rivage.convex._HOMES) == sorted(rivage.convex.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Ball'"):
         _ = rivage.convex.Ball
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=300)
+def test_scaled_projection_has_one_multiplier(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 12))
+    sizes, y = rng.uniform(0.1, 5.0, n), np.exp(rng.normal(0, rng.choice([0.1, 3.0, 50.0]), n))
+    budget = float(rng.uniform(0.001, 1.0) * sizes.sum())
+    x = Knapsack(sizes, budget).project_scaled(y)
+    below = x < 1 - 1e-12
+    factors = x[below] / y[below]
+    assert sizes @ x == pytest.approx(budget, rel=1e-12)
+    assert x.max() <= 1
+    if factors.size:
+        assert np.ptp(factors) <= 1e-9 * factors.max()
+        assert (y[~below] * factors.max() >= 1 - 1e-9).all()
+
+
+def test_scaled_projection_of_the_sheet_and_of_equal_sizes() -> None:
+    x = Knapsack(np.array([1.0, 1.0, 2.0, 2.0]), 3.0).project_scaled(np.array([0.1, 0.2, 0.4, 3.0]))
+    assert x == pytest.approx(np.array([1 / 11, 2 / 11, 4 / 11, 1.0]), abs=1e-15)
+    y = np.random.default_rng(0).uniform(0.1, 5.0, 20)
+    equal = Knapsack(np.ones(20), 7.5).project_scaled(y)
+    assert np.abs(equal - CappedSimplex(20, 7.5).project_entropic(y)).max() < 1e-14

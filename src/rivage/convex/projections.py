@@ -32,7 +32,7 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 __all__ = ["TINY", "onto_capped", "onto_capped_entropic", "onto_knapsack", "onto_knapsack_entropic"]
-__all__ += ["onto_simplex", "onto_simplex_entropic", "positive"]
+__all__ += ["onto_knapsack_scaled", "onto_simplex", "onto_simplex_entropic", "positive"]
 
 TINY = 1e-300  # smallest coordinate of an entropic projection
 _HUGE = 1e290  # larger entries are scaled down, so that sums of them are finite
@@ -127,6 +127,24 @@ def onto_knapsack_entropic(y: Vector, sizes: Vector, budget: float) -> Vector:
     capped = ends >= breaks[high] if high < len(breaks) else np.zeros(len(y), bool)
     tau = _newton(logs[~capped], sizes[~capped], budget - float(sizes[capped].sum()), float(breaks[low]))
     return _floored(np.where(capped, 1.0, point(tau)), budget)
+
+
+def onto_knapsack_scaled(y: Vector, sizes: Vector, budget: float) -> Vector:
+    """The point of {0 <= x <= 1, Σ s_i x_i = budget} nearest to y > 0 in Σ s_i (x_i ln(x_i/y_i) − x_i + y_i).
+
+    Weighing the entropy by the sizes makes it min(1, c y_i): the first c that is consistent, as for equal sizes.
+    O(n log n).
+    """
+    y = positive(y)
+    order = np.argsort(y)
+    s, falling = sizes[order], y[order]
+    below = np.cumsum(s * falling)  # mass of the k smallest, from the small end: nothing cancels
+    left = budget - (s.sum() - np.cumsum(s))  # for the k smallest, when the others are capped
+    fits = np.flatnonzero(left * falling <= below)  # c y_k <= 1
+    k = int(fits[-1]) if fits.size else 0
+    with np.errstate(over="ignore"):  # capped entries may
+        scaled = max(left[k], 0.0) * (y / below[k])
+    return _floored(np.minimum(scaled, 1.0), budget)
 
 
 def positive(y: Vector) -> Vector:

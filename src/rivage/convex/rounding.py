@@ -111,7 +111,7 @@ class Coupled:
         return madow(x, self.xi)
 
 
-def dep_round(x: Vector, generator: np.random.Generator, sizes: Vector | None = None) -> Choice:
+def dep_round(x: Vector, draws: np.random.Generator | Vector, sizes: Vector | None = None) -> Choice:
     """Dependent rounding: two fractional entries at a time trade mass until one of them is whole.
 
     With α what i can gain and j can give, β the reverse (both in units of i): i gains α with probability β/(α + β),
@@ -121,12 +121,13 @@ def dep_round(x: Vector, generator: np.random.Generator, sizes: Vector | None = 
 
     Args:
         x: inclusion probabilities.
-        generator: one draw per fractional entry is taken.
+        draws: a generator, of which one draw per fractional entry is taken; or one draw for each entry, kept from slot
+            to slot: the same x then gives the same items.
         sizes: s_i > 0; all equal when not given.
 
     Raises:
         DataError: for entries outside [0, 1].
-        ShapeError: when sizes are not one for each entry.
+        ShapeError: when sizes or draws are not one for each entry.
     """
     x = _probabilities(x)
     if sizes is not None and sizes.shape != x.shape:
@@ -137,7 +138,12 @@ def dep_round(x: Vector, generator: np.random.Generator, sizes: Vector | None = 
     weights = np.ones(len(open_items)) if sizes is None else np.asarray(sizes, np.float64)[open_items]
     whole = sizes is None and _is_whole(float(x.sum()))
     chosen: Choice = (x == 1).astype(np.int8)
-    chosen[open_items] = _pipage(x[open_items], weights, generator.random(len(open_items)), whole)
+    if isinstance(draws, np.random.Generator):
+        taken = draws.random(len(open_items))
+    else:
+        _require_draws(x, draws)
+        taken = draws[open_items]
+    chosen[open_items] = _pipage(x[open_items], weights, taken, whole)
     return chosen
 
 

@@ -246,6 +246,10 @@ class Knapsack:
         """The nearest point in relative entropy, min(1, y_i e^(−τ s_i)), mass to 1e-12 relative. O(n log n)."""
         return onto.onto_knapsack_entropic(_positive_point(y, self.dimension), self.sizes, self.budget)
 
+    def project_scaled(self, y: Vector) -> Vector:
+        """The nearest point in the entropy weighted by sizes, min(1, c y_i). O(n log n)."""
+        return onto.onto_knapsack_scaled(_positive_point(y, self.dimension), self.sizes, self.budget)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Box:

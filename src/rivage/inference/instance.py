@@ -1,0 +1,288 @@
+"""Inference delivery networks: what can be placed where, and what may be asked.
+
+Si Salem, Castellano, Neglia, Pianese, Araldo. Towards inference delivery networks: distributing machine learning with
+optimality guarantees. IEEE/ACM Transactions on Networking 32(1), 2024, arXiv 2105.02510.
+
+Node v holds models of total size b_v at most. A *request type* ρ is a task and a path p_1 … p_J from the node where
+requests enter to one that always holds a model of the task; any model of the task on the way may answer. By the model m
+on the j-th node that costs
+
+    C = Σ_{i<j} w(p_i, p_{i+1}) + d_m + α (1 − a_m):
+
+network round trip, inference delay on the node's hardware, and inaccuracy, α milliseconds per point of accuracy; more
+where a deadline is missed.
+*Pinned* models are always there (ω); an *allocation* x is a 0/1 matrix over nodes and models with x >= ω.
+
+The possibilities of a type are *ranked* by cost, ties by fewer links and then by number of the model: `Ranking` is the
+list of all of them. It ends where a pinned model takes whatever comes, since nothing beyond that is ever used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from numpy import ndarray
+
+from rivage.core.errors import ConfigError, require
+
+__all__ = ["Instance", "Ranking"]
+
+_LISTED = 20  # problems shown at once
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ranking:
+    """What can answer each request type, cheapest first.
+
+    Args:
+        first: where the possibilities of each type begin, and at the end how many there are.
+        node: that answers.
+        model: with which it answers.
+        hop: its place on the path, from 0.
+        cost: γ, ascending within a type, milliseconds and inaccuracy together.
+        latency_ms: what the answer takes: network and inference.
+        place: node · models + model, the place in a flattened allocation.
+    """
+
+    first: Int64[ndarray, "n"]
+    node: Int64[ndarray, "ranks"]
+    model: Int64[ndarray, "ranks"]
+    hop: Int64[ndarray, "ranks"]
+    cost: Float64[ndarray, "ranks"]
+    latency_ms: Float64[ndarray, "ranks"]
+    place: Int64[ndarray, "ranks"]
+
+    def __len__(self) -> int:
+        return len(self.cost)
+
+    @cached_property
+    def type(self) -> Int64[ndarray, "ranks"]:
+        """Request type of each possibility."""
+        return np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Instance:
+    """A network with its models and request types; arrays are kept as they are given.
+
+    Args:
+        task: task that each model does.
+        accuracy: of each model, in [0, 1].
+        sizes: of each model on each node, > 0, in the unit of ``budgets``; inf where it cannot run.
+        delays_ms: inference delay of each model on each node, >= 0.
+        throughput: requests of a slot that a model serves on a node when it is alone, > 0; inf for as many as come.
+        budgets: what each node holds, >= 0; inf for no limit.
+        pinned: models that a node always holds; they count in its budget.
+        asked: task of each request type.
+        paths: nodes of each type's path, from where it enters; −1 fills up shorter ones.
+        latency_ms: round trip from the first node of each path to each other one, ascending.
+        alpha: α >= 0, milliseconds that one point of accuracy, 0.01, is worth.
+        deadline_ms: after which an answer to each type comes too late; inf without; None for no deadlines.
+        late_cost: >= 0, what an answer after its deadline costs more.
+        keep_oversize: whether models beyond a node's budget take part there all the same. Then no guarantee holds; only
+            published figures need it.
+        nodes, models, tasks: names.
+
+    Raises:
+        ConfigError: listing all that is wrong.
+    """
+
+    task: Int64[ndarray, "models"]
+    accuracy: Float64[ndarray, "models"]
+    sizes: Float64[ndarray, "nodes models"]
+    delays_ms: Float64[ndarray, "nodes models"]
+    throughput: Float64[ndarray, "nodes models"]
+    budgets: Float64[ndarray, "nodes"]
+    pinned: Bool[ndarray, "nodes models"]
+    asked: Int64[ndarray, "types"]
+    paths: Int64[ndarray, "types longest"]
+    latency_ms: Float64[ndarray, "types longest"]
+    alpha: float = 1.0
+    deadline_ms: Float64[ndarray, "types"] | None = None
+    late_cost: float = 0.0
+    keep_oversize: bool = False
+    nodes: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(self.alpha, "alpha", least=0.0)
+        require(self.late_cost, "late_cost", least=0.0)
+        found = list(self._misshapen()) or list(self._faults())
+        if found:
+            more = [f"and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
+            raise ConfigError("; ".join(found[:_LISTED] + more), where="inference delivery network", mend=_MEND)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Nodes and models."""
+        return len(self.budgets), len(self.task)
+
+    @property
+    def types(self) -> int:
+        """Request types."""
+        return len(self.asked)
+
+    @cached_property
+    def usable(self) -> Bool[ndarray, "nodes models"]:
+        """Where each model could be: it runs there, and fits beside what is pinned."""
+        room = (self.free_budgets * (1 + 1e-12))[:, None] if not self.keep_oversize else np.inf
+        fits: Bool[ndarray, "nodes models"] = self.pinned | (np.isfinite(self.sizes) & (self.sizes <= room))
+        return fits
+
+    @cached_property
+    def free(self) -> Bool[ndarray, "nodes models"]:
+        """What there is to decide: models that could be on a node and are not pinned there."""
+        return np.asarray(self.usable & ~self.pinned)
+
+    @cached_property
+    def free_budgets(self) -> Float64[ndarray, "nodes"]:
+        """What each node has left beside its pinned models."""
+        left = self.budgets - np.where(self.pinned, self.sizes, 0.0).sum(axis=1)
+        return np.asarray(np.maximum(left, 0.0))
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """All possibilities, cheapest first. O(K log K) for K of them."""
+        hops = np.arange(self.paths.shape[1])
+        parts = [self._ranked(type_, hops) for type_ in range(self.types)]
+        counts = [len(part[0]) for part in parts]
+        node, model, hop, cost, latency = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Ranking(
+            first=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            node=node,
+            model=model,
+            hop=hop,
+            cost=cost,
+            latency_ms=latency,
+            place=node * len(self.task) + model,
+        )
+
+    def _ranked(self, type_: int, hops: Int64[ndarray, "longest"]) -> tuple[ndarray, ...]:
+        """Nodes, models, hops, costs and latencies of one type, in order, down to the first that takes all."""
+        path, models = self.paths[type_], self._of_task[self.asked[type_]]
+        inside = hops[path >= 0]
+        usable = self.usable[np.ix_(path[inside], models)]
+        at, which = np.nonzero(usable)
+        hop, node, model = inside[at], path[inside[at]], models[which]
+        latency = self.latency_ms[type_, hop] + self.delays_ms[node, model]
+        cost = latency + 100.0 * self.alpha * (1.0 - self.accuracy[model])
+        if self.deadline_ms is not None:
+            cost = cost + self.late_cost * (latency > self.deadline_ms[type_])
+        order = np.lexsort((model, hop, cost))
+        last = np.flatnonzero(self.takes_all[node[order], model[order]])
+        order = order[: last[0] + 1] if last.size else order
+        return node[order], model[order], hop[order], cost[order], latency[order]
+
+    @cached_property
+    def takes_all(self) -> Bool[ndarray, "nodes models"]:
+        """Pinned models that serve as many requests as come."""
+        return np.asarray(self.pinned & np.isinf(self.throughput))
+
+    @cached_property
+    def _of_task(self) -> tuple[Int64[ndarray, "n"], ...]:
+        tasks = int(max(self.task.max(), self.asked.max())) + 1
+        return tuple(np.flatnonzero(self.task == task) for task in range(tasks))
+
+    def node_name(self, node: int) -> str:
+        """Its name, or its number."""
+        return self.nodes[node] if self.nodes else str(node)
+
+    def model_name(self, model: int) -> str:
+        """Its name, or its number."""
+        return self.models[model] if self.models else str(model)
+
+    def task_name(self, task: int) -> str:
+        """Its name, or its number."""
+        return self.tasks[task] if self.tasks else str(task)
+
+    def _misshapen(self) -> Iterator[str]:
+        nodes, models = self.budgets.shape[0], self.task.shape[0]
+        types, longest = self.asked.shape[0], self.paths.shape[1] if self.paths.ndim == 2 else -1
+        wanted = {
+            "accuracy": (models,),
+            "sizes": (nodes, models),
+            "delays_ms": (nodes, models),
+            "throughput": (nodes, models),
+            "pinned": (nodes, models),
+            "paths": (types, longest),
+            "latency_ms": (types, longest),
+        }
+        if self.deadline_ms is not None:
+            wanted["deadline_ms"] = (types,)
+        for name, shape in wanted.items():
+            if getattr(self, name).shape != shape:
+                yield f"{name} has shape {getattr(self, name).shape}, not {shape}"
+        for name, count in {"nodes": nodes, "models": models}.items():
+            given = getattr(self, name)
+            if given and len(given) != count:
+                yield f"{len(given)} names for {count} {name}"
+            for twice in sorted({each for each in given if given.count(each) > 1}):
+                yield f'two {name} are called "{twice}"'
+        if not (nodes and models and types):
+            yield f"{nodes} nodes, {models} models, {types} request types: there is nothing to decide"
+
+    def _faults(self) -> Iterator[str]:
+        yield from self._model_faults()
+        yield from self._node_faults()
+        paths = list(self._path_faults())
+        yield from paths
+        if not paths:
+            yield from self._unserved()
+
+    def _model_faults(self) -> Iterator[str]:
+        runs = self.pinned | np.isfinite(self.sizes)
+        for model in range(len(self.task)):
+            name = self.model_name(model)
+            if self.task[model] < 0:
+                yield f"model {name} is for task {self.task[model]}"
+            if not 0 <= self.accuracy[model] <= 1:
+                yield f"model {name} has accuracy {self.accuracy[model]:g}, not in [0, 1]"
+            if not (self.sizes[:, model] > 0).all():
+                yield f"model {name} has size {np.min(self.sizes[:, model]):g}"
+            if not (self.delays_ms[runs[:, model], model] >= 0).all():
+                yield f"model {name} has a delay that is negative or missing"
+            if not (self.throughput[runs[:, model], model] > 0).all():
+                yield f"model {name} has a throughput that is not above 0"
+
+    def _node_faults(self) -> Iterator[str]:
+        pinned = np.where(self.pinned, self.sizes, 0.0).sum(axis=1)
+        for node, budget in enumerate(self.budgets):
+            if not budget >= 0:
+                yield f"node {self.node_name(node)} has budget {budget:g}"
+            elif pinned[node] > budget * (1 + 1e-12):
+                yield f"node {self.node_name(node)} has pinned models of size {pinned[node]:g}, budget {budget:g}"
+            elif not np.isfinite(pinned[node]):
+                yield f"node {self.node_name(node)} has a pinned model that cannot run there"
+
+    def _path_faults(self) -> Iterator[str]:
+        for type_, path in enumerate(self.paths):
+            on = path[path >= 0]
+            latency = self.latency_ms[type_, : len(on)]
+            if not on.size or (path[: len(on)] < 0).any() or (on >= len(self.budgets)).any():
+                yield f"the path of request type {type_}, {path.tolist()}, is no list of nodes"
+            elif len(set(on.tolist())) < len(on):
+                yield f"the path of request type {type_}, {on.tolist()}, is not simple"
+            elif not (np.isfinite(latency).all() and latency[0] >= 0 and (np.diff(latency) >= 0).all()):
+                yield f"request type {type_} has latencies {latency.tolist()}: they must rise from 0 on"
+            elif self.deadline_ms is not None and not self.deadline_ms[type_] >= 0:
+                yield f"request type {type_} has deadline {self.deadline_ms[type_]:g}"
+
+    def _unserved(self) -> Iterator[str]:
+        """Types whose path has no pinned model of their task: their requests may find nobody."""
+        for type_, path in enumerate(self.paths):
+            on, task = path[path >= 0], self.asked[type_]
+            pinned = self.pinned[on][:, self.task == task]
+            if not pinned.any():
+                where = " → ".join(self.node_name(node) for node in on.tolist())
+                yield f"no node of {where} has a pinned model of task {self.task_name(task)}"
+
+
+_MEND = (
+    "Give accuracies in [0, 1], sizes and throughputs above 0, delays and budgets >= 0, simple paths with rising "
+    "latencies, and on every path a node that always holds a model of the task (pinned), within its budget."
+)

@@ -1,0 +1,67 @@
+"""What decides which models are loaded where, slot by slot.
+
+A policy is a frozen dataclass of settings. In every slot it first says what is loaded (`act`), then requests come and
+are served, then it learns what came and what could have served it (`update`). Everything else, order, contention,
+meters and the record, belongs to `rivage.inference.replay`.
+
+Three more methods may be there. ``foresee(state, slots)`` gets all requests before the first slot: such a policy is no
+rival but a yardstick. ``fractions(state)`` is the fractional allocation y that the loaded one is drawn from.
+``bound(state)`` is what the regret of the slots so far cannot exceed, with ``factor``, the share of the best fixed
+allocation's gain that it is measured against.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float64
+from numpy import ndarray
+
+from rivage.core.registry import Registry
+from rivage.core.seeding import Streams
+from rivage.inference.gain import Slot
+from rivage.inference.instance import Instance
+
+__all__ = ["DELIVERY_POLICIES", "DeliveryPolicy", "Seen"]
+
+DELIVERY_POLICIES = Registry("rivage.delivery_policies", "delivery policy", {})
+"""Kind -> settings of a policy; plug-ins register theirs under the entry-point group of the same name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What a slot showed.
+
+    Args:
+        slot: its requests, and the potential available capacity of every possibility.
+        loaded: the allocation that served it.
+        served: requests that each possibility served.
+    """
+
+    slot: Slot
+    loaded: Bool[ndarray, "nodes models"]
+    served: Float64[ndarray, "ranks"]
+
+
+@runtime_checkable
+class DeliveryPolicy(Protocol):
+    """Decides which models are loaded where."""
+
+    reference: ClassVar[Any]
+
+    def init(self, instance: Instance, streams: Streams, *, slots: int | None = None) -> Any:
+        """The state before the first of so many slots; None when unknown.
+
+        Raises:
+            ConfigError: when settings do not fit the network.
+        """
+        ...
+
+    def act(self, state: Any) -> Bool[ndarray, "nodes models"]:
+        """What is loaded in the next slot: usable models within the budgets, and all that is pinned."""
+        ...
+
+    def update(self, state: Any, seen: Seen) -> Any:
+        """The state after a slot; may be the same object, changed."""
+        ...
