@@ -15,6 +15,7 @@ from numpy import ndarray
 from rivage.core.certificates import Certificate, Verdict
 from rivage.core.errors import StoreError
 from rivage.core.records import RunRecord, TrialRecord
+from rivage.online.chance import in_expectation
 
 __all__ = ["optimum_gap", "regret_bound"]
 
@@ -38,7 +39,7 @@ def regret_bound(record: RunRecord, *, method: str, confidence: float = 0.95) ->
     excess = regret - bound - _ROUNDING * asked
     over = "mean over seeds" if drawn else "largest over seeds"
     measured = regret[:, -1].mean() if drawn else regret[:, -1].max()
-    verdict: Verdict = _in_expectation(excess, confidence) if drawn else "holds" if (excess <= 0).all() else "fails"
+    verdict: Verdict = in_expectation(excess, confidence) if drawn else "holds" if (excess <= 0).all() else "fails"
     empty = bool((bound >= optimum).all())
     return Certificate(
         kind="bound",
@@ -54,20 +55,6 @@ def regret_bound(record: RunRecord, *, method: str, confidence: float = 0.95) ->
         check="regret_bound",
         fields={"method": method, "confidence": confidence},
     )
-
-
-def _in_expectation(excess: Float64[ndarray, "seeds points"], confidence: float) -> Verdict:
-    """Whether the expected excess may be at most 0 at every point."""
-    from scipy.stats import t
-
-    seeds, points = excess.shape
-    mean = excess.mean(axis=0)
-    if (mean <= 0).all():
-        return "holds"
-    if seeds == 1:
-        return "no_power"
-    error = excess.std(axis=0, ddof=1) / seeds**0.5
-    return "fails" if (mean > t.ppf(1 - (1 - confidence) / points, seeds - 1) * error).any() else "no_power"
 
 
 def optimum_gap(record: RunRecord, *, method: str, against: str = "optimum") -> Certificate:
