@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rivage.graphs.geography import cities
     from rivage.graphs.network import Network
     from rivage.graphs.path_rules import Connectivity, PathRule, connectivity
     from rivage.graphs.paths import cost_matrix, next_hops, path_cost, shortest_path
@@ -34,6 +35,7 @@ _HOMES = {
     "Underlay": "underlay",
     "abilene": "topologies",
     "balanced_tree": "topologies",
+    "cities": "geography",
     "connectivity": "path_rules",
     "cost_matrix": "paths",
     "cycle": "topologies",
@@ -62,6 +64,7 @@ __all__ = [
     "Underlay",
     "abilene",
     "balanced_tree",
+    "cities",
     "connectivity",
     "cost_matrix",
     "cycle",
