@@ -72,6 +72,14 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
         part="AdaHedge",
         entry="article",
     ),
+    "faticanti24": _entry(
+        "Francescomaria Faticanti and Giovanni Neglia",
+        "Optimistic Online Caching for Batched Requests",
+        "Computer Networks",
+        2024,
+        arxiv="2310.01309",
+        entry="article",
+    ),
     "ioannidis16": _entry(
         "Stratis Ioannidis and Edmund Yeh",
         "Adaptive Caching Networks with Optimality Guarantees",

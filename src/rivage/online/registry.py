@@ -23,6 +23,7 @@ POLICIES = Registry(
         "ogb": "rivage.online.ogb:OGB",
         "optimistic_ftpl": "rivage.online.optimistic:OptimisticFTPL",
         "optimistic_ftrl": "rivage.online.optimistic:OptimisticFTRL",
+        "pcoc": "rivage.online.per_coordinate:PCOC",
         "random": "rivage.online.eviction:RandomEviction",
         "s3fifo": "rivage.online.adaptive_eviction:S3FIFO",
         "static": "rivage.online.statics:BestStatic",
