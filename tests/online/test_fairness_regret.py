@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -309,6 +311,61 @@ def test_certificates_of_an_honest_game_hold() -> None:
     assert fairness_severity(record).verdict == "holds"
     for certificate in (regret, bound, multipliers_in_box(record), fairness_severity(record)):
         assert CHECKS.get(certificate.check)(record, **certificate.fields) == certificate
+
+
+def severity_of(comparator: np.ndarray) -> str:
+    """The verdict for these utilities, whoever played."""
+    game, slots = record_of([TOY[t % 2] for t in range(8)], OHF(alpha=1.0)), len(comparator)
+    told = replace(game, comparator=comparator, utilities=np.ones((slots, 2)), multipliers=np.ones((slots, 2)))
+    return fairness_severity(told).verdict
+
+
+def walk(random: np.random.Generator, slots: int) -> np.ndarray:
+    steps = random.normal(0, 3 / slots**0.5, (slots, 2))
+    return np.asarray(np.abs((np.cumsum(steps, axis=0) + random.random(2)) % 2 - 1))
+
+
+def season(random: np.random.Generator, slots: int) -> np.ndarray:
+    wave = 0.4 * np.sin(2 * np.pi * (random.uniform(0.5, 4) * np.arange(slots) / slots + random.random()))
+    return np.stack([0.5 + wave, 0.5 - wave], axis=1) + 0.1 * random.random((slots, 2))
+
+
+def late(random: np.random.Generator, slots: int) -> np.ndarray:
+    utilities = 0.3 * random.random((slots, 2))
+    utilities[int(slots * random.uniform(0.1, 0.95)) :, 0] += 0.7
+    return utilities
+
+
+def doubling(random: np.random.Generator, slots: int) -> np.ndarray:
+    block = np.floor(np.log2(np.arange(slots) + 1 + random.integers(0, 9))).astype(int) % 2
+    return np.array([[0.1, 1.0], [1.0, 0.1]])[block] + 0.1 * random.random((slots, 2))
+
+
+@pytest.mark.parametrize(("make", "falls"), [(walk, 30), (season, 15), (late, 8), (doubling, 0)])
+def test_severity_that_is_linear_hardly_holds_by_chance(make: Callable[..., np.ndarray], falls: int) -> None:
+    """That it has just fallen is no evidence: it has at some time in every sequence. Measured: 2 % of walks hold."""
+    holds = fell = 0
+    for seed in range(60):
+        utilities = make(np.random.default_rng(seed), 400)
+        holds += severity_of(utilities) == "holds"
+        fell += severity(utilities).rate <= 0.9 * severity(utilities[:200]).rate
+    assert holds <= (3 if make is walk else 0)
+    assert fell >= falls
+
+
+@pytest.mark.parametrize("slots", [400, 1500])
+def test_severity_of_independent_and_of_periodic_utilities_vanishes(slots: int) -> None:
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        assert severity_of(random.random((slots, 2))) == "holds"
+        assert severity_of(np.tile(random.random((7, 2)), (slots // 7, 1))) == "holds"
+    assert severity_of(np.full((slots, 2), 0.5)) == "holds"
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5, 15])
+def test_a_few_slots_show_nothing(slots: int) -> None:
+    verdicts = [severity_of(np.random.default_rng(seed).random((slots, 2))) for seed in range(20)]
+    assert verdicts.count("holds") <= (20 if slots == 1 else 0)
 
 
 def test_certificates_tell_what_is_wrong() -> None:

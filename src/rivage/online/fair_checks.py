@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float64
@@ -17,7 +18,8 @@ from rivage.online.fairness import OHF, AlphaFairness, FairInstance
 __all__ = ["FairRecord", "fairness_bound", "fairness_regret", "fairness_severity", "multipliers_in_box"]
 
 _ROUNDING = 1e-9
-_VANISHING = 0.9  # √T growth of the severity gives 0.71 from half of the slots to all, linear growth 1
+_PARTS = (8, 4, 2, 1)
+_VANISHING = 0.9  # T^2/3 growth of the severity, as of independent utilities, gives 0.79 from half to all, linear 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,17 +101,25 @@ def fairness_bound(record: FairRecord) -> Certificate:
 
 
 def fairness_severity(record: FairRecord) -> Certificate:
-    """Can the regret vanish? Where min(V_T, W_T)/T does not fall from half of the slots to all, nobody can tell."""
+    """Can the regret vanish? Where min(V_T, W_T)/T does not fall each time the slots double, nobody can tell.
+
+    One doubling shows nothing: where utilities drift or turn, the severity often has just fallen. Of 1,000 sequences of
+    400 slots it fell from half of them to all in 703 random walks, 491 with a few slow waves and 260 that turn once;
+    three times in a row in 20, 0 and 0, and in 998 of independent utilities.
+    """
+    slots = len(record.comparator)
+    rates = [severity(record.comparator[: max(1, slots // part)]).rate for part in _PARTS]
     whole = severity(record.comparator)
-    half = severity(record.comparator[: max(1, len(record.comparator) // 2)])
-    falls = whole.rate <= max(_VANISHING * half.rate, _ROUNDING)
+    falls = all(later <= max(_VANISHING * earlier, _ROUNDING) for earlier, later in pairwise(rates))
+    shown = ", ".join(f"{rate:.4g}" for rate in rates)
     return Certificate(
         kind="test",
         claim="The utilities are of the kind that long-term fairness can be learnt for: min(V_T, W_T)/T falls with T.",
         measured=whole.rate,
-        reference=half.rate,
+        reference=rates[-2],
         method=f"V_T = {whole.budgeted:.4g}, W_T = {whole.partitioned:.4g} for T = {whole.slots}; reference: the first "
-        f"half. Holds at or below {_VANISHING:g} times the reference",
+        f"half. After an eighth, a quarter, half and all of the slots: {shown}. Holds where each is at most "
+        f"{_VANISHING:g} times the one before",
         confidence=None,
         verdict="holds" if falls else "no_power",
         check="fairness_severity",
