@@ -136,7 +136,9 @@ class Contended(NamedTuple):
     served: Ranks
 
 
-def contend(instance: Instance, requests: Float64[ndarray, "types"], loaded: Bool[ndarray, "nodes models"]) -> Contended:  # fmt: skip  # noqa: E501
+def contend(
+    instance: Instance, requests: Float64[ndarray, "types"], loaded: Bool[ndarray, "nodes models"]
+) -> Contended:
     """Let an allocation serve the requests of a slot. O(K).
 
     Args:
@@ -157,6 +159,8 @@ def contend(instance: Instance, requests: Float64[ndarray, "types"], loaded: Boo
 
 def _require_requests(instance: Instance, requests: Float64[ndarray, "types"]) -> None:
     if requests.shape != (instance.types,):
-        raise ShapeError(f"requests have shape {requests.shape}", mend=f"Give one number for each of {instance.types} types.")  # fmt: skip  # noqa: E501
+        raise ShapeError(
+            f"requests have shape {requests.shape}", mend=f"Give one number for each of {instance.types} types."
+        )
     if not (np.isfinite(requests) & (requests >= 0)).all():
         raise DataError("a number of requests is negative or not finite", mend="Count the requests of each type.")

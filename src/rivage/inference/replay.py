@@ -62,7 +62,9 @@ class Meters:
     def __post_init__(self) -> None:
         self.served = np.zeros(len(self.instance.ranking))
 
-    def read(self, seen: Seen, before: Bool[ndarray, "nodes models"], fractions: Float64[ndarray, "nodes models"] | None) -> None:  # fmt: skip  # noqa: E501
+    def read(
+        self, seen: Seen, before: Bool[ndarray, "nodes models"], fractions: Float64[ndarray, "nodes models"] | None
+    ) -> None:
         """Add one slot; ``before`` is what was loaded in the slot before."""
         slot, fetched = seen.slot, seen.loaded & ~before
         cost, requests = float(seen.served @ self.instance.ranking.cost), float(slot.requests.sum())

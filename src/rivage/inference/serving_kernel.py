@@ -15,7 +15,9 @@ Types = Float64[ndarray, "types"]
 
 
 @njit(cache=True)
-def serve(first: Starts, place: Int64[ndarray, "ranks"], requests: Types, capacity: Ranks, y: Float64[ndarray, "places"]) -> Ranks:  # fmt: skip  # noqa: E501
+def serve(
+    first: Starts, place: Int64[ndarray, "ranks"], requests: Types, capacity: Ranks, y: Float64[ndarray, "places"]
+) -> Ranks:
     """How many requests each possibility serves, cheapest first."""
     served = np.zeros(len(capacity))
     for t in range(len(first) - 1):
