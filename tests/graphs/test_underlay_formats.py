@@ -88,6 +88,15 @@ def test_what_gml_may_hold() -> None:
     assert (underlay.name, underlay.source) == ("three", "a map")
 
 
+def test_of_several_attributes_the_first_stands() -> None:
+    text = """graph [ node [ id 1 label "a" label "b" ] node [ id 2 ]
+      edge [ source 1 target 2 distance 3 distance_km 4 distance_km 5 LinkSpeedRaw 7 capacity 8 ] ]"""
+    underlay = parse_gml(text)
+    assert underlay.names == ("a", "2")
+    assert underlay.known("distance_km").tolist() == [4]
+    assert underlay.known("capacity_bps").tolist() == [8]
+
+
 TWO = 'node [ id 1 label "a" ] node [ id 2 label "b" ]'
 
 

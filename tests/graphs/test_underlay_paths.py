@@ -260,4 +260,5 @@ def test_cycle_time_of_a_directed_overlay(
 
 def test_full_meshes_are_direct_and_geant_is_not_euclidean(published: dict[str, Connectivity]) -> None:
     assert [int(each.hops.max()) for each in published.values() if each.hops is not None] == [1, 1, 9]
+    assert all(np.array_equal(each.latency_ms, each.latency_ms.T) for each in published.values())
     assert [triangle_violations(each.delay_ms(SIZE_BITS)) for each in published.values()] == [0, 0, 620]

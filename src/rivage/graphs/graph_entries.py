@@ -1,6 +1,6 @@
 """What the graph formats of others say, made into an `Underlay`: nodes and links with free attributes.
 
-Read are the attributes below; others are passed over.
+Read are the attributes below; others are passed over. Of an attribute that is there twice the first counts.
 
 ====================================================  =============================================
 of a node                                             becomes
@@ -15,7 +15,7 @@ of a node                                             becomes
 of a link                                             becomes
 ====================================================  =============================================
 ``distance_km``, else ``distance``                    its length, in km
-``capacity_bps``, ``capacity``, ``LinkSpeedRaw``      its capacity, in bit/s; the first that is there
+``capacity_bps``, ``capacity``, ``LinkSpeedRaw``      its capacity, in bit/s: the first of them
 ``latency_ms``, ``round_trip_ms``                     themselves
 ====================================================  =============================================
 

@@ -174,7 +174,7 @@ class Underlay:
             raise ConfigError(
                 f"{field} is not known",
                 where=f'underlay "{self.name}"',
-                mend=f"Give it in the file, or with {give}.",
+                mend=f"Give it in the file, or by {give}.",
             )
         return values
 

@@ -41,8 +41,8 @@ from rivage.graphs.underlay_tables import UnderlayTable, assemble, tabulate
 
 __all__ = ["MAX_BYTES", "format_underlay", "load_connectivity", "load_underlay", "parse_underlay"]
 
-MAX_BYTES = 64 * 2**20
-"""Larger files are refused; a full mesh of 700 nodes in GML takes about 20 MB."""
+MAX_BYTES = 16 * 2**20
+"""Larger files are refused; a full mesh of 500 nodes takes about 8 MB."""
 
 _UNITS = {"bit/s": 1.0, "kbit/s": 1e3, "Mbit/s": 1e6, "Gbit/s": 1e9}
 
