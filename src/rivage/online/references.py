@@ -43,6 +43,13 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
         1966,
         entry="article",
     ),
+    "benmazziane23": _entry(
+        "Younes Ben Mazziane and Francescomaria Faticanti and Giovanni Neglia and Sara Alouf",
+        "No-Regret Caching with Noisy Request Estimates",
+        "HAL, hal-04318435",
+        2023,
+        entry="misc",
+    ),
     "bhattacharjee20": _entry(
         "Rajarshi Bhattacharjee and Subhankar Banerjee and Abhishek Sinha",
         "Fundamental Limits on the Regret of Online Network-Caching",

@@ -20,6 +20,7 @@ POLICIES = Registry(
         "lfu_in_cache": "rivage.online.eviction:LFUInCache",
         "lru": "rivage.online.eviction:LRU",
         "mirror_descent": "rivage.online.mirror_descent:MirrorDescent",
+        "nfpl": "rivage.online.nfpl:NFPL",
         "ogb": "rivage.online.ogb:OGB",
         "optimistic_ftpl": "rivage.online.optimistic:OptimisticFTPL",
         "optimistic_ftrl": "rivage.online.optimistic:OptimisticFTRL",
