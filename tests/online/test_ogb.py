@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rivage.core.errors import RivageError
 from rivage.core.seeding import Streams
 from rivage.online import ogb_kernel as kernel
+from rivage.online import wheels
 from rivage.online.ogb import OGB, OGBState
 from rivage.online.policy import CacheInstance
 
@@ -79,7 +80,7 @@ def test_any_instance(data: st.DataObject) -> None:
     asked = data.draw(st.lists(st.integers(0, items - 1), min_size=1, max_size=60))
     tables = kernel.make_tables(items, capacity, every, 7, empty=empty, step=size)
     kernel.set_step(tables, size)
-    numbers = kernel.permanent(tables.ints[kernel.SEED], np.arange(items))
+    numbers = wheels.permanent(tables.ints[wheels.SEED], np.arange(items))
     x = np.full(items, 0.0 if empty else capacity / items)
     cached = x >= numbers
     hits, inserted, gained, fraction = 0, int(cached.sum()), 0.0, 0.0
@@ -93,11 +94,11 @@ def test_any_instance(data: st.DataObject) -> None:
             inserted += int((~cached & (x >= numbers)).sum())
             cached = x >= numbers
             np.testing.assert_array_equal(tables.shelf != -2, cached)
-            assert tables.ints[kernel.CACHED] == cached.sum()
-    assert tables.ints[kernel.HITS] == hits
-    assert tables.ints[kernel.INSERTED] == inserted
-    assert tables.floats[kernel.GAIN] == pytest.approx(gained)
-    assert tables.floats[kernel.FRACTIONAL] == pytest.approx(fraction, abs=1e-8)
+            assert tables.ints[wheels.CACHED] == cached.sum()
+    assert tables.ints[wheels.HITS] == hits
+    assert tables.ints[wheels.INSERTED] == inserted
+    assert tables.floats[wheels.GAIN] == pytest.approx(gained)
+    assert tables.floats[wheels.FRACTIONAL] == pytest.approx(fraction, abs=1e-8)
 
 
 def played(policy: OGB, instance: CacheInstance, requests: np.ndarray, cuts: list[int], seed: int = 0) -> OGBState:
@@ -127,13 +128,13 @@ def test_precision_is_won_back_when_the_offset_has_grown() -> None:
     requests = np.random.default_rng(0).integers(0, 10, 20_000)
     x, moved = np.full(10, 0.1), 0.0
     for item in requests:
-        before = tables.floats[kernel.RHO]
+        before = tables.floats[wheels.RHO]
         serve(tables, np.array([item]))
-        moved += max(tables.floats[kernel.RHO] - before, 0)
+        moved += max(tables.floats[wheels.RHO] - before, 0)
         x = step(x, item, 2.5, 1)
         np.testing.assert_allclose(kernel.fractional(tables), x, atol=1e-9)
     assert moved > 4 * 1024
-    assert tables.floats[kernel.RHO] <= 1024
+    assert tables.floats[wheels.RHO] <= 1024
 
 
 def static(requests: np.ndarray, items: int, capacity: int, weights: np.ndarray | None = None) -> float:

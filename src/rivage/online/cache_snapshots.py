@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 from rivage.core.errors import DataError
 from rivage.online import no_regret_kernel as kernel
 from rivage.online.key_slots import NOBODY, KeySlots
-from rivage.online.ogb_kernel import (
+from rivage.online.wheels import (
     CACHED,
     CARRY,
     FRACTIONAL,

@@ -10,7 +10,7 @@ import numpy as np
 from rivage.online import no_regret_kernel as kernel
 from rivage.online.cache_settings import CacheSettings
 from rivage.online.key_slots import KeySlots
-from rivage.online.ogb_kernel import CACHED, FRACTIONAL, HITS, INSERTED, POSITIVE, TIME
+from rivage.online.wheels import CACHED, FRACTIONAL, HITS, INSERTED, POSITIVE, TIME
 
 __all__ = ["CacheStats", "stats_of"]
 

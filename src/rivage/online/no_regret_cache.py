@@ -46,7 +46,7 @@ from rivage.online.cache_stats import CacheStats, stats_of
 from rivage.online.cache_values import MISSING, Flight, Flights, Values
 from rivage.online.key_slots import KeySlots
 from rivage.online.no_regret_kernel import request
-from rivage.online.ogb_kernel import CACHED, HITS, RHO
+from rivage.online.wheels import CACHED, HITS, RHO
 
 __all__ = ["NoRegretCache"]
 

@@ -22,32 +22,32 @@ from jaxtyping import Bool, Int64
 from numba import njit
 from numpy import ndarray
 
-from rivage.online.ogb_kernel import _ABSENT as ABSENT
-from rivage.online.ogb_kernel import _END as END
-from rivage.online.ogb_kernel import _FULL as FULL
-from rivage.online.ogb_kernel import _OUT as OUT
-from rivage.online.ogb_kernel import _REBASE as REBASE
-from rivage.online.ogb_kernel import _WHEEL_BITS as WHEEL_BITS
-from rivage.online.ogb_kernel import (
+from rivage.online.wheels import (
+    ABSENT,
     ANYTIME,
     CACHED,
     CURSOR,
     CURSOR_CACHED,
+    END,
     FRACTIONAL,
     FREE,
+    FULL,
     HITS,
     INSERTED,
     NEXT,
     NEXT_CACHED,
+    OUT,
+    REBASE,
     RHO,
     SEED,
     STEP,
     TIME,
+    WHEEL_BITS,
+    number_of,
+    push,
+    rebase,
+    take_step,
 )
-from rivage.online.ogb_kernel import _number as number_of
-from rivage.online.ogb_kernel import _push as push
-from rivage.online.ogb_kernel import _raise as descend
-from rivage.online.ogb_kernel import _rebase as rebase
 
 __all__ = [
     "ABSENT",
@@ -334,12 +334,12 @@ def _serve(t: Store, slot: int, fits: bool) -> bool:
     if c[FILLS] and f[FREE] >= 1:
         step = max(step, 1.0)
     if now < FULL:
-        descend(t, slot, now, step)  # type: ignore[arg-type]
+        take_step(t, slot, now, step)
         _evict(t)
     if not hit and t.key[slot] != ABSENT:
         _admit(t, slot, fits)
     if f[RHO] > REBASE:
-        rebase(t)  # type: ignore[arg-type]
+        rebase(t)
     return hit  # type: ignore[no-any-return]
 
 

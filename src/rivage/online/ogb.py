@@ -37,20 +37,9 @@ from numpy import ndarray
 
 from rivage.core.errors import require, require_one_of
 from rivage.core.seeding import Streams
-from rivage.online.ogb_kernel import (
-    CACHED,
-    FRACTIONAL,
-    GAIN,
-    HITS,
-    INSERTED,
-    TIME,
-    Tables,
-    fractional,
-    make_tables,
-    serve,
-    set_step,
-)
+from rivage.online.ogb_kernel import Tables, fractional, make_tables, serve, set_step
 from rivage.online.policy import CacheInstance, Outcome
+from rivage.online.wheels import CACHED, FRACTIONAL, GAIN, HITS, INSERTED, TIME
 
 __all__ = ["OGB", "OGBState"]
 
