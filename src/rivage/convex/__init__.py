@@ -1,6 +1,7 @@
 """Convex geometry of online decisions: feasible sets and projections, mirror maps, step sizes, rounding, programs.
 
-Names are loaded on first use: a policy that only projects loads neither Numba (`rounding`) nor SciPy (`programs`).
+Names are loaded on first use: a policy that only projects loads neither Numba (`rounding`) nor SciPy (`programs`,
+`coupling`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rivage.convex.coupling import Law, OptimallyCoupled, Plan, optimal_plan, systematic_law
     from rivage.convex.mirrors import MirrorMap, NegativeEntropy, QNorm, SquaredNorm
     from rivage.convex.programs import LinearSolution, linear_program, minimize_over, project_by_program
     from rivage.convex.rounding import Coupled, Hard, dep_round, elementary_jump, madow, poisson, poisson_hard
@@ -24,9 +26,12 @@ _HOMES = {
     "Doubling": "schedules",
     "Hard": "rounding",
     "Knapsack": "sets",
+    "Law": "coupling",
     "LinearSolution": "programs",
     "MirrorMap": "mirrors",
     "NegativeEntropy": "mirrors",
+    "OptimallyCoupled": "coupling",
+    "Plan": "coupling",
     "Polytope": "sets",
     "Product": "sets",
     "Progress": "schedules",
@@ -42,9 +47,11 @@ _HOMES = {
     "linear_program": "programs",
     "madow": "rounding",
     "minimize_over": "programs",
+    "optimal_plan": "coupling",
     "poisson": "rounding",
     "poisson_hard": "rounding",
     "project_by_program": "programs",
+    "systematic_law": "coupling",
 }
 
 __all__ = [
@@ -56,9 +63,12 @@ __all__ = [
     "Doubling",
     "Hard",
     "Knapsack",
+    "Law",
     "LinearSolution",
     "MirrorMap",
     "NegativeEntropy",
+    "OptimallyCoupled",
+    "Plan",
     "Polytope",
     "Product",
     "Progress",
@@ -74,9 +84,11 @@ __all__ = [
     "linear_program",
     "madow",
     "minimize_over",
+    "optimal_plan",
     "poisson",
     "poisson_hard",
     "project_by_program",
+    "systematic_law",
 ]
 
 

@@ -3,8 +3,8 @@
 A count-min sketch has d rows of w counters; a request adds 1 to one counter per row, chosen by hashing the item, and
 the estimate is the smallest of the d: never below the count, and above it by what shares all d counters. *Conservative*
 updates raise only the counters that are below the new estimate: estimates are then no larger. Items inside are found
-through a table with open addressing, at most half full; the one with the smallest value is at the root of
-a heap. A request takes O(d + log k).
+through a table with open addressing, at most half full; the one with the smallest value is at the root of a heap. A
+request takes O(d + log k).
 """
 
 from __future__ import annotations
