@@ -14,6 +14,13 @@ from hypothesis import strategies as st
 
 from rivage.core.errors import ConfigError, DataError
 from rivage.core.seeding import Streams
+from rivage.data.adversarial_requests import (
+    AskUncached,
+    changing_oscillator,
+    cyclic,
+    oscillator,
+    shot_oscillator,
+)
 from rivage.data.request_kinds import (
     Cyclic,
     GlobalChange,
@@ -24,21 +31,15 @@ from rivage.data.request_kinds import (
     ShotNoise,
     Zipf,
 )
-from rivage.data.requests import (
-    REQUESTS,
-    AskUncached,
-    RequestTrace,
-    changing_oscillator,
-    cyclic,
+from rivage.data.request_laws import (
     global_change,
-    oscillator,
     partial_change,
     rolled,
     roundwise_permuted,
     shot_noise,
-    shot_oscillator,
     zipf,
 )
+from rivage.data.requests import REQUESTS, RequestTrace
 
 SETTINGS = [
     Zipf(items=50, requests=400),

@@ -17,7 +17,7 @@ from rivage.core.errors import ConfigError
 from rivage.core.integrity import changes
 from rivage.core.records import RunRecord
 from rivage.core.seeding import Streams
-from rivage.data.requests import zipf
+from rivage.data.request_laws import zipf
 from rivage.online.game import play
 from rivage.online.ogb import OGB
 from rivage.online.policy import CacheInstance

@@ -1,4 +1,4 @@
-"""The traces that a study can ask for: settings that call the generators of `rivage.data.requests`."""
+"""The traces that a study can ask for: settings that call the generators."""
 
 from __future__ import annotations
 
@@ -7,24 +7,21 @@ from typing import Literal
 
 from rivage.core.errors import ConfigError
 from rivage.core.seeding import Streams
-from rivage.data.requests import (
-    RequestTrace,
-    changing_oscillator,
+from rivage.data.adversarial_requests import changing_oscillator, cyclic, oscillator, shot_oscillator
+from rivage.data.request_laws import (
     check_change,
     check_roundwise,
     check_shots,
     check_sizes,
     check_zipf,
-    cyclic,
     global_change,
-    oscillator,
     partial_change,
     rolled,
     roundwise_permuted,
     shot_noise,
-    shot_oscillator,
     zipf,
 )
+from rivage.data.requests import RequestTrace
 
 __all__ = [
     "Cyclic",

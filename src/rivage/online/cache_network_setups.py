@@ -22,7 +22,9 @@ from numpy import ndarray
 
 from rivage.core.errors import ConfigError, nearest
 from rivage.core.seeding import Streams
-from rivage.data.requests import RequestTrace, changing_oscillator, oscillator, rolled, shot_oscillator, zipf
+from rivage.data.adversarial_requests import changing_oscillator, oscillator, shot_oscillator
+from rivage.data.request_laws import rolled, zipf
+from rivage.data.requests import RequestTrace
 from rivage.graphs import topologies
 from rivage.graphs.network import Network
 from rivage.online.cache_networks import CacheNetwork

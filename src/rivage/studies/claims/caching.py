@@ -14,8 +14,9 @@ from rivage.convex.rounding import Coupled, madow
 from rivage.convex.sets import CappedSimplex
 from rivage.core.errors import DataError
 from rivage.core.seeding import Streams
+from rivage.data.adversarial_requests import cyclic
 from rivage.data.files import Publication
-from rivage.data.requests import cyclic, roundwise_permuted, zipf
+from rivage.data.request_laws import roundwise_permuted, zipf
 from rivage.data.trace_files import read_trace
 from rivage.online.adaptive_eviction import ARC, S3FIFO
 from rivage.online.experts import AdaptiveOGB
