@@ -72,6 +72,8 @@ CHECKS = Registry(
         "guard": "rivage.federated.checks:guard",
         "choice_gap": "rivage.federated.checks:choice_gap",
         "wire_bytes": "rivage.federated.checks:wire_bytes",
+        "delivery_gap": "rivage.inference.checks:delivery_gap",
+        "delivery_regret": "rivage.inference.checks:delivery_regret",
         "optimum_gap": "rivage.online.checks:optimum_gap",
         "regret_bound": "rivage.online.checks:regret_bound",
         "fairness_bound": "rivage.online.fair_checks:fairness_bound",

@@ -4,10 +4,10 @@ A policy is a frozen dataclass of settings. In every slot it first says what is 
 are served, then it learns what came and what could have served it (`update`). Everything else, order, contention,
 meters and the record, belongs to `rivage.inference.replay`.
 
-Three more methods may be there. ``foresee(state, slots)`` gets all requests before the first slot: such a policy is no
+More methods may be there. ``foresee(state, slots)`` gets all requests before the first slot: such a policy is no
 rival but a yardstick. ``fractions(state)`` is the fractional allocation y that the loaded one is drawn from.
-``bound(state)`` is what the regret of the slots so far cannot exceed, with ``factor``, the share of the best fixed
-allocation's gain that it is measured against.
+``regret(state)`` is what the fractions lost at most, over the slots so far, to any fixed fractions; ``bound(state)`` is
+what it cannot exceed, whatever comes.
 """
 
 from __future__ import annotations

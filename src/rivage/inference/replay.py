@@ -117,14 +117,16 @@ class Delivered:
     """How a replay went.
 
     Args:
-        points: one event per point, see `Meters.point`, with ``bound`` of the policy, None without.
+        points: one event per point, see `Meters.point`, with ``regret`` and ``bound`` of the policy, None without.
         seconds: spent in the policy.
+        loaded: in the last slot.
         state: of the policy, at the end.
         slots: every slot with its capacities, where they were to be kept.
     """
 
     points: tuple[dict[str, Any], ...]
     seconds: float
+    loaded: Bool[ndarray, "nodes models"]
     state: Any
     slots: tuple[Slot, ...] = ()
 
@@ -185,9 +187,17 @@ def deliver(
         if keep:
             kept.append(slot)
         if number % every == 0 or number == len(slots):
-            points.append({**meters.point(), "bound": policy.bound(state) if hasattr(policy, "bound") else None})
+            promised = {name: _asked(policy, name, state) for name in ("regret", "bound")}
+            points.append({**meters.point(), **promised})
             observe(points[-1])
-    return Delivered(tuple(points), spent, state, tuple(kept))
+    return Delivered(tuple(points), spent, before, state, tuple(kept))
+
+
+def _asked(policy: DeliveryPolicy, name: str, state: Any) -> float | None:
+    """What a policy says of its regret, if it does."""
+    method = getattr(policy, name, None)
+    said = None if method is None else method(state)
+    return None if said is None else float(said)
 
 
 def require_feasible(instance: Instance, loaded: Bool[ndarray, "nodes models"]) -> None:

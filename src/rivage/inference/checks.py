@@ -1,0 +1,93 @@
+"""Certificates of a run of inference delivery, computed from its record alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from numpy import ndarray
+
+from rivage.core.certificates import Certificate, Verdict
+from rivage.core.errors import StoreError
+from rivage.core.records import RunRecord, TrialRecord
+
+__all__ = ["delivery_gap", "delivery_regret"]
+
+_ROUNDING = 1e-9  # of the cost without the free models: sums are added up in another order than the bound
+
+
+def delivery_regret(record: RunRecord, *, method: str) -> Certificate:
+    """Did the fractions lose to any fixed fractions no more than the policy promises, after every prefix?
+
+    What they lost is bounded by the supergradients of the gains, Σ_t g_t · (y − y_t) at its largest over y, and that by
+    the analysis. A bound that is as large as all there was to gain promises nothing: no power.
+    """
+    trials = _trials(record, method)
+    regret, bound, base, slots = (_columns(trials, key) for key in ("regret", "bound", "base", "slots"))
+    most = base - slots * np.array([[_reference(trial)["least"]] for trial in trials])
+    kept = bool((regret <= bound + _ROUNDING * base).all())
+    empty = bool((bound >= most).all())
+    verdict: Verdict = "fails" if not kept else "no_power" if empty else "holds"
+    return Certificate(
+        kind="bound",
+        claim=f"The fractions of {method} are never behind the best fixed ones by more than it promises.",
+        measured=float(regret[:, -1].max()),
+        reference=float(bound[:, -1].min()),
+        method=f"linearised regret, no less than the regret, largest at the end over {len(trials)} seeds, against the "
+        f"bound of the policy for these requests; verdict over {regret.shape[1]} prefixes"
+        + ("; it promises nothing here: no policy can lose as much" if empty else ""),
+        confidence=None,
+        verdict=verdict,
+        check="delivery_regret",
+        fields={"method": method},
+    )
+
+
+def delivery_gap(record: RunRecord, *, method: str) -> Certificate:
+    """How far is the gain from what no fixed allocation can exceed? Both per request; who follows may be above."""
+    trials = _trials(record, method)
+    ends = [trial.events("point")[-1] for trial in trials]
+    gained = float(np.mean([end["gain"] / end["requests"] for end in ends]))
+    most = float(
+        np.mean(
+            [
+                (end["base"] - end["slots"] * _reference(trial)["least"]) / end["requests"]
+                for end, trial in zip(ends, trials, strict=True)
+            ]
+        )
+    )
+    return Certificate(
+        kind="gap",
+        claim=f"{method} gains {gained:.4g} per request; no fixed allocation gains more than {most:.4g}.",
+        measured=gained,
+        reference=most,
+        method=f"mean over {len(trials)} seeds; the reference is the linear relaxation of placement and routing for "
+        "the mean requests of all slots",
+        confidence=None,
+        verdict="holds",
+        check="delivery_gap",
+        fields={"method": method},
+    )
+
+
+def _reference(trial: TrialRecord) -> dict[str, Any]:
+    return dict(trial.events("reference")[0])
+
+
+def _trials(record: RunRecord, method: str) -> list[TrialRecord]:
+    trials = [trial for trial in record.trials if trial.method == method]
+    if not trials or not all(trial.finished for trial in trials):
+        raise StoreError(
+            f'"{method}" has not been played to the end',
+            where=str(record.folder),
+            mend="Finish the run first: start it again, it resumes.",
+        )
+    return trials
+
+
+def _columns(trials: Sequence[TrialRecord], key: str) -> Float64[ndarray, "seeds points"]:
+    rows: list[list[Any]] = [[point[key] for point in trial.events("point")] for trial in trials]
+    shortest = min(map(len, rows))
+    return np.array([[*row[: shortest - 1], row[-1]] for row in rows], np.float64)

@@ -1,0 +1,197 @@
+"""How a run of inference delivery is told: numbers, sentences, table and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from rivage.core.games import Column, Drawing
+from rivage.core.records import RunRecord
+from rivage.report.games import delivery_figures as figures
+from rivage.report.games.delivery_numbers import summarize_delivery
+from rivage.report.tables import number, percent, speed, whole, with_spread
+from rivage.report.theme import Look
+
+__all__ = ["DeliveryView"]
+
+Row = Mapping[str, Any]
+
+
+class DeliveryView:
+    """What is told of policies that place models."""
+
+    def __init__(self, record: RunRecord) -> None:
+        self.record = record
+        self.scene: Mapping[str, Any] = record.trials[0].start["scene"] if record.trials else {}
+
+    @cached_property
+    def policies(self) -> dict[str, dict[str, Any]]:
+        """See `summarize_delivery`."""
+        return summarize_delivery(self.record)
+
+    @property
+    def more(self) -> dict[str, Any]:
+        """What was played on."""
+        return {"scene": dict(self.scene)}
+
+    @property
+    def compared(self) -> str:
+        """Policies, requests, network, seeds."""
+        if not self.scene:
+            return "No policy has begun."
+        scene, seeds = self.scene, len(self.record.seeds)
+        return (
+            f"{_count(len(self.policies), 'policy', 'policies')} on {scene['requests']:,.0f} requests in "
+            f"{_count(scene['slots'], 'slot')}, {_count(len(scene['models']), 'model')} for "
+            f"{_count(len(scene['nodes']), 'node')} of {scene['network']}, {_count(seeds, 'seed')}"
+        )
+
+    @property
+    def answer(self) -> str:
+        """Who gains most, how that compares with any fixed allocation, and who promised what."""
+        rivals = {name: row for name, row in self.policies.items() if not row["foresees"] and row["gain"] is not None}
+        if not rivals:
+            return "No policy without foresight has been played: there is no answer to report."
+        best = max(rivals, key=lambda name: rivals[name]["gain"])
+        row = rivals[best]
+        text = (
+            f"{best} is best, {with_spread(row['gain'], row['gain_std'] or None)} ms gained per request"
+            f"{_tied(rivals, best)}: {number(row['latency_ms'])} ms and accuracy {number(row['accuracy'])} on average"
+        )
+        if row["most_gain"] is not None:
+            side = "above" if row["gain"] > row["most_gain"] else "below"
+            gap = number(abs(row["gain"] - row["most_gain"]))
+            text += f", {gap} {side} what no fixed allocation exceeds"
+        return f"{text}. {_promised(rivals)}"
+
+    @property
+    def progress(self) -> list[str]:
+        """Policies that have not been played to the end."""
+        texts, begun = list[str](), {(str(t.start["policy"]), t.seed): t for t in self.record.trials}
+        for each in self.record.settings.get("policies", []):
+            name = str(each.get("name", each.get("kind")))
+            for seed in self.record.settings.get("run", {}).get("seeds", []):
+                trial = begun.get((name, seed))
+                if trial is None:
+                    texts.append(f"{name}, seed {seed}: not begun")
+                elif not trial.finished:
+                    points = trial.events("point")
+                    texts.append(f"{name}, seed {seed}: stopped after {points[-1]['slots'] if points else 0} slots")
+        return texts
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """Of the table."""
+        timed = [Column("in_time", "in time")] if self.scene.get("deadlines") else []
+        return [
+            Column("gain", "gain", headline=True),
+            Column("most", "any fixed", detail=False),
+            Column("latency", "latency, ms"),
+            Column("tail", "p99, ms"),
+            Column("accuracy", "accuracy"),
+            *timed,
+            Column("fetched", "MB per slot"),
+            Column("regret", "regret"),
+            Column("bound", "bound"),
+            Column("speed", "slots/s", detail=True),
+        ]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """In the order of the study."""
+        gains = [row["gain"] for row in self.policies.values() if not row["foresees"] and row["gain"] is not None]
+        best = max(gains, default=None)
+        return [
+            {
+                "policy": name,
+                "foresees": row["foresees"],
+                "finished": row["finished"],
+                "best": not row["foresees"] and best is not None and row["gain"] == best,
+                "gain": with_spread(row["gain"], row["gain_std"] or None),
+                "most": number(row["most_gain"]),
+                "latency": number(row["latency_ms"]),
+                "tail": number(row["latency_p99_ms"]),
+                "accuracy": number(row["accuracy"]),
+                "in_time": percent(row["in_time"]),
+                "fetched": number(row["update_mb"]),
+                "regret": whole(row["regret"]),
+                "bound": whole(row["regret_bound"]),
+                "speed": speed(row["slots_per_s"]),
+            }
+            for name, row in self.policies.items()
+        ]
+
+    @property
+    def note(self) -> str:
+        """What the columns mean."""
+        alpha = number(self.scene.get("alpha"))
+        return (
+            "Gain: cost saved per request against pinned models alone, in milliseconds; one point of accuracy, 0.01, "
+            f"counts as {alpha} ms. Any fixed: no allocation that stays gains more; who follows the requests may. "
+            "Latency: network and inference, mean and 99th percentile. In time: within the deadline. MB per slot: "
+            "models fetched, the first filling too. Regret: what the fractions lost at most to any fixed fractions, in "
+            "milliseconds over all requests; bound: what that cannot exceed, whatever comes. (foresees): told all "
+            "requests beforehand, a yardstick and no rival."
+        )
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Of the scene."""
+        if not self.scene:
+            return {}
+        scene = self.scene
+        return {
+            "Network": f"{scene['network']}, {len(scene['nodes']):,} nodes",
+            "Catalog": f"{scene['catalog']}: {len(scene['models']):,} models for {len(scene['tasks']):,} tasks",
+            "Request types": f"{scene['types']:,}, {scene['ways']:,} ways to answer them",
+            "Requests": f"{scene['requests']:,.0f} in {scene['slots']:,} slots",
+        }
+
+    def drawings(self, looks: Mapping[str, Look], name: str) -> Iterator[Drawing]:
+        """Gain, latency against accuracy, who answered, traffic, the network under the best policy."""
+        drawn = {
+            "Gain over time": (
+                figures.gain_over_time,
+                "Gain per request since the last point. Dashed: what no fixed allocation exceeds, over all slots.",
+            ),
+            "Latency and accuracy": (figures.latency_and_accuracy, "Means over all requests; bars: over seeds."),
+            "Who answered": (figures.tiers, "Share of the requests that each tier answered, darkest near the users."),
+            "Model updates": (figures.traffic, "Size of the models fetched per slot, since the last point."),
+        }
+        for heading, (draw, caption) in drawn.items():
+            svg = draw(self.record, looks, name=f"{name}-{draw.__name__.replace('_', '-')}")
+            if svg is not None:
+                yield Drawing(heading, caption, svg)
+        best = next((row["policy"] for row in self.rows if row["best"]), None)
+        svg = None if best is None else figures.placement(self.record, best, name=f"{name}-placement")
+        if svg is not None:
+            caption = f"What {best} had loaded at the end. Larger dots hold more models."
+            yield Drawing("The network and its models", caption, svg)
+
+
+def _count(count: int, noun: str, several: str = "") -> str:
+    return f"{count:,} {noun if count == 1 else several or f'{noun}s'}"
+
+
+def _tied(rivals: Mapping[str, Row], best: str) -> str:
+    """Others that the spread over the seeds cannot tell from the best."""
+    row = rivals[best]
+    near = [
+        name
+        for name, other in rivals.items()
+        if name != best and row["gain"] - other["gain"] <= max(row["gain_std"] or 0.0, other["gain_std"] or 0.0)
+    ]
+    return f" ({', '.join(near)} within one standard deviation)" if near else ""
+
+
+def _promised(rivals: Mapping[str, Row]) -> str:
+    sworn = {name: row for name, row in rivals.items() if row["regret_bound"] is not None}
+    if not sworn:
+        return "No policy here promises anything."
+    name = max(sworn, key=lambda name: sworn[name]["gain"])
+    regret, bound = sworn[name]["regret"], sworn[name]["regret_bound"]
+    if regret is None:
+        return f"{name} promises a regret of at most {whole(bound)}."
+    kept = "at most" if regret <= bound else "MORE than the"
+    return f"{name} promises for any requests; regret of its fractions {whole(regret)}, {kept} {whole(bound)} promised."
