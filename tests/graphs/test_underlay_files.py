@@ -135,6 +135,9 @@ LINK = '[[links]]\nends = ["aa", "bb"]\n'
         (NODES + 'tier = "x"\n' + LINK, 'node "aa" has no tier. Give it to all or to none'),
         ("nodes = 3", "nodes is 3"),
         ("[[nodes]", "not valid TOML"),
+        (NODES + LINK + "latency_ms = 1" + "0" * 400, "latency_ms is 1000"),
+        (NODES + LINK + "latency_ms = 1" + "0" * 5000, "not readable as TOML.*4300 digits.*Shorten"),
+        ("nodes = " + "[" * 3000, "not readable as TOML.*recursion.*brackets"),
     ],
 )
 def test_what_describes_no_network_is_refused(text: str, message: str) -> None:

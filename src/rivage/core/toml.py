@@ -42,6 +42,9 @@ def parse_toml(text: str, where: str = "") -> dict[str, Any]:
             where=f"{where}, {place}" if where else place,
             mend=f"The line reads: {line}" if line else "The file ends too early.",
         ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        mend = "Shorten the number, or nest fewer brackets."
+        raise ConfigError(f"not readable as TOML: {error}", where=where, mend=mend) from None
 
 
 def load_toml(path: Path) -> dict[str, Any]:
