@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import logging
 from contextlib import suppress
@@ -14,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rivage.core.errors import ConfigError
-from rivage.graphs import format_underlay, load_connectivity, load_underlay, parse_underlay
+from rivage.graphs import PathRule, connectivity, format_underlay, load_connectivity, load_underlay, parse_underlay
 from rivage.graphs.gml import parse_gml
 from rivage.graphs.graphml import parse_graphml
-from rivage.graphs.matrices import connectivity_of_matrices, parse_matrix, underlay_of_matrices
+from rivage.graphs.matrices import Measured, connectivity_of_matrices, parse_matrix, underlay_of_matrices
 
 PUBLISHED = {"gaia": (11, 55), "amazon_us": (22, 231), "geantdistance": (40, 61)}
 
@@ -322,16 +323,33 @@ def test_what_is_no_matrix_is_refused(text: str, message: str) -> None:
 @given(st.integers(1, 6), st.sampled_from(",;\t"), st.integers(0, 10**6))
 def test_matrices_are_read_as_written(nodes: int, separator: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    names = tuple(f"n {k}" for k in range(nodes))
+    names = tuple(f'n{k}, "the {k}th"; São' for k in range(nodes))
     values = np.where(rng.random((nodes, nodes)) < 0.3, NAN, rng.uniform(0, 1e9, (nodes, nodes)))
     np.fill_diagonal(values, NAN)
     blanks = rng.choice(["", " ", "-", "NA", "n/a", "?"], (nodes, nodes))
     order = rng.permutation(nodes).tolist()
-    cells = [
-        [f"{v!r}" if v == v else str(b) for v, b in zip(*row, strict=True)]
-        for row in zip(values.tolist(), blanks, strict=True)
-    ]
-    rows = [["ms", *names], *([names[k], *cells[k]] for k in order)]
-    read_names, read = parse_matrix("\n".join(separator.join(row) for row in rows))
+    cells = np.where(np.isnan(values), blanks, values.astype(str)).tolist()
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=separator)
+    writer.writerows([["ms", *names], *([names[k], *cells[k]] for k in order)])
+    read_names, read = parse_matrix(text.getvalue())
     assert read_names == names
     assert np.array_equal(read, values, equal_nan=True)
+
+
+@given(st.integers(2, 7), st.integers(0, 10**6), st.sampled_from(["round_trip_ms", "latency_ms"]))
+def test_where_no_detour_pays_both_readings_agree(nodes: int, seed: int, measured: Measured) -> None:
+    """Latencies that are distances in a plane, the same in both directions; bandwidths of their own."""
+    rng = np.random.default_rng(seed)
+    places = rng.uniform(size=(nodes, 2))
+    latency = np.linalg.norm(places[:, None] - places[None], axis=-1)
+    rates = rng.uniform(1, 2, (nodes, nodes))
+    rates = rates + rates.T
+    names = tuple(f"n{k}" for k in range(nodes))
+    underlay = underlay_of_matrices(names, latency, measured=measured, bandwidth_bps=rates)
+    direct = connectivity_of_matrices(names, latency, measured=measured, bandwidth_bps=rates)
+    routed = connectivity(underlay, PathRule())
+    assert np.allclose(routed.latency_ms, direct.latency_ms, rtol=1e-12)
+    assert routed.available_bps is not None
+    assert direct.available_bps is not None
+    assert np.array_equal(routed.available_bps, direct.available_bps)

@@ -126,6 +126,8 @@ def test_fair_rates_fit_and_nobody_can_be_given_more(seed: int) -> None:
         if rates[flows].sum() >= room[hop] * (1 - 1e-9):
             satisfied |= {flow for flow in flows if rates[flow] >= rates[flows].max() * (1 - 1e-9)}
     assert satisfied == set(range(len(arcs)))
+    wider = underlay.with_links(capacity_bps=3 * underlay.known("capacity_bps"))
+    assert fair_rates(wider, paths, arcs[::-1])[::-1] == pytest.approx(3 * rates, rel=1e-12)
 
 
 def test_directions_do_not_share_and_capacities_may_be_replaced() -> None:

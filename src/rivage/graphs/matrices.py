@@ -1,8 +1,8 @@
 """Networks measured between every two nodes: CSV matrices of latency and bandwidth, as ping and iperf give them.
 
 A matrix has the names of its nodes in the first row and in the first column, in any order, and in each cell what was
-measured from the node of the row to the node of the column. Cells are separated by commas, semicolons or tabs; the
-diagonal is not read::
+measured from the node of the row to the node of the column. Cells are separated by commas, semicolons or tabs; names
+that hold one stand in quotation marks. The diagonal is not read::
 
     ms,Paris,Nice,Lyon
     Paris,,12.4,6.1
@@ -15,6 +15,7 @@ Nobody can see from the numbers whether a latency is one way or a round trip, so
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
@@ -155,7 +156,8 @@ def connectivity_of_matrices(
 def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
     """Rows that are not empty, with their lines."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    reader = csv.reader(lines, delimiter=max(",;\t", key=lines[0].count))
+    unquoted = re.sub(r'"[^"]*"', "", lines[0])
+    reader = csv.reader(lines, delimiter=max(",;\t", key=unquoted.count))
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
