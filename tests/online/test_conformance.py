@@ -22,7 +22,7 @@ def policy_of(kind: str) -> Any:
     return POLICIES.get(kind)(**SETTINGS.get(kind, {}))
 
 
-def requests_of(count: int = 4000, items: int = 150) -> np.ndarray:
+def zipf(count: int = 4000, items: int = 150) -> np.ndarray:
     random = np.random.default_rng(0)
     popularity = 1 / np.arange(1, items + 1) ** 0.9
     return random.choice(items, count, p=popularity / popularity.sum())
@@ -30,7 +30,7 @@ def requests_of(count: int = 4000, items: int = 150) -> np.ndarray:
 
 def played(kind: str, seed: int = 0, every: int = 700, weights: np.ndarray | None = None) -> Played:
     instance = CacheInstance(items=150, capacity=15, horizon=4000, weights=weights)
-    return play(policy_of(kind), instance, [requests_of()], streams=Streams(seed), every=every)
+    return play(policy_of(kind), instance, [zipf()], streams=Streams(seed), every=every)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -59,7 +59,7 @@ def test_the_same_seed_gives_the_same_points_wherever_blocks_end(kind: str) -> N
 def test_accounts_add_up(kind: str, weighted: bool) -> None:
     weights = np.random.default_rng(1).random(150) if weighted else None
     last = played(kind, weights=weights).last
-    requests = requests_of()
+    requests = zipf()
     assert last["requests"] == len(requests)
     assert last["asked"] == pytest.approx(len(requests) if weights is None else weights[requests].sum())
     assert 0 < last["hits"] < len(requests)

@@ -51,7 +51,7 @@ def test_equal_experts_cost_nothing() -> None:
     np.testing.assert_allclose(hedge.weights, 1 / 3)
 
 
-def requests_of(items: int, count: int, seed: int = 0) -> np.ndarray:
+def redrawn(items: int, count: int, seed: int = 0) -> np.ndarray:
     """Popularity that is drawn anew every 500 requests."""
     random = np.random.default_rng(seed)
     popularity = 1 / np.arange(1, items + 1) ** 1.0
@@ -63,7 +63,7 @@ def requests_of(items: int, count: int, seed: int = 0) -> np.ndarray:
 
 
 def test_where_blocks_end_changes_nothing() -> None:
-    requests, policy = requests_of(100, 3000), AdaptiveOGB(slot=30)
+    requests, policy = redrawn(100, 3000), AdaptiveOGB(slot=30)
     instance = CacheInstance(items=100, capacity=10, horizon=3000)
     results = []
     for cuts in ([], [1, 29, 30, 31, 777], list(range(1, 3000, 7))):
@@ -77,7 +77,7 @@ def test_where_blocks_end_changes_nothing() -> None:
 
 def test_the_followed_expert_is_drawn_from_the_weights() -> None:
     """Over 400 seeds, at one instant; 4 standard errors for each of the experts (false alarm below 1e-3)."""
-    requests, policy = requests_of(60, 1000), AdaptiveOGB(smallest=-2, largest=3, slot=50)
+    requests, policy = redrawn(60, 1000), AdaptiveOGB(smallest=-2, largest=3, slot=50)
     instance = CacheInstance(items=60, capacity=6, horizon=1000)
     followed, weights = [], np.empty(0)
     for seed in range(400):
@@ -93,7 +93,7 @@ def test_the_followed_expert_is_drawn_from_the_weights() -> None:
 
 def test_what_is_fetched_is_what_enters_the_cache() -> None:
     """Seen from outside, one request at a time; at a change the item just fetched for the last one may be in vain."""
-    requests, policy = requests_of(60, 2000), AdaptiveOGB(smallest=-3, largest=3, slot=20)
+    requests, policy = redrawn(60, 2000), AdaptiveOGB(smallest=-3, largest=3, slot=20)
     instance = CacheInstance(items=60, capacity=6, horizon=2000)
     changes = 0
     for seed in range(10):
@@ -125,7 +125,7 @@ def test_the_best_step_is_found_on_a_real_trace(data_root: Path, capacity: int) 
 
 def test_regret_of_the_mixture_stays_below_its_bound() -> None:
     for seed in range(20):
-        requests = requests_of(40, 1500, seed)
+        requests = redrawn(40, 1500, seed)
         instance = CacheInstance(items=40, capacity=5, horizon=1500)
         played = play(AdaptiveOGB(slot=25), instance, [requests], streams=Streams(seed), every=110)
         assert all(point["regret"] <= point["bound"] for point in played.points)
@@ -133,7 +133,7 @@ def test_regret_of_the_mixture_stays_below_its_bound() -> None:
 
 def test_the_bound_adds_up_by_hand() -> None:
     """The best expert's, twice what mixing cost, and all that an open slot may lose."""
-    requests, weights = requests_of(50, 500)[:130], np.random.default_rng(0).random(50)
+    requests, weights = redrawn(50, 500)[:130], np.random.default_rng(0).random(50)
     instance = CacheInstance(items=50, capacity=5, horizon=500, weights=weights)
     policy = AdaptiveOGB(smallest=-2, largest=2, slot=50)
     state = policy.init(instance, Streams(0))
@@ -146,7 +146,7 @@ def test_steps_of_one_and_more_are_one_expert() -> None:
     instance = CacheInstance(items=1000, capacity=100, horizon=10_000)
     experts = AdaptiveOGB().experts(instance)
     assert [expert.step(instance) >= 1 for expert in experts] == [False] * (len(experts) - 1) + [True]
-    requests = requests_of(1000, 10_000)
+    requests = redrawn(1000, 10_000)
     large = [OGB(scale=experts[-1].scale * factor) for factor in (1, 2, 8)]
     gains = [one.run_block(one.init(instance, Streams(0)), requests).fractional for one in large]
     assert gains[0] == pytest.approx(gains[1]) == pytest.approx(gains[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,19 +30,6 @@ def static(requests: np.ndarray, items: int, capacity: int, weights: np.ndarray 
     return float(np.sort(values)[-capacity:].sum())
 
 
-def requests_of(items: int, count: int, seed: int = 0) -> np.ndarray:
-    """Popular items, then all in turn, again and again."""
-    random = np.random.default_rng(seed)
-    popularity = 1 / np.arange(1, items + 1) ** 0.8
-    parts = []
-    for number in range(10):
-        if number % 2:
-            parts.append(np.arange(count // 10) % items)
-        else:
-            parts.append(random.choice(items, count // 10, p=popularity / popularity.sum()))
-    return np.concatenate(parts)
-
-
 def batches_of(items: int, batch: int, slots: int, seed: int = 0) -> np.ndarray:
     """Zipf(0.1) without replacement: every item at most once in a slot."""
     random = np.random.default_rng(seed)
@@ -57,7 +45,9 @@ def batches_of(items: int, batch: int, slots: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize(
     ("items", "capacity", "scale"), [(20, 5, 1), (50, 10, 20), (30, 2, 60), (12, 11, 9), (10, 1, 30)]
 )
-def test_one_request_a_slot_equals_the_plain_path(items: int, capacity: int, scale: float) -> None:
+def test_one_request_a_slot_equals_the_plain_path(
+    items: int, capacity: int, scale: float, requests_of: Callable[..., np.ndarray]
+) -> None:
     """Steps are large enough for items to reach 1."""
     requests = requests_of(items, 3000)
     instance = CacheInstance(items=items, capacity=capacity, horizon=3000)
@@ -117,7 +107,7 @@ def test_the_sum_does_not_drift() -> None:
 
 
 @pytest.mark.parametrize("kind", MAPS)
-def test_a_slot_minimises_gain_and_divergence(kind: Any) -> None:
+def test_a_slot_minimises_gain_and_divergence(kind: Any, requests_of: Callable[..., np.ndarray]) -> None:
     """x' = argmin −η ⟨g, x⟩ + B(x, x_t) on X, by a general solver."""
     items, capacity, batch = 6, 2, 8
     instance = CacheInstance(items=items, capacity=capacity, horizon=400, batch=batch, multiplicity=batch)
@@ -141,7 +131,7 @@ def test_a_slot_minimises_gain_and_divergence(kind: Any) -> None:
         np.testing.assert_allclose(state.fractional, found, atol=1e-6)
 
 
-def test_gradient_descent_is_ogb() -> None:
+def test_gradient_descent_is_ogb(requests_of: Callable[..., np.ndarray]) -> None:
     requests = requests_of(60, 2000)
     instance = CacheInstance(items=60, capacity=9, horizon=2000)
     policy = MirrorDescent(map="euclidean")
@@ -152,7 +142,7 @@ def test_gradient_descent_is_ogb() -> None:
     assert policy.bound(mine) == pytest.approx(OGB().bound(ogb))
 
 
-def test_the_q_norm_with_q_2_is_gradient_descent() -> None:
+def test_the_q_norm_with_q_2_is_gradient_descent(requests_of: Callable[..., np.ndarray]) -> None:
     requests = requests_of(15, 200)
     instance = CacheInstance(items=15, capacity=4, horizon=200, batch=10, multiplicity=10)
     states = []
@@ -328,7 +318,11 @@ def test_what_was_forgotten_for_long_is_learnt_again(capacity: int) -> None:
 @pytest.mark.parametrize(("kind", "q"), [("euclidean", 2.0), ("q_norm", 1.5)])
 @pytest.mark.parametrize(("capacity", "scale"), [(3, 1.0), (3, 0.2), (9, 4.0)])
 def test_self_confident_steps_promise_what_their_schedule_does(
-    kind: Any, q: float, capacity: int, scale: float
+    kind: Any,
+    q: float,
+    capacity: int,
+    scale: float,
+    requests_of: Callable[..., np.ndarray],
 ) -> None:
     """W²/(2 s D) + s D times √G: by hand, with the true squared width of X for the one, 2 k^(2/q) for the other."""
     requests = requests_of(10, 40)

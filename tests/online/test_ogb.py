@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -38,26 +39,15 @@ def step(x: np.ndarray, item: int, size: float, capacity: float) -> np.ndarray:
     return inside if inside.sum() <= capacity else project(y, capacity)
 
 
-def requests_of(items: int, count: int, seed: int = 0) -> np.ndarray:
-    """Popular items, then all in turn, again and again."""
-    random = np.random.default_rng(seed)
-    popularity = 1 / np.arange(1, items + 1) ** 0.8
-    parts = []
-    for number in range(10):
-        if number % 2:
-            parts.append(np.arange(count // 10) % items)
-        else:
-            parts.append(random.choice(items, count // 10, p=popularity / popularity.sum()))
-    return np.concatenate(parts)
-
-
 def serve(tables: kernel.Tables, requests: np.ndarray, weights: np.ndarray | None = None) -> None:
     kernel.serve(tables, requests, np.empty(0) if weights is None else weights)
 
 
 @pytest.mark.parametrize("empty", [False, True])
 @pytest.mark.parametrize(("items", "capacity", "size"), SIZES)
-def test_state_is_the_projected_gradient_step(items: int, capacity: int, size: float, empty: bool) -> None:
+def test_state_is_the_projected_gradient_step(
+    items: int, capacity: int, size: float, empty: bool, requests_of: Callable[..., np.ndarray]
+) -> None:
     tables = kernel.make_tables(items, capacity, 1, 0, empty=empty, step=size)
     kernel.set_step(tables, size)
     x, worst = np.full(items, 0.0 if empty else capacity / items), 0.0
@@ -109,7 +99,7 @@ def played(policy: OGB, instance: CacheInstance, requests: np.ndarray, cuts: lis
 
 
 @pytest.mark.parametrize("every", [1, 7])
-def test_where_blocks_end_changes_nothing(every: int) -> None:
+def test_where_blocks_end_changes_nothing(every: int, requests_of: Callable[..., np.ndarray]) -> None:
     requests = requests_of(200, 3000)
     instance, policy = CacheInstance(items=200, capacity=20, horizon=3000), OGB(every=every, scale=3)
     whole, cut = (played(policy, instance, requests, cuts) for cuts in ([], [1, 2, 500, 501, 2222]))
@@ -192,7 +182,7 @@ def test_reference_values_of_the_sheet() -> None:
     assert regret(np.concatenate(blocks)) < 0
 
 
-def test_sampling_keeps_the_expected_gain_movement_and_occupancy() -> None:
+def test_sampling_keeps_the_expected_gain_movement_and_occupancy(requests_of: Callable[..., np.ndarray]) -> None:
     """Over 200 seeds: means within 4 standard errors (false alarm below 1e-3 for the three together)."""
     requests = requests_of(100, 1000)
     instance, policy = CacheInstance(items=100, capacity=15, horizon=1000), OGB(scale=2)
