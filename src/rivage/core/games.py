@@ -26,6 +26,8 @@ GAMES = Registry(
     "game",
     {
         "cache": "rivage.report.games.caches:CacheView",
+        "delivery": "rivage.report.games.delivery:DeliveryView",
+        "network": "rivage.report.games.networks:NetworkView",
     },
 )
 """Table of the study -> how its runs are told; plug-ins register theirs under the entry-point group of this name."""

@@ -20,10 +20,26 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGES", "STUDIES", "Competitor", "GameRun", "GameStudy", "Note", "Stage", "Trial", "require_game"]
 
-STUDIES = Registry("rivage.game_studies", "game", {"cache": "rivage.studies.games.caches:Play"})
+STUDIES = Registry(
+    "rivage.game_studies",
+    "game",
+    {
+        "cache": "rivage.studies.games.caches:Play",
+        "delivery": "rivage.studies.games.delivery:DeliveryPlay",
+        "network": "rivage.studies.games.networks:NetworkPlay",
+    },
+)
 """Table -> schema of the studies that have it."""
 
-STAGES = Registry("rivage.game_stages", "game", {"cache": "rivage.studies.games.cache_stage:CacheStage"})
+STAGES = Registry(
+    "rivage.game_stages",
+    "game",
+    {
+        "cache": "rivage.studies.games.cache_stage:CacheStage",
+        "delivery": "rivage.studies.games.delivery_stage:DeliveryStage",
+        "network": "rivage.studies.games.network_stage:NetworkStage",
+    },
+)
 """Table -> `Stage` of its studies."""
 
 Note = Callable[[dict[str, Any], int, str], None]
