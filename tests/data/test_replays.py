@@ -25,9 +25,10 @@ def trace(item: list[int], items: int = 9, cost: list[float] | None = None, keye
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=40), st.integers(1, 9), st.integers(1, 9))
 def test_what_comes_out_is_what_went_in_wherever_parts_end(item: list[int], cut: int, size: int) -> None:
     whole, parts = trace(item), Replay.of(trace(item).blocks(cut))
+    blocks = parts.blocks(size)
     for _ in range(2):
-        assert np.concatenate([*parts.blocks(size)]).tolist() == item
-    assert all(len(block) <= size for block in parts.blocks(size))
+        assert np.concatenate([*blocks]).tolist() == item
+    assert all(len(block) <= size for block in blocks)
     described = whole.describe()
     assert (parts.requests, parts.items, parts.distinct) == (len(item), 9, described["distinct"])
     assert parts.fingerprint == Replay.of([whole]).fingerprint

@@ -27,7 +27,7 @@ CHOOSY = (LFU(bypass=True), WindowLFU(window=20, bypass=True))
 def run(policy: Policy, requests: np.ndarray, instance: CacheInstance, cuts: tuple[int, ...] = ()) -> list[Outcome]:
     state = policy.init(instance, Streams(0))
     if isinstance(policy, Belady | BestStatic):
-        policy.foresee(state, requests)
+        policy.foresee(state, [requests])
     return [policy.run_block(state, part) for part in np.split(requests, cuts)]
 
 
@@ -96,7 +96,7 @@ def test_belady_evicts_what_is_furthest(bypass: bool, data: st.DataObject) -> No
     instance = CacheInstance(items=items, capacity=capacity, weights=None if weights is None else np.array(weights))
     policy, inserted, before = Belady(bypass=bypass), 0, set[int]()
     state = policy.init(instance, Streams(0))
-    policy.foresee(state, np.array(requests))
+    policy.foresee(state, [np.array(requests)])
     for item, (hit, held) in zip(requests, furthest(requests, capacity, bypass=bypass), strict=True):
         outcome = policy.run_block(state, np.array([item]))
         assert state.cached.tolist() == sorted(held)
@@ -154,7 +154,7 @@ def test_best_static_is_the_top(data: st.DataObject) -> None:
     best, policy = np.sort(values)[-capacity:].sum(), BestStatic()
     state = policy.init(instance, Streams(0))
     assert state.cached.tolist() == []
-    policy.foresee(state, requests)
+    policy.foresee(state, [requests])
     outcome = policy.run_block(state, requests)
     assert outcome.gain == outcome.fractional == pytest.approx(best)
     assert outcome.gain == pytest.approx(StaticOptimum(instance).add(requests))
@@ -167,7 +167,7 @@ def test_best_static_is_the_top(data: st.DataObject) -> None:
 def test_ties_go_to_the_first_items() -> None:
     policy = BestStatic()
     state = policy.init(CacheInstance(items=5, capacity=2), Streams(0))
-    policy.foresee(state, np.array([4, 3, 2, 1, 0]))
+    policy.foresee(state, [np.array([4, 3]), np.array([2, 1, 0])])
     assert state.cached.tolist() == [0, 1]
 
 
@@ -197,15 +197,31 @@ def test_only_what_was_foreseen_is_served(policy: Belady | BestStatic) -> None:
     state = policy.init(instance, Streams(0))
     with pytest.raises(DataError, match="not known"):
         policy.run_block(state, requests)
-    policy.foresee(state, requests)
+    policy.foresee(state, [requests])
     with pytest.raises(DataError, match="already"):
-        policy.foresee(state, requests)
+        policy.foresee(state, [requests])
     policy.run_block(state, requests[:2])
     with pytest.raises(DataError, match="requests 2 to 3: these are not"):
         policy.run_block(state, np.array([2, 2]))
     policy.run_block(state, requests[2:])
     with pytest.raises(DataError, match="not the requests"):
         policy.run_block(state, requests[:1])
+
+
+def test_the_best_set_asks_how_often_and_not_when() -> None:
+    instance, requests = CacheInstance(items=100, capacity=10), trace(2, 100, 2000)
+    policy = BestStatic()
+    state = policy.init(instance, Streams(0))
+    policy.foresee(state, np.split(requests.astype(np.int32), (1, 700)))
+    outcome = policy.run_block(state, requests[::-1])
+    assert (outcome, state.left.tolist()) == (run(policy, requests, instance)[0], [0] * 100)
+
+
+def test_belady_keeps_the_trace_narrow() -> None:
+    policy = Belady()
+    state = policy.init(CacheInstance(items=4, capacity=2), Streams(0))
+    policy.foresee(state, [np.array([0, 1]), np.array([], np.int64), np.array([3])])
+    assert (state.future.tolist(), state.future.dtype) == ([0, 1, 3], np.int32)
 
 
 def test_gradient_descent_stays_below_bypass() -> None:

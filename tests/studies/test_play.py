@@ -247,8 +247,17 @@ def test_the_observer_hears_the_plan_and_every_point(tmp_path: Path) -> None:
         play_study(study(), out=tmp_path, observer=watch)
     plan, *notices = [event for event in watch.events if event["event"] in ("study", "notice")]
     assert (plan["trials"], plan["rounds"], plan["unit"]) == (16, 48_000, "requests")
-    assert any("no rival" in notice["text"] for notice in notices)
+    assert any(notice["text"].startswith("static: told all requests beforehand") for notice in notices)
+    assert not any("in memory" in notice["text"] for notice in notices)
     assert watch.events[-1]["method"] == "ogb@8"
+
+
+def test_who_keeps_the_trace_in_memory_is_named(tmp_path: Path) -> None:
+    watch = Watch()
+    play_study(study(policies='policies = [{ kind = "static" }, { kind = "belady" }]'), out=tmp_path, observer=watch)
+    notices = [event["text"] for event in watch.events if event["event"] == "notice"]
+    assert any(notice.startswith("static, belady: told all") for notice in notices)
+    assert [notice for notice in notices if "in memory" in notice] == ["belady: keeps the trace in memory, 0.0 MB"]
 
 
 def test_web12_as_published(data_root: Path, tmp_path: Path) -> None:

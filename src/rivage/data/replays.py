@@ -107,11 +107,9 @@ class Replay:
             file=file,
         )
 
-    def blocks(self, size: int) -> Iterator[Int64[ndarray, "n"]]:
-        """The item numbers, ``size`` at a time; one iterator at a time."""
-        self.file.seek(0)
-        while content := self.file.read(size * _WIDTH.itemsize):
-            yield np.frombuffer(content, _WIDTH).astype(np.int64)
+    def blocks(self, size: int) -> Iterable[Int64[ndarray, "n"]]:
+        """The item numbers, ``size`` at a time, as often as wanted; one iterator at a time."""
+        return _Blocks(self, size)
 
     def describe(self) -> dict[str, Any]:
         """What a record says of the trace."""
@@ -123,6 +121,20 @@ class Replay:
             "weighted": self.weights is not None,
             "fingerprint": self.fingerprint,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """The requests of a replay, every time anew."""
+
+    replay: Replay
+    size: int
+
+    def __iter__(self) -> Iterator[Int64[ndarray, "n"]]:
+        file = self.replay.file
+        file.seek(0)
+        while content := file.read(self.size * _WIDTH.itemsize):
+            yield np.frombuffer(content, _WIDTH).astype(np.int64)
 
 
 class _Survey:

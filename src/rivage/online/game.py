@@ -2,8 +2,8 @@
 
 `play` feeds the policy blocks of requests, stops at *points*, and there notes sums from the beginning: what the policy
 gained, what the best fixed set would have, how much moved. Time is taken around the policy only. A policy that must see
-the whole trace beforehand, such as the best fixed set itself, says so by having `foresee`; then the trace is held in
-memory, 4 bytes a request. Otherwise memory is that of the policy, of the meters and of one block.
+the whole trace beforehand, such as the best fixed set itself, says so by having `foresee`, and gets it twice. Memory is
+that of the policy, of the meters and of one block.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def play(
     Args:
         policy: decides.
         instance: the cache.
-        blocks: the requests, in parts of any length.
+        blocks: the requests, in parts of any length. A policy that foresees gets them twice: an iterator, which gives
+            them once, is then held in memory.
         streams: randomness of the policy.
         every: requests between points; the end is a point too.
         block: requests that the policy gets at once, at most.
@@ -82,16 +83,14 @@ def play(
     for count, name in ((every, "every"), (block, "block"), (1 if window is None else window, "window")):
         require(count, name, least=1)
     state, total, asked = policy.init(instance, streams), Outcome(), 0.0
-    blocks = _known(blocks, instance.items)
     if hasattr(policy, "foresee"):
-        whole = _whole(blocks, instance.items)
-        policy.foresee(state, whole)
-        blocks = [whole]
+        blocks = list(blocks) if isinstance(blocks, Iterator) else blocks
+        policy.foresee(state, _known(blocks, instance.items))
     static, windowed = StaticOptimum(instance), None if window is None else WindowedOptimum(instance, window)
     promised = getattr(policy, "bound", None)
     points: list[dict[str, Any]] = []
     spent = optimum = changing = 0.0
-    for part, ends in _cut(blocks, every, block):
+    for part, ends in _cut(_known(blocks, instance.items), every, block):
         started = time.perf_counter()
         outcome = policy.run_block(state, part)
         spent += time.perf_counter() - started
@@ -133,15 +132,6 @@ def _known(blocks: Iterable[Block], items: int) -> Iterator[Block]:
             )
         yield block
         before += len(block)
-
-
-def _whole(blocks: Iterable[Block], items: int) -> Block:
-    """All requests in one array, narrow where the items allow, without a second copy of them."""
-    narrow = np.dtype(np.int32 if items <= np.iinfo(np.int32).max else np.int64)
-    content = bytearray()
-    for block in blocks:
-        content += block.astype(narrow).tobytes()
-    return np.frombuffer(content, narrow)
 
 
 def _sum(one: Outcome, other: Outcome) -> Outcome:

@@ -101,9 +101,10 @@ class Outcome:
 class Policy(Protocol):
     """Decides what one cache holds.
 
-    Two more methods may be there. ``foresee(state, requests)`` gets the whole trace before the first block: such a
-    policy is no rival but a yardstick. ``bound(state)`` is what the regret for the requests served so far cannot
-    exceed, for every sequence: of the fractional state where the policy has one, else in expectation.
+    Two more methods may be there. ``foresee(state, blocks)`` gets all requests, a block at a time, before the first one
+    is served: such a policy is no rival but a yardstick. It keeps what it needs of the future; ``bytes_per_request``
+    says how much that is, where it grows with the trace. ``bound(state)`` is what the regret for the requests served so
+    far cannot exceed, for every sequence: of the fractional state where the policy has one, else in expectation.
     """
 
     reference: ClassVar[Any]

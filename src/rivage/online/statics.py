@@ -3,6 +3,7 @@
 Both must be told all requests by ``foresee`` before the first block, and refuse others later.
 
 `BestStatic` is the comparator of regret: the k items with the largest Σ w over all requests, fetched before the first.
+It keeps how often each item is asked for; the order of the requests is nothing to it.
 
 `Belady` evicts what is requested again furthest in the future. For unit weights and no prefetching this has the most
 hits of all policies that let in whatever is requested, as all of `rivage.online.eviction` do unless they have
@@ -19,11 +20,12 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, Integer
 from numba import njit
 from numpy import ndarray
 
@@ -36,33 +38,6 @@ from rivage.online.policy import CacheInstance, Outcome
 __all__ = ["Belady", "BeladyState", "BestStatic", "StaticState"]
 
 _NEVER = np.iinfo(np.int64).max
-_PART = 2**18  # requests that are counted at once: counting widens them
-
-
-@dataclass(slots=True)
-class _Foreseen:
-    """The requests to come, and how many have come."""
-
-    requests: Int64[ndarray, "horizon"] | None = None
-    served: int = 0
-
-    def tell(self, requests: Int64[ndarray, "horizon"]) -> None:
-        if self.requests is not None:
-            raise DataError("the requests have been foreseen already", mend="Begin with a new state.")
-        self.requests = requests
-
-    def meet(self, requests: Int64[ndarray, "n"]) -> None:
-        """Check that requests are the next ones, and count them. O(n)."""
-        if self.requests is None:
-            raise DataError("the requests are not known", mend="Call foresee with all of them before the first block.")
-        expected = self.requests[self.served : self.served + len(requests)]
-        if not np.array_equal(expected, requests):
-            raise DataError(
-                "these are not the requests that were foreseen",
-                where=f"requests {self.served} to {self.served + len(requests) - 1}",
-                mend="Serve the very trace that was given to foresee, in order.",
-            )
-        self.served += len(requests)
 
 
 @dataclass(slots=True)
@@ -72,12 +47,14 @@ class StaticState:
     Args:
         instance: the cache.
         kept: which items are in the set.
-        future: the requests to come.
+        left: how often each item is still to be asked for; None while nothing is known.
+        served: requests so far.
     """
 
     instance: CacheInstance
     kept: Bool[ndarray, "items"]
-    future: _Foreseen = field(default_factory=_Foreseen)
+    left: Int64[ndarray, "items"] | None = None
+    served: int = 0
 
     @property
     def cached(self) -> Int64[ndarray, "cached"]:
@@ -95,21 +72,22 @@ class BestStatic:
         """Nothing is known yet. O(N)."""
         return StaticState(instance, np.zeros(instance.items, np.bool_))
 
-    def foresee(self, state: StaticState, requests: Int64[ndarray, "horizon"]) -> None:
+    def foresee(self, state: StaticState, blocks: Iterable[Integer[ndarray, "n"]]) -> None:
         """Choose the set. O(T + N log N)."""
-        state.future.tell(requests)
-        sums = np.zeros(state.instance.items)
-        for start in range(0, len(requests), _PART):
-            sums += np.bincount(requests[start : start + _PART], minlength=state.instance.items)
-        if state.instance.weights is not None:
-            sums *= state.instance.weights
+        if state.left is not None:
+            raise _twice()
+        state.left = np.zeros(state.instance.items, np.int64)
+        for block in blocks:
+            np.add.at(state.left, block, 1)
+        weights = state.instance.weights
+        sums = state.left * (1.0 if weights is None else weights)
         best = np.argsort(-sums, kind="stable")[: state.instance.capacity]
         state.kept[best[sums[best] > 0]] = True
 
     def run_block(self, state: StaticState, requests: Int64[ndarray, "n"]) -> Outcome:
         """Serve requests; filling the cache counts in the first block. O(n)."""
-        first = state.future.served == 0
-        state.future.meet(requests)
+        first = state.served == 0
+        self._meet(state, requests)
         served = requests[state.kept[requests]]
         weights = state.instance.weights
         gain = float(len(served)) if weights is None else float(weights[served].sum())
@@ -122,6 +100,42 @@ class BestStatic:
             inserted=held if first and len(requests) else 0,
             occupancy=float(held),
         )
+
+    @staticmethod
+    def _meet(state: StaticState, requests: Int64[ndarray, "n"]) -> None:
+        """Check that requests were foreseen, and count them. O(n)."""
+        if state.left is None:
+            raise _unknown()
+        if not _count_down(state.left, requests):
+            np.add.at(state.left, requests, 1)
+            raise _others(state.served, requests)
+        state.served += len(requests)
+
+
+@njit(cache=True)
+def _count_down(left: Int64[ndarray, "items"], requests: Int64[ndarray, "n"]) -> bool:
+    """Take requests off what is left of each item; whether they were."""
+    enough = True
+    for item in requests:
+        left[item] -= 1
+        enough &= left[item] >= 0
+    return enough
+
+
+def _twice() -> DataError:
+    return DataError("the requests have been foreseen already", mend="Begin with a new state.")
+
+
+def _unknown() -> DataError:
+    return DataError("the requests are not known", mend="Call foresee with all of them before the first block.")
+
+
+def _others(served: int, requests: Int64[ndarray, "n"]) -> DataError:
+    return DataError(
+        "these are not the requests that were foreseen",
+        where=f"requests {served} to {served + len(requests) - 1}",
+        mend="Serve the very trace that was given to foresee, in order.",
+    )
 
 
 class Future(NamedTuple):
@@ -148,11 +162,13 @@ class BeladyState:
 
     Args:
         eviction: tables and weights.
-        future: the requests to come.
+        future: all requests, narrow where the items allow; None while they are not known.
+        served: how many have come.
     """
 
     eviction: EvictionState
-    future: _Foreseen = field(default_factory=_Foreseen)
+    future: Integer[ndarray, "horizon"] | None = None
+    served: int = 0
 
     @property
     def cached(self) -> Int64[ndarray, "cached"]:
@@ -203,6 +219,7 @@ class Belady:
     """
 
     reference: ClassVar[str] = "belady66"
+    bytes_per_request: ClassVar[int] = 12  # itself and the next one for its item
 
     bypass: bool = False
 
@@ -212,14 +229,29 @@ class Belady:
         tables = Future(heap.place, heap, np.empty(0, np.int64), np.zeros(2, np.int64), self.bypass)
         return BeladyState(EvictionState.of(tables, instance))
 
-    def foresee(self, state: BeladyState, requests: Int64[ndarray, "horizon"]) -> None:
+    def foresee(self, state: BeladyState, blocks: Iterable[Integer[ndarray, "n"]]) -> None:
         """Find the next request for every item. O(N + T)."""
-        state.future.tell(requests)
+        if state.future is not None:
+            raise _twice()
         tables = state.eviction.tables
         assert isinstance(tables, Future)
-        state.eviction.tables = tables._replace(again=_next_requests(requests, len(tables.place)))
+        state.future = _joined(blocks, len(tables.place))
+        state.eviction.tables = tables._replace(again=_next_requests(state.future, len(tables.place)))
 
     def run_block(self, state: BeladyState, requests: Int64[ndarray, "n"]) -> Outcome:
         """Serve requests in order."""
-        state.future.meet(requests)
+        if state.future is None:
+            raise _unknown()
+        if not np.array_equal(state.future[state.served : state.served + len(requests)], requests):
+            raise _others(state.served, requests)
+        state.served += len(requests)
         return state.eviction.run(_serve_future, requests)
+
+
+def _joined(blocks: Iterable[Integer[ndarray, "n"]], items: int) -> Integer[ndarray, "horizon"]:
+    """All requests in one array, narrow where the items allow, without a second copy of them."""
+    narrow = np.dtype(np.int32 if items <= np.iinfo(np.int32).max else np.int64)
+    content = bytearray()
+    for block in blocks:
+        content += block.astype(narrow).tobytes()
+    return np.frombuffer(content, narrow)

@@ -1,8 +1,7 @@
 """What is played for one seed of a study of one cache.
 
 A trace in a file is read once, a block at a time, and played from the numbers of its items on the disk: memory does not
-grow with the requests, unless a policy must foresee them. A trace that is generated is made in memory, once for each
-seed.
+grow with the requests, unless a policy keeps them. A trace that is generated is made in memory, once for each seed.
 """
 
 from __future__ import annotations
@@ -71,10 +70,10 @@ class CacheStage:
             yield f"requests for the same item cost different amounts ({replay.varying:,} of the items): means count"
         seers = [player.name for player in self.study.policies if hasattr(player.policy, "foresee")]
         if seers:
-            yield (
-                f"{', '.join(seers)}: told all requests beforehand and no rival of the others; the trace is held in "
-                f"memory, {4 * replay.requests / 1e6:,.1f} MB"
-            )
+            yield f"{', '.join(seers)}: told all requests beforehand and no rival of the others"
+        for player in self.study.policies:
+            if kept := getattr(player.policy, "bytes_per_request", 0):
+                yield f"{player.name}: keeps the trace in memory, {kept * replay.requests / 1e6:,.1f} MB"
 
     @staticmethod
     def claims(record: RunRecord) -> Iterator[tuple[str, Mapping[str, Any]]]:
