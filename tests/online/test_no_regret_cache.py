@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 
 from rivage.core.errors import ConfigError, DataError
 from rivage.core.seeding import Streams
-from rivage.online import no_regret_kernel as kernel
+from rivage.online import no_regret_memory as words
 from rivage.online.game import play
 from rivage.online.key_slots import identity
 from rivage.online.no_regret_cache import NoRegretCache
@@ -99,7 +99,7 @@ def test_forgetting_changes_nothing_and_keeps_memory_small() -> None:
         assert small.requests(part) == large.requests(part)
         most = max(most, small.stats().positive)
     assert len(large._table.index) == 60_000
-    assert len(small._table.index) <= len(small._table.keys) <= 4 * (most + kernel.BATCH)
+    assert len(small._table.index) <= len(small._table.keys) <= 4 * (most + words.BATCH)
 
 
 def test_positive_keys_are_few_whatever_is_asked_for() -> None:
@@ -112,11 +112,11 @@ def test_positive_keys_are_few_whatever_is_asked_for() -> None:
 def test_keys_of_any_kind_get_uniform_numbers() -> None:
     keys: list[Hashable] = [f"page/{n}" for n in range(2000)]
     keys += [(n, "part") for n in range(2000)] + [str(n).encode() for n in range(2000)] + [-n for n in range(2000)]
-    memory = kernel.make_memory(2, 10, target=1, step=1, limit=1, seed=5, anytime=False, fills=False, counts=False)
+    memory = words.make_memory(2, 10, target=1, step=1, limit=1, seed=5, anytime=False, fills=False, counts=False)
     numbers = []
     for key in keys:
-        kernel.enter(memory, np.array([0]), np.array([identity(key)]))
-        numbers.append(kernel.opened(memory).number[0])
+        words.enter(memory, np.array([0]), np.array([identity(key)]))
+        numbers.append(words.opened(memory).number[0])
     # Kolmogorov-Smirnov: 1.95 / √n is exceeded with probability 1e-3.
     ranks = np.sort(numbers) - np.arange(len(numbers)) / len(numbers)
     assert np.abs(ranks).max() < 1.95 / math.sqrt(len(numbers))
@@ -512,9 +512,9 @@ class Machine(RuleBasedStateMachine):
         self.close = False  # a value so near its number that rounding decides
 
     def number(self, key: int) -> float:
-        memory = kernel.make_memory(2, 10, target=1, step=1, limit=1, seed=4, anytime=False, fills=False, counts=False)
-        kernel.enter(memory, np.array([0]), np.array([key]))
-        return float(kernel.opened(memory).number[0])
+        memory = words.make_memory(2, 10, target=1, step=1, limit=1, seed=4, anytime=False, fills=False, counts=False)
+        words.enter(memory, np.array([0]), np.array([key]))
+        return float(words.opened(memory).number[0])
 
     def expect(self, key: int) -> bool:
         hit, values = key in self.held, self.values

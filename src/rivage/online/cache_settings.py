@@ -15,7 +15,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from rivage.core.errors import ConfigError, require, require_one_of
-from rivage.online import no_regret_kernel as kernel
+from rivage.online import no_regret_memory as words
 
 __all__ = ["CacheSettings", "whole"]
 
@@ -91,11 +91,11 @@ class CacheSettings:
 
     def bits(self, requests: int) -> int:
         """Of wheels that are fine enough up to so many requests."""
-        return kernel.bits_for(self.capacity, self.step / (math.sqrt(requests) if self.horizon is None else 1))
+        return words.bits_for(self.capacity, self.step / (math.sqrt(requests) if self.horizon is None else 1))
 
     def memory(self, slots: int, bits: int) -> Int64[ndarray, "words"]:
-        """An empty cache; see `rivage.online.no_regret_kernel.make_memory`."""
-        memory = kernel.make_memory(
+        """An empty cache; see `rivage.online.no_regret_memory.make_memory`."""
+        memory = words.make_memory(
             slots,
             bits,
             target=float(self.capacity),
@@ -106,7 +106,7 @@ class CacheSettings:
             fills=self.start == "fill",
             counts=self.compare,
         )
-        memory[kernel.FINE] = self.fine
+        memory[words.FINE] = self.fine
         return memory
 
 

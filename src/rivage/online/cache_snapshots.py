@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from rivage.core.errors import DataError
-from rivage.online import no_regret_kernel as kernel
+from rivage.online import no_regret_memory as words
+from rivage.online import wheels
 from rivage.online.key_slots import NOBODY, KeySlots
 from rivage.online.wheels import (
     CACHED,
@@ -33,7 +34,7 @@ from rivage.online.wheels import (
 __all__ = ["image", "reopened", "settings_of"]
 
 _VERSION = 1
-_INTS = (TIME, HITS, INSERTED, kernel.EVICTED, kernel.LOST, kernel.CROWDED, kernel.FINE)
+_INTS = (TIME, HITS, INSERTED, words.EVICTED, words.LOST, words.CROWDED, words.FINE)
 _FLOATS = (RHO, CARRY, FREE, FRACTIONAL)
 _MEND = "Give the bytes that snapshot() returned."
 
@@ -59,7 +60,7 @@ def image(table: KeySlots[Any], settings: Mapping[str, Any], sizes: Mapping[Any,
             "held": np.array(holds, np.uint8),
             "key": store.key,
             "number": store.number,
-            "cached": (store.shelf != kernel.OUT).astype(np.uint8),
+            "cached": (store.shelf != wheels.OUT).astype(np.uint8),
             "asked": store.asked,
             "bytes": np.array([sizes.get(key, 0) for key in table.keys], np.int64),
             "ints": store.ints[list(_INTS)],
@@ -106,7 +107,7 @@ def reopened(
         slots = len(arrays["key"])
         bad = not 10 <= bits <= 22 or slots % 2 or slots < 2
         memory = make(slots, bits) if not bad else make(2, 10)
-        bad = bad or _impossible(arrays, keys, kernel.opened(memory))
+        bad = bad or _impossible(arrays, keys, words.opened(memory))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError("a snapshot with missing parts", mend=_MEND) from error
     if bad:
@@ -122,14 +123,14 @@ def reopened(
 
 
 def _fill(memory: ndarray, arrays: Mapping[str, ndarray]) -> None:
-    store, cached = kernel.opened(memory), arrays["cached"] != 0
+    store, cached = words.opened(memory), arrays["cached"] != 0
     store.key[:], store.number[:], store.asked[:] = arrays["key"], arrays["number"], arrays["asked"]
     store.ints[list(_INTS)], store.floats[list(_FLOATS)] = arrays["ints"], arrays["floats"]
     store.ints[[POSITIVE, CACHED]] = np.isfinite(store.key).sum(), cached.sum()
-    kernel.chain(memory, cached)
+    words.chain(memory, cached)
 
 
-def _impossible(arrays: Mapping[str, ndarray], keys: Sequence[Hashable], empty: kernel.Store) -> bool:
+def _impossible(arrays: Mapping[str, ndarray], keys: Sequence[Hashable], empty: words.Store) -> bool:
     key, number, cached, held = (arrays[name] for name in ("key", "number", "cached", "held"))
     slots, shapes = len(empty.key), {name: array.shape for name, array in arrays.items()}
     wanted = {name: (slots,) for name in ("key", "number", "cached", "held", "bytes")}
@@ -139,12 +140,12 @@ def _impossible(arrays: Mapping[str, ndarray], keys: Sequence[Hashable], empty: 
     if shapes != wanted or any(arrays[name].dtype != kind for name, kind in kinds.items()):
         return True
     rho, _, free, gained = arrays["floats"].tolist()
-    positive = key != kernel.ABSENT
+    positive = key != wheels.ABSENT
     value = key[positive] - rho
     return not (
         len(set(keys)) == len(keys) == int((held != 0).sum())
         and np.isfinite(arrays["floats"]).all()
-        and 0 <= rho <= 2 * kernel.REBASE
+        and 0 <= rho <= 2 * wheels.REBASE
         and min(free, gained) >= 0
         and bool((arrays["ints"] >= 0).all())
         and bool((arrays["asked"] >= 0).all())

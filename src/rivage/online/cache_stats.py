@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rivage.online import no_regret_kernel as kernel
+from rivage.online import no_regret_memory as words
 from rivage.online.cache_settings import CacheSettings
 from rivage.online.key_slots import KeySlots
 from rivage.online.wheels import CACHED, FRACTIONAL, HITS, INSERTED, POSITIVE, TIME
@@ -68,11 +68,11 @@ def stats_of(settings: CacheSettings, table: KeySlots[Any], unserved: int) -> Ca
         hits=ints[HITS] - unserved,
         fractional=gained,
         insertions=ints[INSERTED],
-        evictions=ints[kernel.EVICTED],
+        evictions=ints[words.EVICTED],
         cached=ints[CACHED],
         positive=ints[POSITIVE],
-        crowded=ints[kernel.CROWDED],
-        lost=ints[kernel.LOST],
+        crowded=ints[words.CROWDED],
+        lost=ints[words.LOST],
         regret_bound=settings.regret_bound(ints[TIME]),
         optimum=optimum,
         regret=None if optimum is None else optimum - gained,

@@ -15,6 +15,8 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from rivage.online import no_regret_kernel as kernel
+from rivage.online import no_regret_memory as words
+from rivage.online import wheels
 
 __all__ = ["NOBODY", "KeySlots", "identity"]
 
@@ -30,7 +32,7 @@ class KeySlots(Generic[K]):
     """Keys and their slots in the memory of one cache.
 
     Args:
-        memory: see `rivage.online.no_regret_kernel.make_memory`.
+        memory: see `rivage.online.no_regret_memory.make_memory`.
         bits: of its wheels.
         forgets: take slots back.
     """
@@ -44,7 +46,7 @@ class KeySlots(Generic[K]):
 
     def open(self, memory: Int64[ndarray, "words"]) -> None:
         """Take over a memory with at least as many slots."""
-        self.memory, self.store = memory, kernel.opened(memory)
+        self.memory, self.store = memory, words.opened(memory)
         first, end = len(self.keys), len(self.store.key)
         self.free = [*range(end - 1, first - 1, -1), *self.free]
         self.keys += [NOBODY] * (end - first)
@@ -72,12 +74,12 @@ class KeySlots(Generic[K]):
     def gone(self, told: int) -> list[K]:
         """Keys that have left the cache during the requests that told this, and are not back."""
         slots = dict.fromkeys(self.store.gone[: told >> 2].tolist())
-        return [self.keys[slot] for slot in slots if self.store.shelf[slot] == kernel.OUT]
+        return [self.keys[slot] for slot in slots if self.store.shelf[slot] == wheels.OUT]
 
     def holds(self, key: K) -> bool:
         """Whether a key is cached."""
         slot = self.index.get(key)
-        return slot is not None and bool(self.store.shelf[slot] != kernel.OUT)
+        return slot is not None and bool(self.store.shelf[slot] != wheels.OUT)
 
     def slots_of(self, keys: Sequence[K]) -> Int64[ndarray, "n"]:
         """The slots of many keys; new ones get theirs."""
@@ -93,7 +95,7 @@ class KeySlots(Generic[K]):
                     news.append(slot)
                     identities.append(identity(key))
         if news:
-            kernel.enter(self.memory, np.array(news, np.int64), np.array(identities, np.int64))
+            words.enter(self.memory, np.array(news, np.int64), np.array(identities, np.int64))
         return np.array(slots, np.int64)
 
     def make_room(self, wanted: int) -> None:
@@ -107,7 +109,7 @@ class KeySlots(Generic[K]):
     def resize(self, slots: int, bits: int) -> None:
         """Have other numbers of slots, not fewer, or of buckets."""
         self.bits = bits
-        self.open(kernel.resized(self.memory, slots, bits))
+        self.open(words.resized(self.memory, slots, bits))
 
     def tidy(self) -> None:
         """Come to a form that follows from the values alone, so that a copy made of them behaves alike to the bit."""
@@ -118,7 +120,7 @@ class KeySlots(Generic[K]):
         self.resize(len(self.keys), self.bits)
 
     def _take_back(self, first: int, end: int) -> int:
-        found = [slot for slot in kernel.vacant(self.memory, first, end).tolist() if self.keys[slot] is not NOBODY]
+        found = [slot for slot in words.vacant(self.memory, first, end).tolist() if self.keys[slot] is not NOBODY]
         for slot in found:
             del self.index[self.keys[slot]]
             self.keys[slot] = NOBODY
@@ -127,7 +129,7 @@ class KeySlots(Generic[K]):
 
     def cached(self) -> list[int]:
         """The slots of cached keys."""
-        slots: list[int] = np.flatnonzero(self.store.shelf != kernel.OUT).tolist()
+        slots: list[int] = np.flatnonzero(self.store.shelf != wheels.OUT).tolist()
         return slots
 
 

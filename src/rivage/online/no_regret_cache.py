@@ -40,6 +40,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 from rivage.core.errors import ConfigError, DataError
 from rivage.online import no_regret_kernel as kernel
+from rivage.online import no_regret_memory as words
 from rivage.online.cache_settings import CacheSettings, whole
 from rivage.online.cache_snapshots import image, reopened, settings_of
 from rivage.online.cache_stats import CacheStats, stats_of
@@ -157,9 +158,9 @@ class NoRegretCache(Generic[K, V]):
         if self._most_bytes is not None:
             raise ConfigError("a batch tells no sizes", where="max_bytes", mend="Call request(key, size=...) for each.")
         asked, hits = list(keys), []
-        for start in range(0, len(asked), kernel.BATCH):
+        for start in range(0, len(asked), words.BATCH):
             with self._lock:
-                part, told = self._table.request_all(asked[start : start + kernel.BATCH])
+                part, told = self._table.request_all(asked[start : start + words.BATCH])
                 gone = self._let_go(told) if told > 1 else _NOTHING
             self._tell(gone)
             hits += part
@@ -288,7 +289,7 @@ class NoRegretCache(Generic[K, V]):
         table = self._table
         gone = [(key, self._held.drop(key)) for key in table.gone(told)]
         if told & 2:
-            fine = table.memory[kernel.FINE] = 4 * int(table.memory[kernel.FINE])
+            fine = table.memory[words.FINE] = 4 * int(table.memory[words.FINE])
             if self.settings.bits(fine) != table.bits:
                 table.resize(len(table.keys), self.settings.bits(fine))
         return gone
