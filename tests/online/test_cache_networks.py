@@ -24,7 +24,7 @@ from rivage.online.tabular_greedy import DistributedTGOnline
 
 LINE = Network.of(3, [(0, 1), (1, 2)], [2.0, 5.0], name="line")
 POLICIES: dict[str, Any] = {
-    **{kind: PathReplication(kind=kind) for kind in ("lru", "fifo", "lfu", "rr")},
+    **{kind: PathReplication(rule=kind) for kind in ("lru", "fifo", "lfu", "rr")},
     "pga": PGA(gain=1.0, every=7),
     "grd": GRD(),
     "tg": DistributedTGOnline(learning_rate=0.01, colors=5),

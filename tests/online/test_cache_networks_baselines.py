@@ -60,7 +60,7 @@ def plain_replication(instance: CacheNetwork, requests: np.ndarray, kind: str) -
 @given(st.integers(0, 10**6), st.sampled_from(["lru", "fifo", "lfu"]))
 def test_copies_everywhere(seed: int, kind: Any) -> None:
     instance, requests = instance_of(seed)
-    last = play_network(PathReplication(kind=kind), instance, requests, streams=Streams(0)).last
+    last = play_network(PathReplication(rule=kind), instance, requests, streams=Streams(0)).last
     gain, moves = plain_replication(instance, requests, kind)
     assert last["gain"] == pytest.approx(gain)
     assert last["moves"] == moves
@@ -178,14 +178,14 @@ def test_adversaries_leave_deterministic_copies_nothing(network: str, demand: An
     """B1, and the published zeros."""
     setup = published_setup(network, demand, Streams(0))
     assert (
-        play_network(PathReplication(kind=kind), setup.instance, setup.requests, streams=Streams(0)).last["gain"] == 0
+        play_network(PathReplication(rule=kind), setup.instance, setup.requests, streams=Streams(0)).last["gain"] == 0
     )
 
 
 def test_random_priorities_are_not_so_helpless() -> None:
     setup = published_setup("path", "oscillator", Streams(0))
     gains = [
-        2 * play_network(PathReplication(kind="rr"), setup.instance, setup.requests, streams=Streams(s)).last["gain"]
+        2 * play_network(PathReplication(rule="rr"), setup.instance, setup.requests, streams=Streams(s)).last["gain"]
         for s in range(5)
     ]
     assert np.mean(gains) / 2000 == pytest.approx(13.8, abs=1.0)
@@ -212,7 +212,7 @@ def test_greedy_replication_collapses_under_the_adversary_and_shines_under_zipf(
         (PGA, {"per_time": 0.0}, "per_time is 0"),
         (GRD, {"forgetting": -1.0}, "forgetting is -1"),
         (GRD, {"per_time": 0.0}, "per_time is 0"),
-        (PathReplication, {"kind": "mru"}, 'kind is "mru"'),
+        (PathReplication, {"rule": "mru"}, 'rule is "mru"'),
     ],
 )
 def test_settings_out_of_range_are_refused(policy: Any, settings: dict[str, Any], message: str) -> None:

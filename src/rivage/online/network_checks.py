@@ -15,9 +15,10 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from rivage.core.certificates import Certificate, Verdict
+from rivage.core.certificates import Certificate
 from rivage.core.errors import StoreError
 from rivage.core.records import RunRecord, TrialRecord
+from rivage.online.chance import in_expectation
 
 __all__ = ["network_gap", "network_regret"]
 
@@ -83,23 +84,18 @@ def _column(values: Sequence[float | None]) -> Seeds:
 def network_regret(record: RunRecord, *, method: str, confidence: float = 0.95) -> Certificate:
     """Is the expected gain at least factor times the best placement's, minus the bound?
 
-    The promise is in expectation over the draws of the policy. It holds when the mean over seeds keeps to it against
-    the relaxation, and fails when already the greedy placement is missed by more, by a one-sided t test at level
-    1 − confidence; between the two nobody can tell. A bound that is above all there is to gain promises nothing.
+    It holds when the mean over seeds stays within the bound of the relaxation, which is never below the best placement.
+    It fails when it does not even stay within that of the greedy placement, and a one-sided t test over the seeds says
+    that this is no chance. Between the two nobody can tell, nor where no more is promised than that less is lost than
+    there is.
     """
     games = _Games.of(record, method)
     assert np.isfinite(games.factor).all(), "only for policies that promise something"
-    above = games.factor * games.relaxed - games.gain
-    below = games.factor * games.placed - games.gain
-    slack = _ROUNDING * np.fmax(games.relaxed, games.asked)
-    missed = float(below.mean())
-    empty = bool((games.bound >= games.factor * games.relaxed).all())
-    verdict: Verdict = "no_power"
-    if (above - games.bound - slack).mean() <= 0:
-        verdict = "no_power" if empty else "holds"
-    elif _exceeds(below - games.bound - slack, confidence):
-        verdict = "fails"
-    factor = float(games.factor.mean())
+    above, below = (games.factor * best - games.gain for best in (games.relaxed, games.placed))
+    allowed = games.bound + _ROUNDING * np.fmax(games.relaxed, games.placed)
+    empty = bool((games.factor * games.relaxed).mean() <= games.bound.mean())
+    kept, broken = (in_expectation((regret - allowed)[:, None], confidence) for regret in (above, below))
+    known, factor = bool(np.isfinite(above).all()), float(games.factor.mean())
     return Certificate(
         kind="bound",
         claim=f"{method} gains {factor:.3g} of what the best fixed placement gains, or less by no more than it "
@@ -108,24 +104,15 @@ def network_regret(record: RunRecord, *, method: str, confidence: float = 0.95) 
         reference=float(games.bound.mean()),
         method=f"{factor:.3g} times the maximum of the concave relaxation (a linear program, never below the best "
         f"placement), minus the gain, mean over {len(games.gain)} seeds; against the bound from the feedback that "
-        f"selectors were given. With the greedy placement instead: {missed:.6g}. The promise is in expectation"
-        + ("; it promises nothing here: no policy can lose as much" if empty else "")
-        + ("; the program was too large to be solved" if np.isnan(above).any() else ""),
+        f"selectors were given. With the greedy placement instead: {below.mean():.6g}, of which a t test says whether "
+        "it is above by chance. The promise is in expectation"
+        + ("; it promises nothing here: nobody can lose as much" if empty else "")
+        + ("" if known else "; the program is too large to be solved"),
         confidence=confidence,
-        verdict=verdict,
+        verdict="no_power" if empty else kept if kept == "holds" else broken if broken == "fails" else "no_power",
         check="network_regret",
         fields={"method": method, "confidence": confidence},
     )
-
-
-def _exceeds(excess: Seeds, confidence: float) -> bool:
-    """Whether the expected excess must be above 0. One seed cannot tell, and nothing unknown can."""
-    from scipy.stats import t
-
-    mean, seeds = excess.mean(), len(excess)
-    if seeds == 1 or not mean > 0:
-        return False
-    return bool(mean > t.ppf(confidence, seeds - 1) * excess.std(ddof=1) / seeds**0.5)
 
 
 def network_gap(record: RunRecord, *, method: str) -> Certificate:

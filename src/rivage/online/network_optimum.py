@@ -35,12 +35,27 @@ from rivage.core.errors import ConfigError, require
 from rivage.online.cache_networks import CacheNetwork
 from rivage.online.network_ways import Ways
 
-__all__ = ["Placed", "Relaxed", "exhaustive", "multilinear", "relaxation", "relaxed_optimum", "tabular_greedy"]
+__all__ = [
+    "LARGEST_PROGRAM",
+    "Placed",
+    "Relaxed",
+    "Yardsticks",
+    "exhaustive",
+    "multilinear",
+    "program_size",
+    "relaxation",
+    "relaxed_optimum",
+    "tabular_greedy",
+    "yardsticks",
+]
 
 Counts = Int64[ndarray, "types"]
 Fractions = Float64[ndarray, "nodes items"]
 
 _MOST_PLACEMENTS = 1_000_000
+LARGEST_PROGRAM = 1_000_000
+"""Non-zeros of a program that is still solved: 400,000 take seconds, twice as many as this take minutes."""
+_LONGEST_GREED = 10_000_000_000  # steps of a loop
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +90,38 @@ class Placed:
     def placement(self, instance: CacheNetwork) -> Bool[ndarray, "nodes items"]:
         """What each node holds."""
         return instance.placement(self.contents)
+
+
+@dataclass(frozen=True, slots=True)
+class Yardsticks:
+    """What a fixed placement could have gained, as far as it can be found in reasonable time.
+
+    Args:
+        relaxed: no placement gains more; None when the program is too large.
+        placed: the placement that greed finds gains this; None when there are too many slots and paths.
+        size: non-zeros of the program.
+    """
+
+    relaxed: float | None
+    placed: float | None
+    size: int
+
+
+def yardsticks(instance: CacheNetwork, counts: Counts) -> Yardsticks:
+    """Both sides of the best fixed placement. What is too large is left out by its size, never by the clock."""
+    size = program_size(instance, counts)
+    steps = 2 * instance.slots * int(instance.hops[counts > 0].sum())
+    return Yardsticks(
+        relaxed=relaxed_optimum(instance, counts).value if size <= LARGEST_PROGRAM else None,
+        placed=tabular_greedy(instance, counts).value if steps <= _LONGEST_GREED else None,
+        size=size,
+    )
+
+
+def program_size(instance: CacheNetwork, counts: Counts) -> int:
+    """Non-zeros of the linear program of `relaxed_optimum`, up to those of the capacities."""
+    hops = instance.hops[counts > 0]
+    return int((hops * (hops + 3) // 2).sum())
 
 
 def relaxation(instance: CacheNetwork, counts: Counts, y: Fractions) -> float:

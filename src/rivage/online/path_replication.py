@@ -7,7 +7,7 @@ Each cached item has a priority, and the lowest goes, ties by age. What passes i
 goes.
 
 ======== ============================ ===========================================
-kind     priority when it comes in    at a hit
+rule     priority when it comes in    at a hit
 ======== ============================ ===========================================
 ``lru``  now                          now
 ``fifo`` now                          unchanged
@@ -36,7 +36,7 @@ from rivage.online.network_ways import Ways, uniform
 
 __all__ = ["PathReplication", "ReplicationState"]
 
-_KINDS = ("lru", "fifo", "lfu", "rr")
+_RULES = ("lru", "fifo", "lfu", "rr")
 _LRU, _FIFO, _LFU, _RR = range(4)
 _TIME, _AGES, _DRAWS, _SEED, _HITS, _MOVES = range(6)
 
@@ -77,15 +77,15 @@ class PathReplication:
     """LRU, FIFO, LFU or random priorities with a copy left everywhere.
 
     Args:
-        kind: which, see above.
+        rule: which, see above.
     """
 
     reference: ClassVar[str] = "ioannidis16"
 
-    kind: Literal["lru", "fifo", "lfu", "rr"] = "lru"
+    rule: Literal["lru", "fifo", "lfu", "rr"] = "lru"
 
     def __post_init__(self) -> None:
-        require_one_of(self.kind, "kind", _KINDS)
+        require_one_of(self.rule, "rule", _RULES)
 
     def init(self, instance: CacheNetwork, streams: Streams) -> ReplicationState:
         """Empty caches."""
@@ -99,7 +99,7 @@ class PathReplication:
         """Serve requests in order."""
         ints = state.shelves.ints
         ints[[_HITS, _MOVES]] = 0
-        gain = float(_serve(state.ways, state.shelves, requests, _KINDS.index(self.kind)))
+        gain = float(_serve(state.ways, state.shelves, requests, _RULES.index(self.rule)))
         return NetworkOutcome(
             requests=len(requests),
             cost=float(state.instance.costs[requests].sum()) - gain,

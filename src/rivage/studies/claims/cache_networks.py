@@ -58,9 +58,9 @@ def _settings(setup: Setup) -> Mapping[str, Iterable[NetworkPolicy]]:
     per_time = setup.per_time
     periods = sorted({max(1, round(period * per_time)) for period in (1, 5)})
     return {
-        "LRU": [PathReplication(kind="lru")],
-        "LFU": [PathReplication(kind="lfu")],
-        "RR": [PathReplication(kind="rr")],
+        "LRU": [PathReplication(rule="lru")],
+        "LFU": [PathReplication(rule="lfu")],
+        "RR": [PathReplication(rule="rr")],
         "GRD": [GRD(forgetting=rate, per_time=per_time) for rate in (0.005, 0.01, 0.05, 0.1)],
         "PGA": [
             PGA(gain=gain, every=every, per_time=per_time)
@@ -119,7 +119,7 @@ def _rank_claim(network: str, demand: Demand, cost: Literal["quick", "slow"]) ->
 def _nothing() -> Outcome:
     gains = {
         f"{kind} on {network}, {demand}, draw {n}": _gain(
-            PathReplication(kind=kind), published_setup(network, demand, Streams(n)), n
+            PathReplication(rule=kind), published_setup(network, demand, Streams(n)), n
         )
         for network, demand in PUBLISHED
         if demand.endswith("oscillator")

@@ -1,0 +1,112 @@
+"""What a run of a network of caches says in sentences: who saves most, how near to the best placement, who promised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rivage.core.records import RunRecord
+from rivage.report.games.network_numbers import summarize_network
+from rivage.report.tables import number, with_spread
+
+__all__ = ["network_answer", "network_compared", "network_progress"]
+
+Row = Mapping[str, Any]
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def network_compared(record: RunRecord) -> str:
+    """What was compared: ``"3 policies on 20,000 requests for 50 items, geant: 22 nodes, 74 slots, 1 seed"``."""
+    if not record.trials:
+        return "No policy has begun."
+    start = record.trials[0].start
+    trace, network = start["trace"], start["network"]
+    policies = len(record.methods)
+    return (
+        f"{policies} {'policy' if policies == 1 else 'policies'} on {_count(trace['requests'], 'request')} for "
+        f"{_count(trace['items'], 'item')}, {network['name']}: {_count(network['nodes'], 'node')}, "
+        f"{_count(network['slots'], 'slot')}, {_count(len(record.seeds), 'seed')}"
+    )
+
+
+def network_answer(record: RunRecord) -> str:
+    """Who saves most, how that compares with fixed placements, and who promised what."""
+    summary = summarize_network(record)
+    rivals = {name: row for name, row in summary.items() if not row["foresees"] and row["cost_saved"] is not None}
+    if not rivals:
+        return "No policy has been played: there is no answer to report."
+    network = record.trials[0].start["network"]
+    best = max(rivals, key=lambda name: rivals[name]["cost_saved"])
+    row = rivals[best]
+    return (
+        f"With {_count(network['slots'], 'slot')} in {_count(network['nodes'], 'node')} {best} is best, share of the "
+        f"cost saved {with_spread(row['cost_saved'], row['cost_saved_std'] or None)}{_tied(rivals, best)}. "
+        f"{_beside(row)} {_promised(rivals, best)}"
+    )
+
+
+def _tied(rivals: Mapping[str, Row], best: str) -> str:
+    """Others that the spread over the seeds cannot tell from the best."""
+    row, near = rivals[best], []
+    for name, other in rivals.items():
+        spread = max(row["cost_saved_std"] or 0.0, other["cost_saved_std"] or 0.0)
+        if name != best and row["cost_saved"] - other["cost_saved"] <= spread:
+            near.append(name)
+    return f" ({', '.join(near)} within one standard deviation)" if near else ""
+
+
+def _beside(row: Row) -> str:
+    """What fixed placements could have saved."""
+    above, below = row["relaxed_saved"], row["placed_saved"]
+    if above is None and below is None:
+        return "What a fixed placement could have saved is not known: there are too many slots and paths."
+    if above is None:
+        return f"A fixed placement, found by greed in hindsight, would have saved {number(below)}."
+    greedy = "" if below is None else f"; one that greed finds in hindsight saves {number(below)}"
+    beaten = "It changes what it holds, and does better than that." if row["cost_saved"] > above else ""
+    return f"No fixed placement saves more than {number(above)}{greedy}. {beaten}".strip()
+
+
+def _promised(rivals: Mapping[str, Row], best: str) -> str:
+    """The best policy with a guarantee, and what the winner lacks."""
+    sworn = {name: row for name, row in rivals.items() if row["regret_bound"] is not None}
+    if not sworn:
+        return "No policy here promises anything."
+    if best in sworn:
+        return f"It promises {_kept(sworn[best])}."
+    name = max(sworn, key=lambda name: sworn[name]["cost_saved"])
+    other = sworn[name]
+    behind = number(rivals[best]["cost_saved"] - other["cost_saved"])
+    return (
+        f"{best} promises nothing for other requests; of the policies with a guarantee {name} is best, "
+        f"{number(other['cost_saved'])}, {behind} less: it promises {_kept(other)}."
+    )
+
+
+def _kept(row: Row) -> str:
+    """The promise in shares of the cost; gain and share say what the cost is."""
+    less = row["regret_bound"] * row["cost_saved"] / row["gain"] if row["gain"] else None
+    promise = f"{number(row['factor'])} of what the best fixed placement saves, less {number(less)}"
+    if row["relaxed_saved"] is None or less is None:
+        return f"{promise}; how much that is, nobody knows"
+    most = row["factor"] * row["relaxed_saved"] - less
+    if most <= 0:
+        return f"{promise}: here that is nothing"
+    return f"{promise}: here that is at most {number(most)}{', and kept' if row['cost_saved'] >= most else ''}"
+
+
+def network_progress(record: RunRecord) -> list[str]:
+    """What a run that has not finished still lacks, one sentence each; empty for a finished run."""
+    names = [str(each.get("name", each.get("kind"))) for each in record.settings.get("policies", [])]
+    begun = {(str(trial.start["policy"]), trial.seed) for trial in record.trials}
+    seeds = record.settings.get("run", {}).get("seeds", [])
+    texts = [f"{name}, seed {seed}: not begun" for name in names for seed in seeds if (name, seed) not in begun]
+    for trial in record.trials:
+        if not trial.finished:
+            points = trial.events("point")
+            done = _count(points[-1]["requests"] if points else 0, "request")
+            texts.append(f"{trial.method}, seed {trial.seed}: stopped after {done}")
+    return texts
