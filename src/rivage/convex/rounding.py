@@ -35,7 +35,7 @@ from numpy import ndarray
 
 from rivage.core.errors import ConfigError, DataError, ShapeError
 
-__all__ = ["Coupled", "Hard", "dep_round", "elementary_jump", "madow", "poisson", "poisson_hard"]
+__all__ = ["Coupled", "Hard", "dep_round", "elementary_jump", "madow", "pipage", "poisson", "poisson_hard"]
 
 Vector = Float64[ndarray, "n"]
 Choice = Int8[ndarray, "n"]
@@ -143,7 +143,7 @@ def dep_round(x: Vector, draws: np.random.Generator | Vector, sizes: Vector | No
     else:
         _require_draws(x, draws)
         taken = draws[open_items]
-    chosen[open_items] = _pipage(x[open_items], weights, taken, whole)
+    chosen[open_items] = pipage(x[open_items], weights, taken, whole)
     return chosen
 
 
@@ -258,8 +258,15 @@ def _systematic(x: Vector, xi: float, items: Int64[ndarray, "n"], size: int) -> 
 
 
 @njit(cache=True)
-def _pipage(x: Vector, sizes: Vector, draws: Vector, whole: bool) -> Choice:
-    """Trades between the one entry that is still fractional and the next."""
+def pipage(x: Vector, sizes: Vector, draws: Vector, whole: bool) -> Choice:
+    """`dep_round` of entries in [0, 1], compiled: trades between the one entry that is still fractional and the next.
+
+    Args:
+        x: inclusion probabilities.
+        sizes: s_i > 0.
+        draws: one for each entry.
+        whole: whether sizes are equal and Σ x is an integer: rounding then decides nothing by chance.
+    """
     x = x.copy()
     i = 0
     for j in range(1, len(x)):

@@ -25,7 +25,9 @@ from rivage.inference.instance import Instance
 
 __all__ = ["DELIVERY_POLICIES", "DeliveryPolicy", "Seen"]
 
-DELIVERY_POLICIES = Registry("rivage.delivery_policies", "delivery policy", {})
+DELIVERY_POLICIES = Registry(
+    "rivage.delivery_policies", "delivery policy", {"infida": "rivage.inference.infida:INFIDA"}
+)
 """Kind -> settings of a policy; plug-ins register theirs under the entry-point group of the same name."""
 
 

@@ -127,6 +127,20 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
         2023,
         arxiv="2208.06414",
     ),
+    "nemhauser78": _entry(
+        "George L. Nemhauser and Laurence A. Wolsey and Marshall L. Fisher",
+        "An Analysis of Approximations for Maximizing Submodular Set Functions I",
+        "Mathematical Programming 14",
+        1978,
+        entry="article",
+    ),
+    "pandey09": _entry(
+        "Sandeep Pandey and Andrei Broder and Flavio Chierichetti and Vanja Josifovski and Ravi Kumar and Sergei "
+        "Vassilvitskii",
+        "Nearest-Neighbor Caching for Content-Match Applications",
+        "International Conference on World Wide Web",
+        2009,
+    ),
     "paschos19": _entry(
         "Georgios S. Paschos and Apostolos Destounis and Luigi Vigneri and George Iosifidis",
         "Learning to Cache With No Regrets",
@@ -139,6 +153,22 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
         "IEEE International Conference on Communications",
         2021,
         arxiv="2101.12588",
+    ),
+    "sisalem24": _entry(
+        "Tareq Si Salem and Gabriele Castellano and Giovanni Neglia and Fabio Pianese and Andrea Araldo",
+        "Towards Inference Delivery Networks: Distributing Machine Learning With Optimality Guarantees",
+        "IEEE/ACM Transactions on Networking 32(1)",
+        2024,
+        arxiv="2105.02510",
+        entry="article",
+    ),
+    "sisalem22": _entry(
+        "Tareq Si Salem and Giovanni Neglia and Damiano Carra",
+        "Ascent Similarity Caching With Approximate Indexes",
+        "IEEE/ACM Transactions on Networking",
+        2022,
+        arxiv="2107.00957",
+        entry="article",
     ),
     "yang23": _entry(
         "Juncheng Yang and Yazhuo Zhang and Ziyue Qiu and Yao Yue and K. V. Rashmi",
