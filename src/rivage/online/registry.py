@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rivage.core.registry import Registry
 
-__all__ = ["NETWORK_POLICIES", "POLICIES"]
+__all__ = ["NETWORK_POLICIES", "POLICIES", "SIMILARITY_POLICIES"]
 
 POLICIES = Registry(
     "rivage.policies",
@@ -44,3 +44,28 @@ NETWORK_POLICIES = Registry(
     },
 )
 """The same for policies of whole networks of caches."""
+
+SIMILARITY_POLICIES = Registry(
+    "rivage.similarity_policies",
+    "similarity policy",
+    {
+        "acai": "rivage.online.acai:ACAI",
+        "best_fixed": "rivage.online.similarity_rivals:BestFixed",
+        "object_lru": "rivage.online.similarity_rivals:ObjectLRU",
+        "sim_lru": "rivage.online.similarity_rivals:SimLRU",
+    },
+)
+"""The same for policies of similarity caches."""
+
+FAIR_POLICIES = Registry(
+    "rivage.fair_policies",
+    "policy of fair sharing",
+    {
+        "even": "rivage.online.fair_contenders:Even",
+        "hf": "rivage.online.fair_contenders:HorizonFair",
+        "ohf": "rivage.online.fair_contenders:OnlineHorizon",
+        "osf": "rivage.online.fair_contenders:OnlineSlot",
+        "sf": "rivage.online.fair_contenders:SlotFair",
+    },
+)
+"""The same for policies that share something among agents; `rivage.online.fair_contenders` says what they are asked."""
