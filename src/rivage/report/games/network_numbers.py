@@ -31,7 +31,8 @@ def _share(above: float | None, below: float) -> float | None:
 
 
 def _regret(start: dict[str, Any], optimum: dict[str, Any], end: dict[str, Any]) -> float | None:
-    if start["factor"] is None or optimum["relaxed"] is None:
+    """What is promised of the linear program, minus the gain, once all requests are played."""
+    if start["factor"] is None or optimum["relaxed"] is None or end["requests"] < start["trace"]["requests"]:
         return None
     return float(start["factor"] * optimum["relaxed"] - end["gain"])
 

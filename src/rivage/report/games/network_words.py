@@ -27,9 +27,15 @@ def network_compared(record: RunRecord) -> str:
     policies = len(record.methods)
     return (
         f"{policies} {'policy' if policies == 1 else 'policies'} on {_count(trace['requests'], 'request')} for "
-        f"{_count(trace['items'], 'item')}, {network['name']}: {_count(network['nodes'], 'node')}, "
-        f"{_count(network['slots'], 'slot')}, {_count(len(record.seeds), 'seed')}"
+        f"{_count(trace['items'], 'item')}, {network['name']}: {_count(network['nodes'], 'node')}, {_slots(record)}, "
+        f"{_count(len(record.seeds), 'seed')}"
     )
+
+
+def _slots(record: RunRecord) -> str:
+    """How many items fit, in all; seeds may draw capacities of their own."""
+    found = sorted({int(trial.start["network"]["slots"]) for trial in record.trials})
+    return _count(found[0], "slot") if len(found) == 1 else f"{found[0]:,} to {found[-1]:,} slots"
 
 
 def network_answer(record: RunRecord) -> str:
@@ -42,7 +48,7 @@ def network_answer(record: RunRecord) -> str:
     best = max(rivals, key=lambda name: rivals[name]["cost_saved"])
     row = rivals[best]
     return (
-        f"With {_count(network['slots'], 'slot')} in {_count(network['nodes'], 'node')} {best} is best, share of the "
+        f"With {_slots(record)} in {_count(network['nodes'], 'node')} {best} is best, share of the "
         f"cost saved {with_spread(row['cost_saved'], row['cost_saved_std'] or None)}{_tied(rivals, best)}. "
         f"{_beside(row)} {_promised(rivals, best)}"
     )
