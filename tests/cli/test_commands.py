@@ -140,7 +140,7 @@ def test_run_without_a_file_plays_the_built_in_study_and_draws(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     drawn: list[Path] = []
-    monkeypatch.setattr(commands, "_draw", lambda records, page: drawn.append(page))
+    monkeypatch.setattr(commands, "draw", lambda records, page: drawn.append(page))
     assert main(["run", "--set", "run.rounds=2"]) == 0
     page = pipeline.record.folder / "report.html"
     assert drawn == [page]

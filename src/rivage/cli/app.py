@@ -28,6 +28,7 @@ FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 class _Verb(NamedTuple):
     help: str
     example: str
+    module: str = "commands"
 
 
 _VERBS = {
@@ -40,8 +41,14 @@ _VERBS = {
         "rivage train hospitals.toml --set methods.fedavg.learning_rate=0.05 --out results",
     ),
     "play": _Verb(
-        "Let caching policies meet a request trace: hit ratios, regret against its bound, how much cache to buy.",
+        "Let online policies meet requests: what they gain, regret against its bound, how much cache to buy.",
         "rivage play --trace web.csv --capacity 1% --capacity 5% --policies ogb,adaptive,lru,s3fifo,static",
+        "games",
+    ),
+    "place": _Verb(
+        "Decide which model goes on which node: cost, bound, gap, and whose memory is worth buying.",
+        "rivage place city.toml --set delivery.alpha_ms_per_point=2",
+        "games",
     ),
     "report": _Verb(
         "Draw one self-contained HTML page from one or several runs.",
@@ -64,7 +71,7 @@ _VERBS = {
         "rivage doctor",
     ),
 }
-_KEEPS = {"run": "trained", "train": "trained", "play": "played to the end"}
+_KEEPS = {"run": "trained", "train": "trained", "play": "played to the end", "place": "planned"}
 """Verbs that resume, and what they keep."""
 
 
@@ -80,7 +87,7 @@ def _build() -> App:
     )
     for name, verb in _VERBS.items():
         app.command(
-            f"rivage.cli.commands:{name}",
+            f"rivage.cli.{verb.module}:{name}",
             name=name,
             help=verb.help,
             help_epilogue=f"Example: {verb.example}",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from rivage.cli.games import show_game
+from rivage.cli.folders import draw, open_run, require_folder
 from rivage.cli.output import (
     DEFAULTS,
     VIOLATION,
@@ -26,15 +26,14 @@ from rivage.cli.output import (
     table,
     verdicts,
 )
-from rivage.core.errors import ConfigError, MissingExtra, StoreError, nearest, require_extra
+from rivage.core.errors import ConfigError, StoreError, nearest, require_extra
 
 if TYPE_CHECKING:
     from rivage.core.certificates import Certificate
     from rivage.core.records import RunRecord
-    from rivage.studies.games.study import GameStudy
     from rivage.studies.settings import Study
 
-__all__ = ["cite", "doctor", "play", "report", "reproduce", "run", "train", "verify"]
+__all__ = ["cite", "doctor", "report", "reproduce", "run", "train", "verify"]
 
 _ENGINES = {"local": True, "ray": False, "flower": False, "torchdist": False}
 """Engines of the contract, and whether this version has them."""
@@ -69,7 +68,7 @@ def run(
         require_extra(module, extra="report", purpose="Drawing the report")
     record = _train(study, settings, out, fresh, engine, options)
     page = record.folder / "report.html"
-    _draw([record], page)
+    draw([record], page)
     record.write_summary({**record.summary, "report": str(page)})
     return _show_run(record, options, strict)
 
@@ -111,7 +110,7 @@ def _train(
     from rivage.cli.progress import Interruptible, progress
 
     _require_engine(engine)
-    _require_folder(out)
+    require_folder(out)
     require_extra("torch", extra="train", purpose="Training")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # "my_nets:Net" is looked for here, as `python -m` does
@@ -128,94 +127,6 @@ def _train(
         return run_study(study, out=out, fresh=fresh, observer=observer)
 
 
-def play(
-    study: Path | None = None,
-    /,
-    *,
-    trace: Path | None = None,
-    format: str | None = None,
-    capacity: tuple[str, ...] = (),
-    policies: str | None = None,
-    settings: Settings = (),
-    out: Path | None = None,
-    fresh: bool = False,
-    strict: bool = False,
-    options: Options = DEFAULTS,
-) -> int:
-    """Let caching policies meet a request trace.
-
-    Args:
-        study: TOML file of the study; without it, give a trace.
-        trace: File of requests, instead of a study: text or CSV, Parquet, int32be or oraclegeneral; .gz, .xz, .zst.
-        format: Format of the trace, where its name and content do not tell.
-        capacity: Items that the cache holds, or a share of the items such as 5%. May be repeated: how much to buy.
-            1%, 2%, 5%, 10% and 20% when left out.
-        policies: Kinds of policies, joined by commas; ogb,adaptive,lru,s3fifo,static when left out.
-        settings: KEY=VALUE replaces a setting, e.g. run.points=50 or policies.ogb.scale=10. May be repeated.
-        out: Folder that gets the folder of the run.
-        fresh: Start again instead of resuming.
-        strict: Exit with 3 when a certificate does not hold.
-        options: of every verb.
-    """
-    from rivage.cli.progress import Interruptible, progress
-
-    _require_folder(out)
-    overrides = [*settings, *([] if options.seed is None else [f"run.seeds=[{options.seed}]"])]
-    game = _game(study, trace, {"--format": format, "--capacity": capacity, "--policies": policies}, overrides)
-    from rivage.studies.play import play_study
-
-    console = stderr()
-    with (
-        logs(options, console),
-        progress(console, quiet=options.quiet) as watcher,
-        Interruptible(watcher, lambda text: console.print(text, highlight=False)) as observer,
-    ):
-        record = play_study(game, out=out, fresh=fresh, observer=observer)
-    _draw_if_possible(record, options)
-    return show_game(record, options, strict)
-
-
-def _game(study: Path | None, trace: Path | None, short: Mapping[str, Any], overrides: Sequence[str]) -> GameStudy:
-    """The study of a file, or that of the options that stand in for one."""
-    from rivage.studies.play_settings import load_play, short_play
-
-    if study is None and trace is None:
-        raise ConfigError(
-            "there is neither a study nor a trace",
-            where="rivage play",
-            mend="Give a TOML file, or --trace FILE --capacity 5%.",
-        )
-    if trace is not None and study is not None:
-        raise ConfigError(
-            f'there is a study, "{study}", and a trace, "{trace}"',
-            where="rivage play",
-            mend="Leave one out; the study says where its trace is.",
-        )
-    if study is not None:
-        for name, value in short.items():
-            if value:
-                raise ConfigError(
-                    f"the study says what {name} would say",
-                    where=name,
-                    mend="Change it there, or for this once with --set cache.capacity=100.",
-                )
-        return load_play(study, overrides)
-    assert trace is not None, "one of the two is there"
-    return short_play(trace, short["--format"], short["--capacity"], short["--policies"], overrides)
-
-
-def _draw_if_possible(record: RunRecord, options: Options) -> None:
-    """The report beside the record, where Matplotlib and Jinja are installed."""
-    page = record.folder / "report.html"
-    try:
-        _draw([record], page)
-    except MissingExtra as error:
-        if not options.quiet:
-            stderr().print(f"no report: {error}", markup=False, highlight=False, soft_wrap=True)
-    else:
-        record.write_summary({**record.summary, "report": str(page)})
-
-
 def _require_engine(engine: str) -> None:
     built = [name for name, exists in _ENGINES.items() if exists]
     works = f"What works: --engine {', '.join(built)}."
@@ -224,18 +135,6 @@ def _require_engine(engine: str) -> None:
         raise ConfigError(f'unknown engine "{engine}"', where="--engine", mend=f"{works} {close}".strip())
     if not _ENGINES[engine]:
         raise ConfigError(f'engine "{engine}" is not built yet', where="--engine", mend=works)
-
-
-def _require_folder(out: Path | None) -> None:
-    """Refuse a folder of runs that cannot be one."""
-    folder = out or Path("runs")
-    file = next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None)
-    if file is not None:
-        raise ConfigError(
-            f'"{file}" is a file, so it cannot hold the folder of the run',
-            where="--out" if out else "runs",
-            mend="Give a folder with --out, or move the file away.",
-        )
 
 
 def _study(path: Path | None, overrides: Sequence[str]) -> Study:
@@ -298,30 +197,11 @@ def report(*runs: Path, out: Path | None = None, options: Options = DEFAULTS) ->
     """
     if not runs:
         raise ConfigError("no run to report on", mend="Give the folder of a run, such as runs/hospitals-3f9c2a17.")
-    records = [_open(folder) for folder in runs]
+    records = [open_run(folder) for folder in runs]
     page = out or (runs[0] if len(runs) == 1 else Path()) / "report.html"
-    _draw(records, page)
+    draw(records, page)
     show(options, {"report": str(page), "runs": [str(folder) for folder in runs]}, f"report: {page}")
     return 0
-
-
-def _open(folder: Path) -> RunRecord:
-    from rivage.core.records import RunRecord
-
-    if not folder.exists():
-        beside = [path.parent.name for path in folder.parent.glob("*/settings.toml")] if folder.parent.is_dir() else []
-        raise StoreError(
-            "there is no such folder",
-            where=str(folder),
-            mend=nearest(folder.name, beside) or "Give a folder that `rivage run`, `train` or `play` has made.",
-        )
-    return RunRecord.open(folder)
-
-
-def _draw(records: Sequence[RunRecord], page: Path) -> None:
-    from rivage.report import write_report
-
-    write_report(records, page)
 
 
 def verify(run: Path, /, *, options: Options = DEFAULTS) -> int:
@@ -333,7 +213,7 @@ def verify(run: Path, /, *, options: Options = DEFAULTS) -> int:
     """
     from rivage.core.integrity import changes
 
-    record = _open(run)
+    record = open_run(run)
     stored = record.certificates
     if not stored:
         raise StoreError(
@@ -379,7 +259,7 @@ def verify(run: Path, /, *, options: Options = DEFAULTS) -> int:
 def _again(run: Path) -> str:
     """The command that takes up this very run: settings name the folder of a run, ``--out`` what holds it."""
     run = run if run.name not in ("", "..") else run.resolve()
-    return shlex.join(["rivage", _open(run).verb, str(run / "settings.toml"), "--out", str(run.parent)])
+    return shlex.join(["rivage", open_run(run).verb, str(run / "settings.toml"), "--out", str(run.parent)])
 
 
 def _recompute(certificate: Certificate, record: RunRecord) -> Certificate:
@@ -437,7 +317,7 @@ def cite(run: Path, /, *, options: Options = DEFAULTS) -> int:
     """
     from rivage.report import bibtex, references
 
-    found = references([_open(run)])
+    found = references([open_run(run)])
     result = {"references": [{**reference, "used_by": uses} for reference, uses in found]}
     show(options, result, "\n\n".join(bibtex(reference) for reference, _ in found))
     return 0

@@ -74,6 +74,8 @@ CHECKS = Registry(
         "wire_bytes": "rivage.federated.checks:wire_bytes",
         "delivery_gap": "rivage.inference.checks:delivery_gap",
         "delivery_regret": "rivage.inference.checks:delivery_regret",
+        "placement_fits": "rivage.inference.checks:placement_fits",
+        "placement_gap": "rivage.inference.checks:placement_gap",
         "optimum_gap": "rivage.online.checks:optimum_gap",
         "regret_bound": "rivage.online.checks:regret_bound",
         "fairness_bound": "rivage.online.fair_checks:fairness_bound",

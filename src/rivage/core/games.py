@@ -28,6 +28,7 @@ GAMES = Registry(
         "cache": "rivage.report.games.caches:CacheView",
         "delivery": "rivage.report.games.delivery:DeliveryView",
         "network": "rivage.report.games.networks:NetworkView",
+        "planners": "rivage.report.games.placements:PlacementView",
     },
 )
 """Table of the study -> how its runs are told; plug-ins register theirs under the entry-point group of this name."""
@@ -126,9 +127,9 @@ def game_of(record: RunRecord) -> str:
     Raises:
         StoreError: when its settings have the table of none.
     """
-    for table in GAMES:
-        if table in record.settings:
-            return table
+    tables = [table for table in GAMES if table in record.settings]
+    if tables:
+        return "planners" if "planners" in tables else tables[0]  # a plan has the tables of a delivery, too
     raise StoreError(
         "the settings are of no known game",
         where=str(record.folder),

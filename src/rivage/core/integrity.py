@@ -29,7 +29,7 @@ def changes(record: RunRecord) -> Iterator[str]:
     summary = record.summary
     if summary.get("hash") != record.hash:
         yield "the settings or a record.jsonl are not those that the summary was made from"
-    key, told = ("policies", view(record).policies) if record.verb == "play" else ("methods", summarize(record))
+    key, told = ("policies", view(record).policies) if record.is_game else ("methods", summarize(record))
     if _rounded(summary.get(key)) != _rounded(json.loads(dumps(told))):
         yield "summary.json does not follow from the record"
     for trial in record.trials:

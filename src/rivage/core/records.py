@@ -47,6 +47,7 @@ __all__ = ["Event", "RunRecord", "TrialRecord"]
 
 Event = dict[str, Any]
 
+_VERBS = {"policies": "play", "planners": "place"}
 _PACKAGES = ("rivage", "numba", "numpy", "scipy", "torch")
 _PER_CLIENT = (
     "test",
@@ -282,8 +283,13 @@ class RunRecord:
 
     @property
     def verb(self) -> str:
-        """The command that makes such a run: ``play`` for online policies, ``train`` for methods."""
-        return "play" if "policies" in self.settings else "train"
+        """The command that makes such a run: ``play`` for online policies, ``place`` for planners, else ``train``."""
+        return next((verb for table, verb in _VERBS.items() if table in self.settings), "train")
+
+    @property
+    def is_game(self) -> bool:
+        """Whether `rivage.core.games` tells it."""
+        return self.verb != "train"
 
     @property
     def trials(self) -> tuple[TrialRecord, ...]:
@@ -418,7 +424,7 @@ def _file_name(name: str) -> str:
 
 
 def _method_names(settings: Mapping[str, Any]) -> list[str]:
-    methods = settings.get("methods", settings.get("policies", []))
+    methods: list[Any] = next((settings[table] for table in ("methods", *_VERBS) if table in settings), [])
     return [str(each.get("name", each.get("kind"))) for each in methods if isinstance(each, dict)]
 
 

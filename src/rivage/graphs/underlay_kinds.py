@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
+from rivage.core.errors import ConfigError, require
 from rivage.core.registry import Registry
 from rivage.graphs.tiered import tiers, topology_one, topology_two
 from rivage.graphs.underlay import Underlay
@@ -36,13 +39,30 @@ class FileUnderlay:
 
     Args:
         path: TOML, GML or GraphML, see `rivage.graphs.underlay_files`.
+        ms_per_km: one-way latency of a link per km, >= 0, for files that know distances and no latencies.
+        ms_per_link: one-way latency to add for each link, >= 0, likewise.
     """
 
     path: Path
+    ms_per_km: float | None = None
+    ms_per_link: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("ms_per_km", "ms_per_link"):
+            if getattr(self, name) is not None:
+                require(getattr(self, name), name, least=0.0)
 
     def build(self) -> Underlay:
-        """Read it."""
-        return load_underlay(self.path)
+        """Read it, and add latencies where they are told."""
+        underlay = load_underlay(self.path)
+        if self.ms_per_km is None and self.ms_per_link is None:
+            return underlay
+        if underlay.latency_ms is not None:
+            raise ConfigError(
+                "the file has latencies", where=str(self.path), mend="Leave ms_per_km and ms_per_link out."
+            )
+        per_km = (self.ms_per_km or 0.0) * underlay.known("distance_km") if self.ms_per_km else 0.0
+        return underlay.with_links(latency_ms=per_km + np.full(len(underlay.edges), self.ms_per_link or 0.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +74,23 @@ class MatrixUnderlay:
         measured: what they are: ``round_trip_ms``, or one way, ``latency_ms``.
         bandwidth: a second matrix, left out for none.
         bandwidth_unit: of its cells.
+        max_asymmetry: share by which the two directions of a link may differ, in [0, 1]; their mean counts.
     """
 
     latency: Path
     measured: Literal["round_trip_ms", "latency_ms"]
     bandwidth: Path | None = None
     bandwidth_unit: Literal["bit/s", "kbit/s", "Mbit/s", "Gbit/s"] = "bit/s"
+    max_asymmetry: float = 0.2
 
     def build(self) -> Underlay:
         """Read them."""
         return load_underlay(
-            self.latency, measured=self.measured, bandwidth=self.bandwidth, bandwidth_unit=self.bandwidth_unit
+            self.latency,
+            measured=self.measured,
+            bandwidth=self.bandwidth,
+            bandwidth_unit=self.bandwidth_unit,
+            max_asymmetry=self.max_asymmetry,
         )
 
 

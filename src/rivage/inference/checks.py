@@ -13,7 +13,7 @@ from rivage.core.certificates import Certificate, Verdict
 from rivage.core.errors import StoreError
 from rivage.core.records import RunRecord, TrialRecord
 
-__all__ = ["delivery_gap", "delivery_regret"]
+__all__ = ["delivery_gap", "delivery_regret", "placement_fits", "placement_gap"]
 
 _ROUNDING = 1e-9  # of the cost without the free models: sums are added up in another order than the bound
 
@@ -91,3 +91,52 @@ def _columns(trials: Sequence[TrialRecord], key: str) -> Float64[ndarray, "seeds
     rows: list[list[Any]] = [[point[key] for point in trial.events("point")] for trial in trials]
     shortest = min(map(len, rows))
     return np.array([[*row[: shortest - 1], row[-1]] for row in rows], np.float64)
+
+
+def placement_gap(record: RunRecord, *, method: str) -> Certificate:
+    """How far is the cost of a plan from what no placement can go below? The cost is added up from the routing."""
+    trials = _trials(record, method)
+    costs, bounds = [], []
+    for trial in trials:
+        end = trial.events("point")[-1]
+        costs.append(sum(row[4] * row[6] for row in end["routing"]) / end["requests"])
+        bounds.append(trial.events("relaxation")[0]["least"] / end["requests"])
+    cost, bound = float(np.mean(costs)), float(np.mean(bounds))
+    below = any(c < b * (1 - 1e-6) for c, b in zip(costs, bounds, strict=True))
+    return Certificate(
+        kind="gap",
+        claim=f"{method} costs {cost:.4g} ms per request; no placement costs less than {bound:.4g} ms.",
+        measured=cost,
+        reference=bound,
+        method=f"mean over {len(trials)} seeds of the routed requests, cheapest first; the reference is the linear "
+        "relaxation of placement and routing (HiGHS)",
+        confidence=None,
+        verdict="fails" if below else "holds",
+        check="placement_gap",
+        fields={"method": method},
+    )
+
+
+def placement_fits(record: RunRecord, *, method: str) -> Certificate:
+    """Does every node hold what it was given?"""
+    trials = _trials(record, method)
+    shares = [
+        used / budget if budget else float(used > 0)
+        for trial in trials
+        for used, budget in zip(
+            trial.events("placed")[0]["used"], trial.events("relaxation")[0]["budgets"], strict=True
+        )
+        if budget is not None
+    ]
+    fullest = max(shares, default=0.0)
+    return Certificate(
+        kind="bound",
+        claim=f"No node holds more than its memory under {method}.",
+        measured=fullest,
+        reference=1.0,
+        method=f"share of the memory that is used on the fullest of {len(shares)} nodes",
+        confidence=None,
+        verdict="holds" if fullest <= 1 + _ROUNDING else "fails",
+        check="placement_fits",
+        fields={"method": method},
+    )

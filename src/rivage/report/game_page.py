@@ -24,6 +24,7 @@ def game_page(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dic
     return {
         "anchor": anchor,
         "verb": record.verb,
+        "game": True,
         "title": words.title(record),
         "folder": record.folder.name,
         "compared": game.compared,

@@ -55,7 +55,7 @@ def write_report(records: Sequence[RunRecord], path: Path) -> Path:
         (trial.start.get("policy", trial.method), trial.kind) for record in records for trial in record.trials
     )
     runs = [
-        (game_page if record.verb == "play" else _run)(record, styles, f"r{position}")
+        (game_page if record.is_game else _run)(record, styles, f"r{position}")
         for position, record in enumerate(records, 1)
     ]
     text = (
@@ -111,6 +111,7 @@ def _run(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dict[str
     return {
         "anchor": anchor,
         "verb": record.verb,
+        "game": False,
         "title": words.title(record),
         "folder": record.folder.name,
         "compared": words.compared(record, summary),

@@ -48,6 +48,7 @@ def make_play(mapping: dict[str, Any], where: str = "", overrides: Sequence[str]
     if overrides:
         mapping = apply_overrides(mapping, overrides)
         where = " ".join([where, "with", *(f"--set {override}" for override in overrides)]).strip()
+    mapping = {key: value for key, value in mapping.items() if key != "planners"}  # for `rivage place`
     tables = [table for table in STUDIES if table in mapping]
     if len(tables) > 1:
         raise ConfigError(

@@ -150,17 +150,26 @@ class DeliveryView:
 
     def drawings(self, looks: Mapping[str, Look], name: str) -> Iterator[Drawing]:
         """Gain, latency against accuracy, who answered, traffic, the network under the best policy."""
+        record = self.record
         drawn = {
             "Gain over time": (
-                figures.gain_over_time,
+                figures.gain_over_time(record, looks, name=f"{name}-gain"),
                 "Gain per request since the last point. Dashed: what no fixed allocation exceeds, over all slots.",
             ),
-            "Latency and accuracy": (figures.latency_and_accuracy, "Means over all requests; bars: over seeds."),
-            "Who answered": (figures.tiers, "Share of the requests that each tier answered, darkest near the users."),
-            "Model updates": (figures.traffic, "Size of the models fetched per slot, since the last point."),
+            "Latency and accuracy": (
+                figures.latency_and_accuracy(record, looks, name=f"{name}-latency"),
+                "Means over all requests; bars: over seeds.",
+            ),
+            "Who answered": (
+                figures.tiers(self.policies, name=f"{name}-tiers"),
+                "Share of the requests that each tier answered, darkest near the users.",
+            ),
+            "Model updates": (
+                figures.traffic(record, looks, name=f"{name}-traffic"),
+                "Size of the models fetched per slot, since the last point.",
+            ),
         }
-        for heading, (draw, caption) in drawn.items():
-            svg = draw(self.record, looks, name=f"{name}-{draw.__name__.replace('_', '-')}")
+        for heading, (svg, caption) in drawn.items():
             if svg is not None:
                 yield Drawing(heading, caption, svg)
         best = next((row["policy"] for row in self.rows if row["best"]), None)

@@ -100,9 +100,9 @@ def latency_and_accuracy(record: RunRecord, looks: Looks, *, name: str) -> str |
     return to_svg(fill, size=(0.6 * WIDTH, 3.6), name=name, label=f"Latency and accuracy: {label}.")
 
 
-def tiers(record: RunRecord, looks: Looks, *, name: str) -> str | None:
-    """Share of the requests that each tier answered."""
-    rows = {policy: row["tiers"] for policy, row in summarize_delivery(record).items() if row["tiers"]}
+def tiers(summary: Mapping[str, Mapping[str, Any]], *, name: str) -> str | None:
+    """Share of the requests that each tier answered, a bar per policy."""
+    rows = {policy: row["tiers"] for policy, row in summary.items() if row["tiers"]}
     labels = list(next(iter(rows.values()), {}))
     if not rows or len(labels) > 12:
         return None

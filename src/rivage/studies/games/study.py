@@ -38,6 +38,7 @@ STAGES = Registry(
         "cache": "rivage.studies.games.cache_stage:CacheStage",
         "delivery": "rivage.studies.games.delivery_stage:DeliveryStage",
         "network": "rivage.studies.games.network_stage:NetworkStage",
+        "planners": "rivage.studies.games.placement_stage:PlacementStage",
     },
 )
 """Table -> `Stage` of its studies."""
