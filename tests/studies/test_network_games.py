@@ -402,3 +402,14 @@ def test_the_size_of_the_program_is_what_is_solved(monkeypatch: pytest.MonkeyPat
     assert scene.yardsticks.size == program_size(scene.instance, scene.counts)
     matrix, caches = seen[0]
     assert scene.yardsticks.size == matrix.nnz - caches
+
+
+def test_a_policy_that_finds_no_room_is_refused_before_it_takes_any() -> None:
+    text = refused(policies='[{ kind = "tg_online", colors = 2000000000 }]')
+    assert text.startswith("[[policies]] 1: tg_online would take ")
+    assert "slots and 20 items, and this machine has" in text
+    scene, policy = stage().scene, DistributedTGOnline(colors=5)
+    state = policy.init(scene.instance, Streams(0)).tables
+    assert policy.memory_bytes(scene.instance) == state.chance.nbytes + state.sums.nbytes
+    fixed = DistributedTGOnline(colors=5, learning_rate=0.1)
+    assert fixed.memory_bytes(scene.instance) == fixed.init(scene.instance, Streams(0)).tables.chance.nbytes

@@ -72,6 +72,11 @@ class _Games:
             placed=_column([each["placed"] for each in best]),
         )
 
+    @property
+    def seeds(self) -> str:
+        """How many, in words."""
+        return f"{len(self.gain)} seed{'s' * (len(self.gain) > 1)}"
+
 
 def _optimum(trial: TrialRecord) -> dict[str, float | None]:
     return dict(trial.events("optimum")[0])
@@ -103,7 +108,7 @@ def network_regret(record: RunRecord, *, method: str, confidence: float = 0.95) 
         measured=float(above.mean()),
         reference=float(games.bound.mean()),
         method=f"{factor:.3g} times the maximum of the concave relaxation (a linear program, never below the best "
-        f"placement), minus the gain, mean over {len(games.gain)} seeds; against the bound from the feedback that "
+        f"placement), minus the gain, mean over {games.seeds}; against the bound from the feedback that "
         f"selectors were given. With the greedy placement instead: {below.mean():.6g}, of which a t test says whether "
         "it is above by chance. The promise is in expectation"
         + ("; it promises nothing here: nobody can lose as much" if empty else "")
@@ -130,7 +135,7 @@ def network_gap(record: RunRecord, *, method: str) -> Certificate:
         + (f"no fixed placement more than {100 * most:.3g} %." if known else "what a placement can save is not known."),
         measured=gained,
         reference=most if known else nan,
-        method=f"mean gain over {len(games.gain)} seeds"
+        method=f"mean gain over {games.seeds}"
         + (", and the maximum of the concave relaxation, both" if known else "; the program is too large to be solved;")
         + " over the cost without caches; greedy placement in hindsight saves "
         + (f"{100 * greedy:.3g} %" if np.isfinite(greedy) else "an unknown share"),

@@ -125,6 +125,10 @@ class DistributedTGOnline:
             require(self.recolor, "recolor", least=1)
         require_one_of(self.arms, "arms", ("correlated", "independent"))
 
+    def memory_bytes(self, instance: CacheNetwork) -> int:
+        """What the state takes: a number per slot, colour and item, and another one for adaptive rates."""
+        return 8 * instance.slots * self.colors * instance.items * (1 + (self.learning_rate == "adaptive"))
+
     def init(self, instance: CacheNetwork, streams: Streams) -> TGState:
         """Uniform selectors and first draws. O(|S| M N)."""
         slots, colors, items, draw = instance.slots, self.colors, instance.items, streams.numpy("slots")

@@ -18,7 +18,7 @@ from numpy import ndarray
 
 from rivage.core.records import RunRecord, TrialRecord
 from rivage.report.games.network_numbers import summarize_network, trials_of
-from rivage.report.theme import GRID, INK, LABEL, MUTED, PAPER, Look, to_svg
+from rivage.report.theme import INK, LABEL, MUTED, PAPER, Look, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,7 +93,7 @@ def draw_map(record: RunRecord, looks: Mapping[str, Look], *, name: str) -> str 
         axes.set_axis_off()
         axes.margins(0.08)
         for one, other in network["links"]:
-            axes.plot(*places[[one, other]].T, color=GRID, linewidth=1.2, zorder=1)
+            axes.plot(*places[[one, other]].T, color=MUTED, alpha=0.5, linewidth=1.0, zorder=1)
         _nodes(axes, network, places)
         axes.scatter(places[:, 0], places[:, 1], s=6000 * shares, color=color, alpha=0.55, linewidth=0, zorder=3)
         if len(names) <= _NAMED:

@@ -59,14 +59,13 @@ class NetworkView:
         """Of the table."""
         return [
             Column("cost_saved", "cost saved", headline=True),
-            Column("relaxed_saved", "no placement above"),
-            Column("placed_saved", "greedy placement", detail=True),
+            Column("relaxed_saved", "upper bound"),
+            Column("placed_saved", "greedy", detail=True),
             Column("hit_ratio", "hit ratio"),
-            Column("factor", "promised share", detail=True),
             Column("regret", "regret"),
             Column("bound", "bound"),
             Column("moves", "moves"),
-            Column("messages", "control messages"),
+            Column("messages", "messages"),
             Column("speed", "req/s"),
         ]
 
@@ -87,7 +86,6 @@ class NetworkView:
             "relaxed_saved": number(row["relaxed_saved"]),
             "placed_saved": number(row["placed_saved"]),
             "hit_ratio": with_spread(row["hit_ratio"], row["hit_ratio_std"] or None),
-            "factor": number(row["factor"]),
             "regret": whole(row["regret"]),
             "bound": whole(row["regret_bound"]),
             "moves": whole(row["update_items"]),
@@ -99,14 +97,13 @@ class NetworkView:
     def note(self) -> str:
         """What the columns mean."""
         return (
-            "After all requests. Cost saved: share of the cost of the responses without caches. No placement above: "
-            "the share that no unchanging placement exceeds, by a linear program that knows all requests. Greedy "
-            "placement: the share that one found by greed in hindsight saves. Hit ratio: requests that a cache "
-            "answered. Promised share: of what the best placement gains. Regret: that share of the linear program's "
-            "gain, minus the policy's, as a cost. Bound: what the regret against the best placement cannot exceed in "
-            "expectation; a dash where nothing is promised. Moves: items brought into a cache. Control messages: links "
-            "crossed by messages other than requests and responses. Req/s: requests per second, in the policy alone, "
-            "on the machine of the run."
+            "After all requests. Cost saved: share of the cost of the responses without caches. Upper bound: the share "
+            "that no unchanging placement exceeds, by a linear program that knows all requests. Greedy: the share that "
+            "the placement found by greed in hindsight saves. Hit ratio: requests that a cache answered. Regret: what "
+            "is promised of the upper bound, minus what was gained, as a cost. Bound: what that cannot exceed in "
+            "expectation, with the best placement in place of the upper bound; a dash where nothing is promised. "
+            "Moves: items brought into a cache. Messages: links crossed by messages other than requests and responses. "
+            "Req/s: requests per second, in the policy alone, on the machine of the run."
         )
 
     @property

@@ -6,6 +6,8 @@ each seed, when the first trial is played, and kept in every record, so that cer
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -98,18 +100,15 @@ class NetworkStage:
             yield "network_gap", {"method": method}
 
     def _misfits(self) -> Iterator[RivageError]:
-        """Policies that refuse the network."""
+        """Policies that refuse the network, or would not find room in memory."""
         for number, player in enumerate(self.study.policies, 1):
+            need = getattr(player.policy, "memory_bytes", lambda instance: 0)(self.scene.instance)
             try:
+                if need > _physical_bytes():
+                    raise _too_large(player, self.scene, need)
                 player.policy.init(self.scene.instance, Streams(self.seed))
             except RivageError as error:
                 yield error.at(f"[[policies]] {number}")
-            except MemoryError:
-                yield ConfigError(
-                    f"{player.kind} would need more memory than there is",
-                    where=f"[[policies]] {number}",
-                    mend="Give smaller capacities, fewer items, or another policy.",
-                )
 
     def _trial(self, player: NetworkPlayer) -> Trial:
         scene, factor = self.scene, getattr(player.policy, "factor", None)
@@ -151,6 +150,23 @@ class NetworkStage:
     def _placed(self, held: Any) -> dict[str, Any]:
         """What the nodes hold in the end, and how many of the requests that would have answered."""
         return {"held": held.sum(axis=1).tolist(), "answered": self.scene.answered(held).tolist()}
+
+
+def _physical_bytes() -> float:
+    """Memory of the machine; infinite where nobody says."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+def _too_large(player: NetworkPlayer, scene: Scene, need: int) -> ConfigError:
+    instance = scene.instance
+    return ConfigError(
+        f"{player.name} would take {need / 1e9:,.1f} GB for {instance.slots:,} slots and {instance.items:,} items, and "
+        f"this machine has {_physical_bytes() / 1e9:,.1f} GB",
+        mend="Give smaller capacities, fewer items, or a smaller setting of the policy, such as colors.",
+    )
 
 
 def _warm_up(player: NetworkPlayer) -> None:
