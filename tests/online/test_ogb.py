@@ -127,6 +127,22 @@ def test_precision_is_won_back_when_the_offset_has_grown() -> None:
     assert tables.floats[wheels.RHO] <= 1024
 
 
+def test_the_cached_items_have_a_smaller_wheel_that_turns_alike() -> None:
+    """Cached is who has reached its number, also after both wheels have been turned back many times."""
+    tables = kernel.make_tables(20_000, 1, 1, 0, empty=False, step=1e-4)
+    assert len(tables.heads) == 8 * len(tables.slots)
+    kernel.set_step(tables, 2.5)
+    numbers, moved = wheels.permanent(0, np.arange(20_000)), 0.0
+    for item in np.random.default_rng(0).integers(0, 20, 6000):
+        before = tables.floats[wheels.RHO]
+        serve(tables, np.array([item]))
+        moved += max(tables.floats[wheels.RHO] - before, 0)
+        np.testing.assert_array_equal(tables.shelf != wheels.OUT, kernel.fractional(tables) >= numbers)
+        for wheel, cursor in ((tables.heads, wheels.CURSOR), (tables.slots, wheels.CURSOR_CACHED)):
+            assert -2 < tables.ints[cursor] / (len(wheel) >> 1) - tables.floats[wheels.RHO] < 1
+    assert moved > 4 * 1024
+
+
 def static(requests: np.ndarray, items: int, capacity: int, weights: np.ndarray | None = None) -> float:
     values = np.bincount(requests, weights=None if weights is None else weights[requests], minlength=items)
     return float(np.sort(values)[-capacity:].sum())

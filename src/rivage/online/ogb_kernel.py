@@ -15,7 +15,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int32, Int64
 from numba import njit
 from numpy import ndarray
 
@@ -96,12 +96,12 @@ def make_tables(items: int, capacity: float, every: int, seed: int, *, empty: bo
         seed: of the permanent numbers.
         empty: start with f = 0.
         step: η, in the order of magnitude. ρ moves by η per positive item and request, and a few times C items are
-            positive: with M = C / η buckets, few requests reach a new one and few items share one.
+            positive: with M = C / η buckets, few requests reach a new one and few items share one. For the C cached
+            ones 8 C are enough.
     """
     least, most = WHEEL_BITS
     most = min(most, max(least, items.bit_length()))  # more buckets than items bring nothing
-    bits = max(least, round(math.log2(min(max(capacity / step, 1.0), 2.0**most))))
-    buckets = 2 << bits  # twice a unit of keys: buckets in use never meet
+    buckets = min(max(capacity / step, 2.0**least), 2.0**most)
     floats, ints = np.zeros(len(FLOATS)), np.zeros(len(INTS), np.int64)
     shelf = np.full(items, OUT, np.int32)
     first = np.empty(0, np.int32)
@@ -119,14 +119,19 @@ def make_tables(items: int, capacity: float, every: int, seed: int, *, empty: bo
     return Tables(
         key=np.full(items, ABSENT if empty else UNTOUCHED_KEY),
         link=np.empty(items, np.int32),
-        heads=np.full(buckets, END, np.int32),
+        heads=_wheel(buckets),
         shelf=shelf,
-        slots=np.full(buckets, END, np.int32),
+        slots=_wheel(min(max(8.0 * capacity, 2.0**least), buckets)),
         first=first,
         touched=np.empty(every, np.int32),
         floats=floats,
         ints=ints,
     )
+
+
+def _wheel(buckets: float) -> Int32[ndarray, "buckets"]:
+    """An empty wheel with about so many buckets for a unit of keys, and twice as many: those in use never meet."""
+    return np.full(2 << round(math.log2(buckets)), END, np.int32)
 
 
 def set_step(tables: Tables, step: float, *, anytime: bool = False) -> None:

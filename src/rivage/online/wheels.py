@@ -100,6 +100,11 @@ class Wheels(Protocol):
         ...
 
     @property
+    def slots(self) -> ndarray:
+        """First cached item of every bucket of the cached ones."""
+        ...
+
+    @property
     def floats(self) -> ndarray:
         """See the names above."""
         ...
@@ -237,11 +242,11 @@ def _settle(t: Wheels, item: int, now: float, step: float) -> float:
 @njit(cache=True)
 def rebase(t: Wheels) -> None:
     """Subtract an even number from ρ and all keys: exact, and every bucket keeps its place in the wheel."""
-    f, unit = t.floats, len(t.heads) >> 1
+    f = t.floats
     shift = 2.0 * math.floor(f[RHO] / 2)
     for item in range(len(t.key)):
         t.key[item] -= shift  # marks are infinite and stay
     for name in (RHO, COMMON, NEXT, NEXT_CACHED):
         f[name] -= shift
-    t.ints[CURSOR] -= int(shift) * unit
-    t.ints[CURSOR_CACHED] -= int(shift) * unit
+    t.ints[CURSOR] -= int(shift) * (len(t.heads) >> 1)
+    t.ints[CURSOR_CACHED] -= int(shift) * (len(t.slots) >> 1)
