@@ -42,7 +42,7 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -72,6 +72,7 @@ class InfidaState:
         reach: R of each block.
         pulls: no |g/s| of a block gets larger, for ``theory``.
         slots: the horizon, None when unknown.
+        promised: share of the gain of fractions that draws keep in expectation, None where nothing is known.
         logs: ln y of every place.
         start: ln y_1.
         steps: η of each block in the last slot, 0 before the first gradient.
@@ -92,6 +93,7 @@ class InfidaState:
     reach: PerBlock
     pulls: PerBlock
     slots: int | None
+    promised: float | None
     logs: Places
     start: Places
     loaded: Bool[ndarray, "nodes models"]
@@ -114,6 +116,22 @@ class InfidaState:
     def y(self) -> Matrix:
         """The fractions now; those drawn from are older between refreshes."""
         return self.blocks.matrix(np.exp(self.logs))
+
+    def part(self, block: int) -> InfidaState:
+        """What a node knows of a state that has just begun: its own block, as if it were alone."""
+        own, at = slice(block, block + 1), slice(self.blocks.first[block], self.blocks.first[block + 1])
+        return replace(
+            self,
+            blocks=self.blocks.part(block),
+            reach=self.reach[own],
+            pulls=self.pulls[own],
+            logs=self.logs[at],
+            start=self.start[at],
+            loaded=self.loaded[[self.blocks.node[block]]],
+            drawn=self.drawn[[self.blocks.node[block]]],
+            draws=self.draws[at],
+            random=self.random.spawn(1)[0],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,8 +190,9 @@ class INFIDA:
         state = InfidaState(
             blocks=blocks,
             reach=blocks.reach(blocks.uniform),
-            pulls=blocks.largest(pulls(blocks, self.most)) if self.most else np.zeros(len(blocks)),
+            pulls=blocks.largest(pulls(instance, blocks, self.most)) if self.most else np.zeros(len(blocks)),
             slots=slots,
+            promised=self._promised(instance, blocks),
             logs=blocks.uniform.copy(),
             start=blocks.uniform.copy(),
             loaded=blocks.held,
@@ -194,10 +213,10 @@ class INFIDA:
             trust: in [0, 1); the bound grows as ln 1/(1 − trust).
         """
         blocks = state.blocks
-        if state.clock or np.shape(allocation) != blocks.instance.shape or not 0 <= trust < 1:
+        if state.clock or np.shape(allocation) != blocks.held.shape or not 0 <= trust < 1:
             raise ShapeError(
                 f"slot {state.clock}, an allocation of shape {np.shape(allocation)}, trust {trust:g}",
-                mend=f"Start before the first slot, from shape {blocks.instance.shape}, with a trust in [0, 1).",
+                mend=f"Start before the first slot, from shape {blocks.held.shape}, with a trust in [0, 1).",
             )
         wanted = np.clip(np.asarray(allocation, np.float64).ravel()[blocks.place], 0.0, 1.0)
         mixed = np.log((1 - trust) * np.exp(blocks.uniform) + trust * wanted)
@@ -215,13 +234,21 @@ class INFIDA:
         """The fractions that it was drawn from."""
         return state.drawn
 
+    def iterate(self, state: InfidaState) -> Matrix:
+        """The fractions now, whose slope the next step follows."""
+        return state.y
+
     def update(self, state: InfidaState, seen: Seen) -> InfidaState:
         """A step of every node, and a draw when it is due. O(K + nodes · models)."""
-        blocks, y = state.blocks, state.y
+        y = state.y
         if state.since:
             state.lag += seen.slot.gain(y) - seen.slot.gain(state.drawn)
-        slope = seen.slot.slope(y).gradient.ravel()[blocks.place]
-        before, state.clock = state.steps, state.clock + 1
+        return self.learn(state, seen.slot.slope(y).gradient.ravel()[state.blocks.place])
+
+    def learn(self, state: InfidaState, slope: Places) -> InfidaState:
+        """What `update` does, for a slope that is known. O(nodes · models)."""
+        blocks, before = state.blocks, state.steps
+        state.clock, state.since = state.clock + 1, state.since + 1
         state.steps = self.scale * self._steps(state, slope)
         state.logs, added = kernel.ascend(
             blocks.first,
@@ -234,7 +261,6 @@ class INFIDA:
             np.where(before > 0, before, state.steps),
         )
         state.settled += float(added.sum())
-        state.since += 1
         if self.step == "theory" and state.slots is None and state.clock + 1 == 2 * _epoch(state.clock):
             state.settled += self._open(state)
             state.logs, state.steps = state.start.copy(), np.zeros(len(blocks))
@@ -259,14 +285,13 @@ class INFIDA:
 
         It then stays within this share of `bound`, provided that capacities do not depend on what is loaded.
         """
-        instance = state.blocks.instance
-        unrounded = self.rounding == "strict" or (
-            self.rounding == "reserve" and (state.blocks.budgets == state.blocks.room).any()
-        )
+        return None if state.promised is None else state.promised * state.blocks.share
+
+    def _promised(self, instance: Instance, blocks: Blocks) -> float | None:
+        """1 − 1/e where draws are as they must be: unbiased, of models that fit, below one pinned model for the rest."""
+        biased = self.rounding == "strict" or (self.rounding == "reserve" and (blocks.budgets == blocks.room).any())
         oversize = (instance.free & (instance.sizes > instance.free_budgets[:, None] * (1 + 1e-12))).any()
-        if unrounded or oversize or not single_pinned(instance):
-            return None
-        return (1.0 - 1.0 / math.e) * state.blocks.share
+        return None if biased or oversize or not single_pinned(instance) else 1.0 - 1.0 / math.e
 
     def _draw(self, state: InfidaState) -> None:
         draws = state.draws if self.keep_draws else state.random.random(len(state.draws))
@@ -322,9 +347,8 @@ def single_pinned(instance: Instance) -> bool:
     return bool((pinned == last).all() and instance.takes_all.ravel()[ranking.place[last]].all())
 
 
-def pulls(blocks: Blocks, most: float) -> Places:
+def pulls(instance: Instance, blocks: Blocks, most: float) -> Places:
     """No g_m/s_m of any slot is larger, with at most so many requests of each type."""
-    instance = blocks.instance
     ranking = instance.ranking
     worst = ranking.cost[ranking.first[1:] - 1][ranking.type]
     capacity = np.minimum(most, instance.throughput.ravel()[ranking.place])

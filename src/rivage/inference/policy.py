@@ -4,10 +4,10 @@ A policy is a frozen dataclass of settings. In every slot it first says what is 
 are served, then it learns what came and what could have served it (`update`). Everything else, order, contention,
 meters and the record, belongs to `rivage.inference.replay`.
 
-More methods may be there. ``foresee(state, slots)`` gets all requests before the first slot: such a policy is no
-rival but a yardstick. ``fractions(state)`` is the fractional allocation y that the loaded one is drawn from.
-``regret(state)`` is what the fractions lost at most, over the slots so far, to any fixed fractions; ``bound(state)`` is
-what it cannot exceed, whatever comes.
+More methods may be there. ``foresee(state, slots)`` gets all requests before the first slot: such a policy is no rival
+but a yardstick. ``fractions(state)`` is the fractional allocation that the loaded one is drawn from, ``iterate(state)``
+the one whose slope the next step follows, where that is another. ``bound(state)`` is what the fractions cannot lose to
+``factor(state)`` times (1 without) the gain of any fixed ones, over the slots so far and whatever comes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from rivage.inference.instance import Instance
 __all__ = ["DELIVERY_POLICIES", "DeliveryPolicy", "Seen"]
 
 DELIVERY_POLICIES = Registry(
-    "rivage.delivery_policies", "delivery policy", {"infida": "rivage.inference.infida:INFIDA"}
+    "rivage.delivery_policies",
+    "delivery policy",
+    {"infida": "rivage.inference.infida:INFIDA", "infida_by_messages": "rivage.inference.messages:InfidaByMessages"},
 )
 """Kind -> settings of a policy; plug-ins register theirs under the entry-point group of the same name."""
 

@@ -26,9 +26,11 @@ from rivage.core.seeding import Streams
 from rivage.inference.gain import Slot, contend
 from rivage.inference.instance import Instance
 from rivage.inference.policy import DeliveryPolicy, Seen
+from rivage.inference.regret import LinearRegret
 
 __all__ = ["Delivered", "Meters", "deliver", "require_feasible"]
 
+Matrix = Float64[ndarray, "nodes models"]
 QUANTILES = (0.5, 0.95, 0.99)
 _ROUNDING = 1e-9
 
@@ -62,9 +64,7 @@ class Meters:
     def __post_init__(self) -> None:
         self.served = np.zeros(len(self.instance.ranking))
 
-    def read(
-        self, seen: Seen, before: Bool[ndarray, "nodes models"], fractions: Float64[ndarray, "nodes models"] | None
-    ) -> None:
+    def read(self, seen: Seen, before: Bool[ndarray, "nodes models"], fractions: Matrix | None) -> None:
         """Add one slot; ``before`` is what was loaded in the slot before."""
         slot, fetched = seen.slot, seen.loaded & ~before
         cost, requests = float(seen.served @ self.instance.ranking.cost), float(slot.requests.sum())
@@ -170,16 +170,19 @@ def deliver(
     if hasattr(policy, "foresee"):
         policy.foresee(state, slots)
     spent, meters, before = time.perf_counter() - started, Meters(instance), instance.pinned
+    regret = LinearRegret(instance) if hasattr(policy, "fractions") else None
     points, kept = list[dict[str, Any]](), list[Slot]()
     for number, requests in enumerate(slots, 1):
         started = time.perf_counter()
         loaded = policy.act(state)
-        fractions = policy.fractions(state) if hasattr(policy, "fractions") else None
+        fractions, iterate = _fractions(policy, state)
         spent += time.perf_counter() - started
         require_feasible(instance, loaded)
         slot, served = contend(instance, requests, loaded)
         seen = Seen(slot, loaded, served)
         meters.read(seen, before, fractions)
+        if regret is not None and fractions is not None and iterate is not None:
+            regret.read(slot, iterate, fractions)
         started = time.perf_counter()
         state = policy.update(state, seen)
         spent += time.perf_counter() - started
@@ -187,17 +190,27 @@ def deliver(
         if keep:
             kept.append(slot)
         if number % every == 0 or number == len(slots):
-            promised = {name: _asked(policy, name, state) for name in ("regret", "bound")}
-            points.append({**meters.point(), **promised})
+            points.append({**meters.point(), **_promised(policy, state, regret)})
             observe(points[-1])
     return Delivered(tuple(points), spent, before, state, tuple(kept))
 
 
-def _asked(policy: DeliveryPolicy, name: str, state: Any) -> float | None:
-    """What a policy says of its regret, if it does."""
-    method = getattr(policy, name, None)
-    said = None if method is None else method(state)
-    return None if said is None else float(said)
+def _fractions(policy: Any, state: Any) -> tuple[Matrix | None, Matrix | None]:
+    """What the loaded models are drawn from, and where the next step starts; None for policies without fractions."""
+    if not hasattr(policy, "fractions"):
+        return None, None
+    fractions = policy.fractions(state)
+    return fractions, policy.iterate(state) if hasattr(policy, "iterate") else fractions
+
+
+def _promised(policy: Any, state: Any, regret: LinearRegret | None) -> dict[str, float | None]:
+    """The regret so far, and what the policy says it cannot exceed."""
+    bound = policy.bound(state) if hasattr(policy, "bound") else None
+    factor = float(policy.factor(state)) if hasattr(policy, "factor") else 1.0
+    return {
+        "regret": None if regret is None else regret.value(factor),
+        "bound": None if bound is None else float(bound),
+    }
 
 
 def require_feasible(instance: Instance, loaded: Bool[ndarray, "nodes models"]) -> None:

@@ -10,7 +10,7 @@ from rivage.core.games import Column, Drawing
 from rivage.core.records import RunRecord
 from rivage.report.games import delivery_figures as figures
 from rivage.report.games.delivery_numbers import summarize_delivery
-from rivage.report.tables import number, percent, speed, whole, with_spread
+from rivage.report.tables import number, percent, speed, with_spread
 from rivage.report.theme import Look
 
 __all__ = ["DeliveryView"]
@@ -115,8 +115,8 @@ class DeliveryView:
                 "accuracy": number(row["accuracy"]),
                 "in_time": percent(row["in_time"]),
                 "fetched": number(row["update_mb"]),
-                "regret": whole(row["regret"]),
-                "bound": whole(row["regret_bound"]),
+                "regret": number(_each(row["regret"], row["requests"])),
+                "bound": number(_each(row["regret_bound"], row["requests"])),
                 "speed": speed(row["slots_per_s"]),
             }
             for name, row in self.policies.items()
@@ -130,8 +130,8 @@ class DeliveryView:
             "Gain: cost saved per request against pinned models alone, in milliseconds; one point of accuracy, 0.01, "
             f"counts as {alpha} ms. Any fixed: no allocation that stays gains more; who follows the requests may. "
             "Latency: network and inference, mean and 99th percentile. In time: within the deadline. MB per slot: "
-            "models fetched, the first filling too. Regret: what the fractions lost at most to any fixed fractions, in "
-            "milliseconds over all requests; bound: what that cannot exceed, whatever comes. (foresees): told all "
+            "models fetched, the first filling too. Regret: what the fractions lost at most to any fixed ones, in "
+            "milliseconds per request; bound: what that cannot exceed, whatever comes. (foresees): told all "
             "requests beforehand, a yardstick and no rival."
         )
 
@@ -199,8 +199,16 @@ def _promised(rivals: Mapping[str, Row]) -> str:
     if not sworn:
         return "No policy here promises anything."
     name = max(sworn, key=lambda name: sworn[name]["gain"])
-    regret, bound = sworn[name]["regret"], sworn[name]["regret_bound"]
-    if regret is None:
-        return f"{name} promises a regret of at most {whole(bound)}."
+    row = sworn[name]
+    regret, bound = _each(row["regret"], row["requests"]), _each(row["regret_bound"], row["requests"])
+    if regret is None or bound is None:
+        return f"{name} promises a regret of at most {number(bound)} ms per request."
     kept = "at most" if regret <= bound else "MORE than the"
-    return f"{name} promises for any requests; regret of its fractions {whole(regret)}, {kept} {whole(bound)} promised."
+    return (
+        f"{name} promises for any requests: its fractions are at most {number(regret)} ms per request behind the best "
+        f"fixed ones, {kept} {number(bound)} ms promised."
+    )
+
+
+def _each(total: float | None, requests: float) -> float | None:
+    return None if total is None or not requests else total / requests

@@ -39,7 +39,7 @@ def by_tier(trial: TrialRecord, end: Event) -> dict[str, float]:
 def summarize_delivery(record: RunRecord) -> dict[str, dict[str, Any]]:
     """The ``policies`` object of ``summary.json``: policy -> its numbers, means over seeds.
 
-    Per policy its ``kind``, whether it ``foresees`` the requests, and: ``gain`` per request, in milliseconds, an
+    Per policy its ``kind``, whether it ``foresees`` the requests, and: ``requests`` in all; ``gain`` per request, in milliseconds, an
     inaccuracy of 0.01 counting as ``alpha_ms_per_point``; ``ntag``, the published mean of slots; ``most_gain`` of any
     fixed allocation; ``cost_saved``, the gain as a share of the cost with pinned models alone; ``cost`` per request;
     ``latency_ms`` and ``latency_p50_ms``, ``…p95…``, ``…p99…``; ``accuracy``; ``in_time``, the share of requests within
@@ -58,6 +58,7 @@ def summarize_delivery(record: RunRecord) -> dict[str, dict[str, Any]]:
 def _row(trials: Sequence[TrialRecord]) -> dict[str, Any]:
     ends = [(trial, points[-1]) for trial in trials if (points := trial.events("point"))]
     means = {
+        "requests": [end["requests"] for _, end in ends],
         "gain": [_per(end["gain"], end["requests"]) for _, end in ends],
         "ntag": [end["ntag"] for _, end in ends],
         "most_gain": [most_gained(trial, end) for trial, end in ends],
