@@ -198,17 +198,16 @@ def test_the_most_valuable_size_by_brute_force() -> None:
 
 def test_falling_steps_pull_back_to_the_start(golden: Slot) -> None:
     """Without gradients y moves by ρ alone: ln y = ρ ln y + (1 − ρ) ln y_1, scaled."""
-    instance = golden.instance
-    blocks = Blocks.of(instance)
-    rng = np.random.default_rng(2)
-    slope, one = rng.exponential(50.0, len(blocks.place)), np.ones(3)
-    logs, _ = kernel.ascend(
-        blocks.first, blocks.sizes, blocks.budgets, blocks.uniform, blocks.uniform, slope, 0.01 * one, 0.01 * one
-    )
-    back, _ = kernel.ascend(
-        blocks.first, blocks.sizes, blocks.budgets, logs, blocks.uniform, 0 * slope, 1e-9 * one, 0.01 * one
-    )
-    assert back == pytest.approx(blocks.uniform, abs=1e-5)
+    blocks = Blocks.of(golden.instance)
+    rng, one = np.random.default_rng(2), np.ones(3)
+    there, slope = (blocks.first, blocks.sizes, blocks.budgets), rng.exponential(50.0, len(blocks.place))
+    start, _ = kernel.ascend(*there, blocks.uniform, blocks.uniform, slope, 0.001 * one, 0.001 * one)
+    logs, _ = kernel.ascend(*there, start, start, slope[::-1].copy(), 0.01 * one, 0.01 * one)
+    back, _ = kernel.ascend(*there, logs, start, 0 * slope, 1e-9 * one, 0.01 * one)
+    assert back == pytest.approx(start, abs=1e-5)
+    half, _ = kernel.ascend(*there, logs, start, 0 * slope, 0.005 * one, 0.01 * one)
+    middle = half - (logs + start) / 2
+    assert np.ptp(middle[half < 0][:5]) < 1e-9  # of the first node
 
 
 def test_warm_start_begins_near_the_plan(golden: Slot) -> None:

@@ -87,7 +87,7 @@ def test_no_slope_is_steeper_than_is_known_before(slot: Slot, seed: int) -> None
     blocks = Blocks.of(slot.instance)
     y = delivery_fractions(np.random.default_rng(seed), slot.instance)
     slope = slot.slope(y).gradient.ravel()[blocks.place] / blocks.sizes
-    assert (slope <= pulls(blocks, float(slot.requests.max())) * (1 + 1e-12)).all()
+    assert (slope <= pulls(slot.instance, blocks, float(slot.requests.max())) * (1 + 1e-12)).all()
 
 
 @many

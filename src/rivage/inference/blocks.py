@@ -17,7 +17,7 @@ model of b. Memory does not know expectations, so there are three ways:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -42,22 +42,22 @@ class Blocks:
     """The nodes that decide, with their models one after the other.
 
     Args:
-        instance: the network.
         node: that each block belongs to.
         first: where each block begins, and at the end how many places there are.
         place: node · models + model, the place in a flattened allocation.
         sizes: of the models.
         room: b, the free budget of each block.
         budgets: what the fractions of each block sum up to: b, or b' with ``reserve``.
+        held: what is loaded anyhow: pinned models, and all models of nodes that have nothing to decide.
     """
 
-    instance: Instance
     node: Int64[ndarray, "blocks"]
     first: Int64[ndarray, "n"]
     place: Int64[ndarray, "decided"]
     sizes: Places
     room: Float64[ndarray, "blocks"]
     budgets: Float64[ndarray, "blocks"]
+    held: Bool[ndarray, "nodes models"]
 
     @classmethod
     def of(cls, instance: Instance, rounding: BlockRounding = "strict") -> Blocks:
@@ -70,25 +70,35 @@ class Blocks:
         place = node[place // models] * models + place % models
         room = instance.free_budgets[node]
         reserved = room - wanted[node].max(axis=1, initial=0.0)
+        held = instance.usable.copy()
+        held.ravel()[place] = False
         return cls(
-            instance=instance,
             node=node,
             first=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             place=place,
             sizes=instance.sizes.ravel()[place],
             room=room,
             budgets=np.where(reserved > 0, reserved, room) if rounding == "reserve" else room,
+            held=held,
         )
 
     def __len__(self) -> int:
         return len(self.node)
 
-    @cached_property
-    def held(self) -> Bool[ndarray, "nodes models"]:
-        """What is loaded anyhow: pinned models, and all models of nodes that have nothing to decide."""
-        held = self.instance.usable.copy()
-        held.ravel()[self.place] = False
-        return held
+    def part(self, block: int) -> Blocks:
+        """One block alone, as the only node of a network."""
+        own, at = slice(block, block + 1), slice(self.first[block], self.first[block + 1])
+        node = int(self.node[block])
+        return replace(
+            self,
+            node=np.zeros(1, np.int64),
+            first=np.array([0, self.first[block + 1] - self.first[block]]),
+            place=self.place[at] - node * self.held.shape[1],
+            held=self.held[node : node + 1],
+            sizes=self.sizes[at],
+            room=self.room[own],
+            budgets=self.budgets[own],
+        )
 
     @cached_property
     def uniform(self) -> Places:

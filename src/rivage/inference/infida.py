@@ -288,7 +288,7 @@ class INFIDA:
         return None if state.promised is None else state.promised * state.blocks.share
 
     def _promised(self, instance: Instance, blocks: Blocks) -> float | None:
-        """1 − 1/e where draws are as they must be: unbiased, of models that fit, below one pinned model for the rest."""
+        """1 − 1/e where draws are unbiased, all models fit, and one pinned model takes what is left."""
         biased = self.rounding == "strict" or (self.rounding == "reserve" and (blocks.budgets == blocks.room).any())
         oversize = (instance.free & (instance.sizes > instance.free_budgets[:, None] * (1 + 1e-12))).any()
         return None if biased or oversize or not single_pinned(instance) else 1.0 - 1.0 / math.e
