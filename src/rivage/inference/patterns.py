@@ -74,13 +74,13 @@ class Patterns:
         for type_ in range(instance.types):
             asked = np.flatnonzero((requests[:, type_] > 0) & (weight > 0))
             a, b = ranking.first[type_], ranking.first[type_ + 1]
-            rows, which = np.unique(shares[asked, a:b], axis=0, return_inverse=True) if asked.size else (shares[:0], 0)
-            amounts = np.bincount(np.ravel(which), weight[asked] * requests[asked, type_]) if asked.size else []
-            for row, amount in zip(rows, amounts, strict=True):
-                ways = np.flatnonzero(row)
-                parts.append(np.stack([a + ways, row[ways]]))
+            rows, which = np.unique(shares[asked, a:b], axis=0, return_inverse=True)
+            amounts = np.bincount(which.ravel(), weight[asked] * requests[asked, type_], minlength=len(rows))
+            for row, amount in zip(rows, amounts.tolist(), strict=True):
+                some = np.flatnonzero(row)
+                parts.append(np.stack([a + some, row[some]]))
                 types.append(type_)
-                totals.append(float(amount))
+                totals.append(amount)
         ways, share = np.concatenate(parts, axis=1) if parts else np.empty((2, 0))
         rank = ways.astype(np.int64)
         return cls(

@@ -28,7 +28,16 @@ __all__ = ["DELIVERY_POLICIES", "DeliveryPolicy", "Seen"]
 DELIVERY_POLICIES = Registry(
     "rivage.delivery_policies",
     "delivery policy",
-    {"infida": "rivage.inference.infida:INFIDA", "infida_by_messages": "rivage.inference.messages:InfidaByMessages"},
+    {
+        "anchor": "rivage.inference.simple:Anchor",
+        "infida": "rivage.inference.infida:INFIDA",
+        "infida_by_messages": "rivage.inference.messages:InfidaByMessages",
+        "model_caches": "rivage.inference.model_caches:ModelCaches",
+        "olag": "rivage.inference.olag:OLAG",
+        "oracle": "rivage.inference.oracle:Oracle",
+        "rolling_plan": "rivage.inference.rolling:RollingPlan",
+        "static_greedy": "rivage.inference.greedy:StaticGreedy",
+    },
 )
 """Kind -> settings of a policy; plug-ins register theirs under the entry-point group of the same name."""
 
