@@ -6,7 +6,7 @@ import pytest
 
 from rivage.studies.claims import CLAIMS
 
-NEEDS_FILES = {"flamby-heart-fedavg", "ogb-on-web12", "adaptive-step-on-web12"}
+NEEDS_FILES = {"flamby-heart-fedavg", "ogb-on-web12", "adaptive-step-on-web12", "sketched-counts-on-web12"}
 
 
 def test_a_claim_without_its_files_is_not_tested_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
