@@ -259,6 +259,38 @@ def test_a_network_and_a_trace_of_ones_own(tmp_path: Path) -> None:
     assert {c.verdict for c in record.certificates} <= {"holds", "no_power"}
 
 
+def test_who_serves_what_may_stand_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "served.csv").write_text("item,server\nc,Paris\na,cloud\nb,0\nd,Nice\n")
+    scene = NetworkStage.build(own(tmp_path, servers=f'"{(tmp_path / "served.csv").as_posix()}"'), 0).scene
+    assert scene.servers.tolist() == [3, 0, 0], "of a, b and c, in the order of the trace"
+    assert scene.instance.network.names == ("Paris", "Lyon", "Nice", "cloud")
+
+
+@pytest.mark.parametrize(
+    ("served", "parts"),
+    [
+        ("item,server\na,cloud\n", ('item "b" of the trace has no server, and 1 more have none', "every item")),
+        ("item,server\na,clod\nb,9\nc,0\n", ("2 problems", 'line 2: no node "clod". Did', 'line 3: no node "9"')),
+        ("item,server\na,cloud\na,Nice\nb\n", ('line 3: item "a" is in line 2 too', "line 4: it has not as many")),
+        ("item,node\na,cloud\n", ('its columns are "item", "node". It needs "item" and "server", no others.',)),
+    ],
+)
+def test_what_is_wrong_with_servers_is_told_with_lines(tmp_path: Path, served: str, parts: tuple[str, ...]) -> None:
+    path = tmp_path / "served.csv"
+    path.write_text(served)
+    with pytest.raises(RivageError) as caught:
+        NetworkStage.build(own(tmp_path, servers=f'"{path.as_posix()}"'), 0)
+    for part in ("[network] servers", str(path), *parts):
+        assert part in str(caught.value)
+
+
+def test_a_list_of_links_is_no_matrix(tmp_path: Path) -> None:
+    own(tmp_path)
+    path = (tmp_path / "links.csv").as_posix()
+    text = refused(f'{{ kind = "file", path = "{path}", capacities = 1, origins = 1 }}')
+    assert text.endswith('A CSV with a line for each link is kind = "links".')
+
+
 def test_numbers_are_names_where_all_names_are_numbers(tmp_path: Path) -> None:
     links = "from,to\n10,20\n20,30\n"
     trace = "item,origin\na,10\nb,20\na,10\n"

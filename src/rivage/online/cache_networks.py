@@ -19,7 +19,7 @@ Requests are numbers of *request types*, pairs of an item and a path.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -137,18 +137,26 @@ class CacheNetwork:
         }
 
     def _broken_paths(self) -> Sequence[str]:
-        adjacency, faults = self.network.adjacency, list[str]()
-        servers = {(int(i), int(path[path >= 0][-1])) for i, path in zip(self.item, self.paths, strict=True) if
-                   (path >= 0).any()}  # fmt: skip
-        for number, (item, path) in enumerate(zip(self.item.tolist(), self.paths, strict=True)):
+        """Faults of the paths, each told of the first type that has it; few paths are shared by many types."""
+        ways, first = np.unique(self.paths, axis=0, return_index=True)
+        adjacency, faults = self.network.adjacency, dict[int, str]()
+        for number, path in zip(first.tolist(), ways, strict=True):
             nodes = path[path >= 0].tolist()
             if not nodes or (path[: len(nodes)] < 0).any() or len(set(nodes)) < len(nodes):
-                faults.append(f"the path of type {number}, {path.tolist()}, is not simple")
+                faults[number] = f"the path of type {number}, {path.tolist()}, is not simple"
             elif not adjacency[nodes[:-1], nodes[1:]].all():
-                faults.append(f"the path of type {number}, {nodes}, leaves the links")
-            elif any((item, node) in servers for node in nodes[:-1]):
-                faults.append(f"the path of type {number}, {nodes}, passes a server of item {item} before its end")
-        return faults
+                faults[number] = f"the path of type {number}, {nodes}, leaves the links"
+        return [faults[number] for number in sorted(faults)] or list(self._passed_servers())
+
+    def _passed_servers(self) -> Iterator[str]:
+        """Paths that go past a server of their item."""
+        nodes, types = self.network.nodes, np.arange(len(self.item))
+        served = np.unique(self.item * nodes + self.paths[types, self.hops])
+        inside = np.arange(self.paths.shape[1]) < self.hops[:, None]
+        passed = np.isin(self.item[:, None] * nodes + self.paths, served) & inside
+        for number in np.flatnonzero(passed.any(axis=1)).tolist():
+            path, item = self.paths[number, : self.hops[number] + 1].tolist(), self.item[number]
+            yield f"the path of type {number}, {path}, passes a server of item {item} before its end"
 
     @cached_property
     def hops(self) -> Int64[ndarray, "types"]:
@@ -158,12 +166,13 @@ class CacheNetwork:
     @cached_property
     def savings(self) -> Float64[ndarray, "types longest"]:
         """W: cost from each place of each path to its end, what is saved by an answer from there."""
-        costs = np.zeros(self.paths.shape)
-        for row, path in zip(costs, self.paths, strict=True):
+        ways, way = np.unique(self.paths, axis=0, return_inverse=True)
+        costs = np.zeros(ways.shape)
+        for row, path in zip(costs, ways, strict=True):
             nodes = path[path >= 0].tolist()
             links = [self.network.weight(one, other) for one, other in pairwise(nodes)]
             row[: len(links)] = np.cumsum(links[::-1])[::-1]
-        return costs
+        return costs[way.reshape(-1)]
 
     @cached_property
     def most_saved(self) -> Float64[ndarray, "nodes"]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
@@ -17,6 +18,7 @@ from rivage.core.errors import ConfigError, DataError, RivageError, nearest
 from rivage.core.seeding import Streams
 from rivage.data.requests import RequestTrace
 from rivage.graphs.network import Network
+from rivage.studies.games.link_files import read_servers
 from rivage.studies.games.networks import NetworkTable, Node
 
 __all__ = ["Nodes"]
@@ -59,11 +61,37 @@ class Nodes:
             self._fault("no node keeps anything", "capacities", "Give at least one node room for an item.")
         return counts
 
-    def servers(self, items: int) -> Int64[ndarray, "items"]:
+    def servers(self, trace: RequestTrace) -> Int64[ndarray, "items"]:
         """The node that serves each item."""
-        given = self.table.servers
+        given, items = self.table.servers, trace.items
+        if self.table.serving_file is not None:
+            return self._served(trace, self.table.serving_file)
         among = np.arange(self.network.nodes) if given == "random" else self._found(_listed(given), "servers")
         return self.streams.numpy("servers").choice(among, items) if len(among) else np.zeros(items, np.int64)
+
+    def _served(self, trace: RequestTrace, path: Path) -> Int64[ndarray, "items"]:
+        """What a file says about every item of the trace; others may stand there too."""
+        nothing = np.zeros(trace.items, np.int64)
+        try:
+            told = read_servers(path)
+        except RivageError as error:
+            self.problems.append(error.at("[network] servers"))
+            return nothing
+        keys = list(map(str, range(trace.items) if trace.keys is None else trace.keys.tolist()))
+        lacking = [key for key in keys if key not in told]
+        if lacking:
+            more = f", and {len(lacking) - 1} more have none" if len(lacking) > 1 else ""
+            what = f'item "{lacking[0]}" of the trace has no server{more}'
+            mend = "Give every item of the trace a line."
+            self.problems.append(ConfigError(what, where=f"[network] servers, {path}", mend=mend))
+            return nothing
+        nodes = {name: self._names.get(name, self._numbers.get(_whole(name))) for name, _ in told.values()}
+        unknown = {name: line for name, line in told.values() if nodes[name] is None}
+        for name, line in list(unknown.items())[:_SHOWN]:
+            mend = f"{nearest(name, self._names)} {self._known}".strip()
+            place = f"[network] servers, {path}, line {line}"
+            self.problems.append(ConfigError(f'no node "{name}"', where=place, mend=mend))
+        return nothing if unknown else np.array([nodes[told[key][0]] for key in keys], np.int64)
 
     def entered(self, trace: RequestTrace) -> Int64[ndarray, "requests"]:
         """The node where each request enters."""
@@ -138,6 +166,11 @@ class Nodes:
         if all(name.isdecimal() for name in self._names):
             return self._known
         return f"A number is the position of a node, 0 to {self.network.nodes - 1}. {self._known}"
+
+
+def _whole(text: str) -> int:
+    """The number that a text is, or −1, which is no node."""
+    return int(text) if text.isdecimal() else -1
 
 
 def _listed(given: Node | Sequence[Node]) -> Sequence[Node]:

@@ -219,7 +219,7 @@ class Dtelekom:
 
 @dataclass(frozen=True, slots=True)
 class UnderlayFile:
-    """A network of yours, as TOML, or in another format that `rivage.graphs.load_underlay` reads.
+    """A network of yours, as TOML, GML or GraphML; `rivage.graphs.load_underlay` reads it.
 
     Args:
         path: the file.
@@ -238,7 +238,13 @@ class UnderlayFile:
         """
         from rivage.graphs.underlay_files import load_underlay
 
-        underlay = load_underlay(self.path)
+        try:
+            underlay = load_underlay(self.path)
+        except ConfigError as error:
+            if self.path.suffix.lower() != ".csv":
+                raise
+            mend = f'{error.mend} A CSV with a line for each link is kind = "links".'
+            raise ConfigError(error.what, where=error.where, mend=mend.strip()) from error
         _require_nodes(len(underlay))
         try:
             return underlay.network(self.cost)

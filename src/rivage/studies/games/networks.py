@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from rivage.core.errors import ConfigError
@@ -43,7 +44,7 @@ class NetworkTable:
         capacities: items that each node keeps: one number for all, a list in the order of the nodes, a table from names
             to numbers, in which others keep nothing, or a range such as ``"1-5"`` from which each is drawn.
         servers: the node where items are served for good; of a list, one is drawn for each item, and ``random`` draws
-            among all nodes.
+            among all nodes; a name that ends in ``.csv`` is that of a file with the columns ``item`` and ``server``.
         origins: where requests enter: ``trace`` takes the column ``origin``; of a list of nodes, one is drawn for each
             request; a number is that of nodes, which are drawn too.
         horizon: whether policies are told how many requests will come.
@@ -95,6 +96,12 @@ class NetworkTable:
         if isinstance(self.origins, int) and self.origins < 1:
             mend = "Give the number of nodes where requests enter, at least 1; one node in brackets."
             yield ConfigError(f"origins is {self.origins}", mend=mend)
+
+    @property
+    def serving_file(self) -> Path | None:
+        """The file that says who serves what; None where the study says it."""
+        given = self.servers
+        return Path(given) if isinstance(given, str) and given.lower().endswith(".csv") else None
 
     @property
     def capacity_range(self) -> tuple[int, int] | None:
