@@ -211,4 +211,4 @@ def _promised(rivals: Mapping[str, Row]) -> str:
 
 
 def _each(total: float | None, requests: float) -> float | None:
-    return None if total is None or not requests else total / requests
+    return None if total is None or not requests else round(total / requests, 9)  # below are rounding errors

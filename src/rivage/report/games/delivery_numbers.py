@@ -39,9 +39,9 @@ def by_tier(trial: TrialRecord, end: Event) -> dict[str, float]:
 def summarize_delivery(record: RunRecord) -> dict[str, dict[str, Any]]:
     """The ``policies`` object of ``summary.json``: policy -> its numbers, means over seeds.
 
-    Per policy its ``kind``, whether it ``foresees`` the requests, and: ``requests`` in all; ``gain`` per request, in milliseconds, an
-    inaccuracy of 0.01 counting as ``alpha_ms_per_point``; ``ntag``, the published mean of slots; ``most_gain`` of any
-    fixed allocation; ``cost_saved``, the gain as a share of the cost with pinned models alone; ``cost`` per request;
+    Per policy its ``kind``, whether it ``foresees``, and: ``requests`` in all; ``gain`` per request, in milliseconds, a
+    hundredth of accuracy counting as ``alpha_ms_per_point``; ``ntag``, a mean of slots; ``most_gain`` that any fixed
+    allocation has; ``cost_saved``, the gain as a share of the cost with pinned models alone; ``cost`` per request;
     ``latency_ms`` and ``latency_p50_ms``, ``…p95…``, ``…p99…``; ``accuracy``; ``in_time``, the share of requests within
     their deadlines; ``update_mb`` fetched per slot and ``update_items`` in all; ``regret`` and ``regret_bound`` of the
     fractions, None where nothing is promised; ``tiers``, the share of requests that each answered; ``requests_per_s``

@@ -196,7 +196,7 @@ class PlacementView:
 
 
 def _gap(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.2g} %"
+    return "–" if share is None else f"{100 * round(share, 8):.2g} %"  # below is the solver's own error
 
 
 def _listed(prices: Mapping[str, float]) -> str:
