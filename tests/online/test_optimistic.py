@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rivage.convex.sets import CappedSimplex
 from rivage.core.errors import RivageError
 from rivage.core.seeding import Streams
-from rivage.online.optimistic import OptimisticFTPL, OptimisticFTRL
+from rivage.online.optimistic import Front, OptimisticFTPL, OptimisticFTRL, _largest
 from rivage.online.policy import CacheInstance
 from rivage.online.predictions import PREDICTIONS, LastSlot, Nothing, Oracle, Prediction, Recent, Successor
 
@@ -95,6 +95,32 @@ def test_ftpl_caches_the_largest_predicted_and_perturbed_sums(data: st.DataObjec
         sums, guess = sums + gradient, gradient
         ranked = sums + guess + policy.scale * math.sqrt(errors / spread) * state.noise
         assert set(state.cached.tolist()) == set(np.argsort(ranked)[-capacity:].tolist())
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**31), st.integers(2, 120), st.booleans())
+def test_the_front_is_the_whole_sort_while_values_move(seed: int, items: int, ties: bool) -> None:
+    """Values drift, rise and fall, now and then all at once; equal ones are chosen as without the front."""
+    random = np.random.default_rng(seed)
+    count = int(random.integers(1, items))
+    front, values = Front(count), random.normal(size=items)
+    for _ in range(40):
+        values[random.integers(items, size=3)] += random.normal(size=3)
+        values += (5.0 if random.random() < 0.1 else 0.05) * random.normal(size=items)
+        shown = np.round(values) if ties else values
+        assert (front.of(shown) == _largest(shown, count)).all()
+
+
+def test_the_front_looks_at_few_items() -> None:
+    """Of 1000 items, in nine of ten slots and more."""
+    random, seen = np.random.default_rng(0), 0
+    front, values = Front(2), random.normal(size=1000)
+    for _ in range(200):
+        values += 0.001 * random.normal(size=1000)
+        before = front.level
+        front.of(values)
+        seen += front.level != before
+    assert seen < 20
 
 
 def test_ftrl_plays_the_regularized_leader() -> None:
