@@ -177,6 +177,19 @@ def test_the_map_adds_up(whole: RunRecord) -> None:
     assert 0 < sum(placed["answered"]) <= 2000
 
 
+def test_who_would_have_answered_request_by_request() -> None:
+    scene = stage().scene
+    instance, held = scene.instance, np.random.default_rng(3).random((9, 20)) < 0.3
+    answered = np.zeros(9, np.int64)
+    for kind in scene.requests.tolist():
+        path = instance.paths[kind, : instance.hops[kind]].tolist()
+        first = next((node for node in path if held[node, instance.item[kind]]), None)
+        if first is not None:
+            answered[first] += 1
+    assert scene.answered(held).tolist() == answered.tolist()
+    assert scene.answered(np.zeros((9, 20), bool)).sum() == 0
+
+
 def test_the_same_study_again_changes_nothing(whole: RunRecord, tmp_path: Path) -> None:
     digest, before = whole.hash, whole.summary
     again = play_study(study(), out=whole.folder.parent)
@@ -314,6 +327,22 @@ def test_networks_from_files_cost_what_is_asked_for(tmp_path: Path) -> None:
         ConfigError, match=r'distance_km is not known\. Give it there, or set cost: "latency_ms", "hops"'
     ):
         stage(network=f'{{ {kind}, {origins}, cost = "distance_km" }}')
+
+
+def test_the_published_path_in_a_study(tmp_path: Path) -> None:
+    """Five slots near the origin, 50 items in turn: any five of them save a tenth of the cost."""
+    record = play_study(
+        study(
+            trace='{ kind = "oscillator" }',
+            network='{ kind = "path", nodes = 4, weights = 100, capacities = [0, 5, 5, 0], servers = 0, origins = [1] }',
+        ),
+        out=tmp_path,
+    )
+    policies = record.summary["policies"]
+    assert policies["lru"]["gain"] == 0
+    assert policies["lru"]["relaxed_saved"] == pytest.approx(0.1)
+    assert policies["lru"]["placed_saved"] == pytest.approx(0.1)
+    assert 0 < policies["tg_online"]["cost_saved"]
 
 
 def test_a_column_that_is_not_used_is_told(tmp_path: Path) -> None:
