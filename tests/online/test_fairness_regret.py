@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,27 @@ from hypothesis import strategies as st
 
 from rivage.convex.sets import Box, CappedSimplex, Simplex
 from rivage.core.certificates import CHECKS
-from rivage.core.errors import RivageError, ShapeError
+from rivage.core.errors import RivageError, ShapeError, StoreError
+from rivage.core.records import RunRecord, TrialRecord
 from rivage.online.fair_benchmarks import horizon_optimum, price_of_fairness, slot_optimum
-from rivage.online.fair_checks import FairRecord, fairness_bound, fairness_regret, fairness_severity, multipliers_in_box
+from rivage.online.fair_checks import (
+    fairness_bound,
+    fairness_regret,
+    fairness_severity,
+    multipliers_in_box,
+    severity_falls,
+    severity_rates,
+)
 from rivage.online.fair_game import play_fair, utilities_of
-from rivage.online.fair_regret import budgeted_severity, explain, partitioned_severity, severity
+from rivage.online.fair_records import fair_games, part_event
+from rivage.online.fair_regret import (
+    FairSums,
+    FairTerms,
+    budgeted_severity,
+    explain,
+    partitioned_severity,
+    severity,
+)
 from rivage.online.fairness import OHF, AlphaFairness, FairInstance
 from rivage.online.utilities import CappedSums, Seen, mean_utilities
 
@@ -180,6 +197,15 @@ def test_regret_is_the_sum_of_its_parts_and_below_its_bound(seed: int, alpha: fl
     assert parts.dual <= parts.dual_bound + 1e-9
     assert parts.regret <= parts.bound + 1e-9
     assert parts.bound == pytest.approx(parts.primal_bound + parts.dual_bound + parts.drift + parts.beyond)
+    terms = FairTerms.of(policy, instance)
+    first, second = (
+        FairSums.of(terms, played.utilities[part], played.multipliers[part], other[part], part.start)
+        for part in (slice(0, 7), slice(7, 25))
+    )
+    told = FairSums.from_dict((first + second).as_dict())
+    found = told.bounded(FairTerms.from_dict(asdict(terms)), played.squares)
+    assert found.regret == pytest.approx(parts.regret)
+    assert found.bound == pytest.approx(parts.bound)
 
 
 def swinging(agents: int, slots: int) -> list[CappedSums]:
@@ -207,9 +233,8 @@ def test_a_part_of_a_game_has_no_bound_of_its_own() -> None:
     rest = play_fair(policy, INSTANCE, slots[8:], state=first.state)
     best = horizon_optimum(SEGMENT, slots, 1.0)
     explain(policy, INSTANCE, first, utilities_of(best.x, slots[:8]))
-    for use in (explain, lambda *given: FairRecord.of(*given[:3], best, given[3])):
-        with pytest.raises(ShapeError, match="8 slots of the game were played before these 12"):
-            use(policy, INSTANCE, rest, utilities_of(best.x, slots[8:]))
+    with pytest.raises(ShapeError, match="8 slots of the game were played before these 12"):
+        explain(policy, INSTANCE, rest, utilities_of(best.x, slots[8:]))
 
 
 def test_the_comparator_has_no_regret_against_itself() -> None:
@@ -296,28 +321,67 @@ def test_one_of_two_continuations_leaves_a_gap(policy: OHF | None) -> None:
 # --- certificates -----------------------------------------------------------------------------------------------------
 
 
-def record_of(slots: list[CappedSums], policy: OHF) -> FairRecord:
-    best = horizon_optimum(SEGMENT, slots, policy.alpha)
-    return FairRecord.of(policy, INSTANCE, play_fair(policy, INSTANCE, slots), best, utilities_of(best.x, slots))
+def record_of(
+    folder: Path, slots: list[CappedSums], policy: OHF, whole: bool = True, **changed: np.ndarray
+) -> RunRecord:
+    """A run of one policy with one seed, in parts of 100 slots; ``changed`` are tables that are not what was played."""
+    record = RunRecord.create(folder, "toy", {"policies": [{"kind": "ohf"}]})
+    trial = TrialRecord.open(record.trial_folder("ohf", 0))
+    best, played = horizon_optimum(SEGMENT, slots, policy.alpha), play_fair(policy, INSTANCE, slots)
+    tables = {"utilities": played.utilities, "multipliers": played.multipliers}
+    tables = {**tables, "comparator": utilities_of(best.x, slots), **changed}
+    terms = FairTerms.of(policy, INSTANCE)
+    facts = {"method": "ohf", "seed": 0, "disagreement": [0.0, 0.0], "judge": policy.alpha, "terms": asdict(terms)}
+    trial.append({"event": "start", **facts})
+    trial.append({"event": "optimum", "judge": {"upper": best.upper}})
+    for first in range(0, len(slots), 100):
+        part = [table[first : first + 100] for table in tables.values()]
+        trial.append(part_event(FairSums.of(terms, *part, first), *part, first, whole))  # type: ignore[call-arg,arg-type]
+    mean = tables["utilities"].mean(axis=0).tolist()
+    trial.append({"event": "point", "slots": len(slots), "utilities": mean, "squares": played.squares})
+    trial.append({"event": "end"})
+    return record
 
 
-def test_certificates_of_an_honest_game_hold() -> None:
-    record = record_of([TOY[t % 2] for t in range(800)], OHF(alpha=1.0))
-    regret, bound = fairness_regret(record), fairness_bound(record)
+@pytest.mark.parametrize("whole", [True, False])
+def test_certificates_of_an_honest_game_hold(tmp_path: Path, whole: bool) -> None:
+    slots, policy = [TOY[t % 2] for t in range(850)], OHF(alpha=1.0)
+    record = record_of(tmp_path, slots, policy, whole)
+    regret, bound, box = (
+        check(record, method="ohf") for check in (fairness_regret, fairness_bound, multipliers_in_box)
+    )
+    played, best = play_fair(policy, INSTANCE, slots), horizon_optimum(SEGMENT, slots, 1.0)
+    parts = explain(policy, INSTANCE, played, utilities_of(best.x, slots))
     assert regret.kind == "gap"
-    assert regret.reference - regret.measured == pytest.approx(record.explained().regret, abs=1e-6)
-    assert regret.verdict == bound.verdict == multipliers_in_box(record).verdict == "holds"
-    assert bound.measured <= bound.reference
-    assert fairness_severity(record).verdict == "holds"
-    for certificate in (regret, bound, multipliers_in_box(record), fairness_severity(record)):
+    assert regret.reference - regret.measured == pytest.approx(parts.regret, abs=1e-6)
+    assert regret.verdict == bound.verdict == box.verdict == "holds"
+    assert bound.measured == pytest.approx(parts.regret)
+    assert bound.reference == pytest.approx(parts.bound)
+    hope = fairness_severity(record, method="ohf")
+    assert hope.verdict == ("holds" if whole else "no_power"), "sums do not say how hard the utilities were"
+    for certificate in (regret, bound, box):
         assert CHECKS.get(certificate.check)(record, **certificate.fields) == certificate
+
+
+def test_tables_are_kept_to_the_last_bit(tmp_path: Path) -> None:
+    slots = [TOY[t % 2] for t in range(250)]
+    (game,) = fair_games(record_of(tmp_path, slots, OHF(alpha=1.0)), "ohf")
+    comparator = utilities_of(horizon_optimum(SEGMENT, slots, 1.0).x, slots)
+    np.testing.assert_array_equal(game.comparator, comparator)
+
+
+def test_an_unfinished_game_has_no_certificates(tmp_path: Path) -> None:
+    record = record_of(tmp_path, [TOY[0]] * 8, OHF(alpha=1.0))
+    path = record.trial("ohf", 0).folder / "record.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    for check in (fairness_bound, fairness_regret, fairness_severity, multipliers_in_box):
+        with pytest.raises(StoreError, match="not been played to the end"):
+            check(record, method="ohf")
 
 
 def severity_of(comparator: np.ndarray) -> str:
     """The verdict for these utilities, whoever played."""
-    game, slots = record_of([TOY[t % 2] for t in range(8)], OHF(alpha=1.0)), len(comparator)
-    told = replace(game, comparator=comparator, utilities=np.ones((slots, 2)), multipliers=np.ones((slots, 2)))
-    return fairness_severity(told).verdict
+    return "holds" if severity_falls(severity_rates(comparator)) else "no_power"
 
 
 def walk(random: np.random.Generator, slots: int) -> np.ndarray:
@@ -368,15 +432,25 @@ def test_a_few_slots_show_nothing(slots: int) -> None:
     assert verdicts.count("holds") <= (20 if slots == 1 else 0)
 
 
-def test_certificates_tell_what_is_wrong() -> None:
-    record = record_of([FIRST] * 200 + [LATER[0]] * 200, OHF(alpha=1.0))
-    assert fairness_severity(record).verdict == "no_power"
-    record.multipliers[7, 1] = 11.0 / 0.1
-    assert multipliers_in_box(record).verdict == "fails"
-    assert multipliers_in_box(record).measured == pytest.approx(100.0)
-    better = record_of([TOY[t % 2] for t in range(100)], OHF(alpha=1.0))
-    better.utilities[:] += 0.5  # more than any allocation gives
-    assert fairness_regret(better).verdict == "holds"
-    worse = record_of([TOY[t % 2] for t in range(800)], OHF(alpha=1.0))
-    worse.utilities[:] = np.array([0.2, 0.2])  # not what the multipliers were made for
-    assert fairness_bound(worse).verdict == "fails"
+def test_certificates_tell_what_is_wrong(tmp_path: Path) -> None:
+    turned = [FIRST] * 200 + [LATER[0]] * 200
+    assert fairness_severity(record_of(tmp_path / "a", turned, OHF(alpha=1.0)), method="ohf").verdict == "no_power"
+    weights = np.ones((400, 2))
+    weights[7, 1] = 11.0 / 0.1
+    heavy = multipliers_in_box(record_of(tmp_path / "b", turned, OHF(alpha=1.0), multipliers=weights), method="ohf")
+    assert heavy.verdict == "fails"
+    assert heavy.measured == pytest.approx(100.0)
+    slots = [TOY[t % 2] for t in range(800)]
+    more = np.full((800, 2), 2.0)  # than any allocation gives
+    better = record_of(tmp_path / "c", slots, OHF(alpha=1.0), utilities=more)
+    assert fairness_regret(better, method="ohf").verdict == "holds"
+    other = np.full((800, 2), 0.2)  # not what the multipliers were made for
+    worse = record_of(tmp_path / "d", slots, OHF(alpha=1.0), utilities=other)
+    assert fairness_bound(worse, method="ohf").verdict == "fails"
+
+
+def test_a_bound_that_nobody_can_break_shows_nothing(tmp_path: Path) -> None:
+    """After a few slots it is larger than what all would lose who only ever had u_min."""
+    assert (
+        fairness_bound(record_of(tmp_path, [TOY[t % 2] for t in range(3)], OHF()), method="ohf").verdict == "no_power"
+    )

@@ -28,6 +28,7 @@ GAMES = Registry(
         "cache": "rivage.report.games.caches:CacheView",
         "delivery": "rivage.report.games.delivery:DeliveryView",
         "network": "rivage.report.games.networks:NetworkView",
+        "sharing": "rivage.report.games.sharing:SharingView",
         "planners": "rivage.report.games.placements:PlacementView",
     },
 )

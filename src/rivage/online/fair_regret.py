@@ -39,7 +39,9 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float64
@@ -51,7 +53,10 @@ from rivage.online.fair_game import FairPlayed
 from rivage.online.fairness import OHF, AlphaFairness, FairInstance
 
 __all__ = [
+    "FairBounded",
     "FairExplained",
+    "FairSums",
+    "FairTerms",
     "Severity",
     "budgeted_severity",
     "explain",
@@ -62,6 +67,8 @@ __all__ = [
 
 Table = Float64[ndarray, "slots agents"]
 Agents = Float64[ndarray, "agents"]
+
+_ROWS = ("utilities", "comparator", "multipliers")  # of `FairSums`, one number per agent
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,180 @@ class FairExplained:
     dual: float
     drift: float
     slack: float
+    beyond: float
+    primal_bound: float
+    dual_bound: float
+
+    @property
+    def bound(self) -> float:
+        """What the regret cannot exceed, given the drift."""
+        return self.primal_bound + self.dual_bound + self.drift + self.beyond
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FairTerms:
+    """What the bound needs to know of policy and set.
+
+    Args:
+        alpha: inequality aversion.
+        least: u_min.
+        most: u_max.
+        disagreement: d of every agent.
+        diameter_squared: D².
+        factor: of D √G in the primal bound.
+        rate: c of the dual steps; 0 where multipliers do not move.
+    """
+
+    alpha: float
+    least: float
+    most: float
+    disagreement: tuple[float, ...]
+    diameter_squared: float
+    factor: int
+    rate: float
+
+    @classmethod
+    def of(cls, policy: OHF, instance: FairInstance) -> Self:
+        """Those of a policy and what it shares."""
+        points = np.zeros(instance.agents) if instance.disagreement is None else instance.disagreement
+        return cls(
+            alpha=policy.alpha,
+            least=instance.least,
+            most=instance.most,
+            disagreement=tuple(points.tolist()),
+            diameter_squared=instance.set.diameter_squared,
+            # W²/(2 D) + ½ Σ η_t ‖gradient_t‖² in units of D √G: 2 from the width, and 1, or as much as gradients add up
+            factor=2 + (instance.agents if policy.norms == "separate" else 1),
+            rate=policy.dual_rate(instance) if policy.alpha else 0.0,
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """What a record keeps of them."""
+        return cls(**{**values, "disagreement": tuple(values["disagreement"])})
+
+    @property
+    def box(self) -> tuple[float, float]:
+        """The least and the largest multiplier."""
+        return self.most**-self.alpha, self.least**-self.alpha
+
+    @property
+    def convexity(self) -> float:
+        """σ, of the conjugate; for α > 0."""
+        return float(self.least ** (1 + self.alpha)) / self.alpha
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FairSums:
+    """Sums over slots, all that the bound needs of them. Net utilities are less the points of disagreement.
+
+    Args:
+        slots: how many.
+        utilities: Σ u_t(x_t), net.
+        comparator: Σ u_t(x*), net.
+        multipliers: Σ λ_t.
+        squares: Σ ‖λ_t‖².
+        slopes: Σ (c/t) ‖h_t‖².
+        weighed: Σ λ_t · u_t(x*).
+        lowest: the least multiplier.
+        highest: the largest one.
+    """
+
+    slots: int
+    utilities: Agents
+    comparator: Agents
+    multipliers: Agents
+    squares: float
+    slopes: float
+    weighed: float
+    lowest: float
+    highest: float
+
+    @classmethod
+    def of(cls, terms: FairTerms, utilities: Table, multipliers: Table, comparator: Table, first: int = 0) -> Self:
+        """Those of slots that follow each other.
+
+        Args:
+            terms: of the game.
+            utilities: that were played.
+            multipliers: λ_t.
+            comparator: u_t(x*).
+            first: slots before.
+        """
+        points, slopes = np.array(terms.disagreement), 0.0
+        net, other = utilities - points, comparator - points
+        if terms.alpha:
+            steps = terms.rate / np.arange(first + 1, first + len(net) + 1)
+            slopes = float(steps @ ((net - multipliers ** (-1 / terms.alpha)) ** 2).sum(axis=1))
+        return cls(
+            slots=len(net),
+            utilities=net.sum(axis=0),
+            comparator=other.sum(axis=0),
+            multipliers=multipliers.sum(axis=0),
+            squares=float((multipliers**2).sum()),
+            slopes=slopes,
+            weighed=float((multipliers * other).sum()),
+            lowest=float(multipliers.min()),
+            highest=float(multipliers.max()),
+        )
+
+    def __add__(self, other: FairSums) -> FairSums:
+        return FairSums(
+            slots=self.slots + other.slots,
+            utilities=self.utilities + other.utilities,
+            comparator=self.comparator + other.comparator,
+            multipliers=self.multipliers + other.multipliers,
+            squares=self.squares + other.squares,
+            slopes=self.slopes + other.slopes,
+            weighed=self.weighed + other.weighed,
+            lowest=min(self.lowest, other.lowest),
+            highest=max(self.highest, other.highest),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a record keeps them."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value.tolist() if isinstance(value, ndarray) else value for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse."""
+        arrays: dict[str, Any] = {name: np.array(each, np.float64) for name, each in values.items() if name in _ROWS}
+        return cls(**{**values, **arrays})
+
+    def bounded(self, terms: FairTerms, squares: float) -> FairBounded:
+        """The regret and what it cannot exceed.
+
+        Args:
+            terms: of the game.
+            squares: G, Σ ‖gradient_t‖².
+        """
+        fairness, slots = AlphaFairness(terms.alpha), self.slots
+        mean, best = self.utilities / slots, self.comparator / slots
+        turned = fairness.weights(np.clip(mean, terms.least, terms.most))  # minimises Ψ(·, ū) over the range
+        return FairBounded(
+            regret=fairness.value(best) - fairness.value(mean),
+            drift=float(best @ self.multipliers - self.weighed) / slots,
+            beyond=fairness.saddle(turned, mean) - fairness.value(mean),
+            primal_bound=terms.factor * (terms.diameter_squared * squares) ** 0.5 / slots,
+            dual_bound=self._dual_bound(terms, turned) / slots,
+        )
+
+    def _dual_bound(self, terms: FairTerms, turned: Agents) -> float:
+        """What the regret of the multipliers cannot exceed; 0 for α = 0, where they do not move."""
+        if not terms.alpha:
+            return 0.0
+        short = max(0.0, 1 / terms.rate - terms.convexity) / 2
+        away = self.squares - 2 * float(turned @ self.multipliers) + self.slots * float(turned @ turned)
+        return self.slopes / 2 + short * max(away, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FairBounded:
+    """The fairness regret and what it cannot exceed, per slot; for names see `FairExplained`."""
+
+    regret: float
+    drift: float
     beyond: float
     primal_bound: float
     dual_bound: float
@@ -131,21 +312,20 @@ def explain(policy: OHF, instance: FairInstance, played: FairPlayed, comparator:
         raise ShapeError(
             f"{len(comparator)} slots of the comparator, {len(played.utilities)} played", mend="Give the same slots."
         )
-    fairness, slots = AlphaFairness(policy.alpha), len(comparator)
+    fairness, slots, terms = AlphaFairness(policy.alpha), len(comparator), FairTerms.of(policy, instance)
     mine, other, weights = instance.net(played.utilities), instance.net(comparator), played.multipliers
+    found = FairSums.of(terms, played.utilities, weights, comparator).bounded(terms, played.squares)
     mean, best = mine.mean(axis=0), other.mean(axis=0)
-    turned = _best_multipliers(policy, instance, mean)
-    least = fairness.saddle(turned, mean)
     conjugates = _conjugates(fairness, weights)
     return FairExplained(
-        regret=fairness.value(best) - fairness.value(mean),
+        regret=found.regret,
         primal=float((weights * (other - mine)).sum()) / slots,
-        dual=float(conjugates.mean() + (weights * mine).sum() / slots) - least,
-        drift=float((weights * (best - other)).sum()) / slots,
+        dual=float(conjugates.mean() + (weights * mine).sum() / slots) - (found.beyond + fairness.value(mean)),
+        drift=found.drift,
         slack=float(conjugates.mean() + (weights @ best).mean()) - fairness.value(best),
-        beyond=least - fairness.value(mean),
-        primal_bound=_primal_factor(policy, instance) * (instance.set.diameter_squared * played.squares) ** 0.5 / slots,
-        dual_bound=_dual_bound(policy, instance, weights, mine, turned) / slots,
+        beyond=found.beyond,
+        primal_bound=found.primal_bound,
+        dual_bound=found.dual_bound,
     )
 
 
@@ -200,12 +380,6 @@ def _partition(sums: Float64[ndarray, "ends agents"]) -> float:
     return last
 
 
-def _best_multipliers(policy: OHF, instance: FairInstance, mean: Agents) -> Agents:
-    """The minimiser of Ψ(·, ū) over the range of the multipliers."""
-    inside = np.clip(mean, instance.least, instance.most)
-    return AlphaFairness(policy.alpha).weights(inside)
-
-
 def _conjugates(fairness: AlphaFairness, weights: Table) -> Float64[ndarray, "slots"]:
     """(−F_α)*(−λ_t) of every slot."""
     if fairness.alpha == 0:
@@ -214,20 +388,3 @@ def _conjugates(fairness: AlphaFairness, weights: Table) -> Float64[ndarray, "sl
     grown = logs if over == 0 else fairness.alpha * np.expm1(over / fairness.alpha * logs) / over
     conjugates: Float64[ndarray, "slots"] = (-1.0 - grown).sum(axis=1)
     return conjugates
-
-
-def _primal_factor(policy: OHF, instance: FairInstance) -> int:
-    """W²/(2 D) + ½ Σ η_t ‖gradient_t‖² in units of D √G: 2 from the width, and 1, or as much as gradients add up to."""
-    return 2 + (instance.agents if policy.norms == "separate" else 1)
-
-
-def _dual_bound(policy: OHF, instance: FairInstance, weights: Table, net: Table, turned: Agents) -> float:
-    """What the regret of the multipliers cannot exceed; 0 for α = 0, where they do not move."""
-    alpha = policy.alpha
-    if alpha == 0:
-        return 0.0
-    rate, convexity = policy.dual_rate(instance), float(instance.least ** (1 + alpha)) / alpha
-    slopes = ((net - weights ** (-1 / alpha)) ** 2).sum(axis=1)
-    steps = rate / np.arange(1, len(net) + 1)
-    short = max(0.0, 1 / rate - convexity) / 2 * float(((weights - turned) ** 2).sum())
-    return float(steps @ slopes) / 2 + short

@@ -170,6 +170,13 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
         arxiv="2107.00957",
         entry="article",
     ),
+    "sisalem23": _entry(
+        "Tareq Si Salem and George Iosifidis and Giovanni Neglia",
+        "Enabling Long-term Fairness in Dynamic Resource Allocation",
+        "ACM SIGMETRICS",
+        2023,
+        arxiv="2208.05898",
+    ),
     "yang23": _entry(
         "Juncheng Yang and Yazhuo Zhang and Ziyue Qiu and Yao Yue and K. V. Rashmi",
         "FIFO Queues Are All You Need for Cache Eviction",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rivage.core.registry import Registry
 
-__all__ = ["NETWORK_POLICIES", "POLICIES", "SIMILARITY_POLICIES"]
+__all__ = ["FAIR_POLICIES", "NETWORK_POLICIES", "POLICIES", "SIMILARITY_POLICIES"]
 
 POLICIES = Registry(
     "rivage.policies",

@@ -27,6 +27,7 @@ STUDIES = Registry(
         "cache": "rivage.studies.games.caches:Play",
         "delivery": "rivage.studies.games.delivery:DeliveryPlay",
         "network": "rivage.studies.games.networks:NetworkPlay",
+        "sharing": "rivage.studies.games.sharing:SharingPlay",
     },
 )
 """Table -> schema of the studies that have it."""
@@ -38,6 +39,7 @@ STAGES = Registry(
         "cache": "rivage.studies.games.cache_stage:CacheStage",
         "delivery": "rivage.studies.games.delivery_stage:DeliveryStage",
         "network": "rivage.studies.games.network_stage:NetworkStage",
+        "sharing": "rivage.studies.games.sharing_stage:SharingStage",
         "planners": "rivage.studies.games.placement_stage:PlacementStage",
     },
 )
