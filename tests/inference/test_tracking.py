@@ -1,4 +1,4 @@
-"""INFIDA against demand that changes: regret over horizons, the golden switching cases, memory that is never exceeded."""
+"""INFIDA and demand that changes: regret over horizons, golden switching cases, memory that is never exceeded."""
 
 from __future__ import annotations
 
