@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,10 +10,11 @@ from typing import Annotated, Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from rivage.core.errors import ConfigError, DataError, RivageError
 from rivage.core.registry import Registry
-from rivage.core.settings import Located, OneOf, combine, dump, kind_of, read
+from rivage.core.settings import Located, OneOf, _plainly, combine, dump, kind_of, read
 from rivage.core.toml import format_toml, parse_toml
 
 
@@ -282,3 +285,23 @@ def test_one_problem_stays_itself_and_several_become_a_list() -> None:
     one: RivageError = DataError("a", mend="B.")
     assert combine([one]) is one
     assert str(combine([one, ConfigError("c")], "f")) == "f: 2 problems\n  a. B.\n  c"
+
+
+@given(
+    st.booleans() | st.integers() | st.floats(allow_nan=False) | st.sampled_from(["auto", "1", "x"]),
+    st.sampled_from([bool, int, float, str, Literal["auto", 1], Literal[True]]),
+)
+def test_what_is_plainly_right_is_what_pydantic_takes_as_it_is(value: Any, hint: Any) -> None:
+    if _plainly(value, hint):
+        taken = TypeAdapter(hint).validate_python(value, strict=True)
+        assert (taken, type(taken)) == (value, type(value))
+
+
+def test_plain_values_are_read_without_pydantic() -> None:
+    program = (
+        "import sys; from dataclasses import make_dataclass; from rivage.core.settings import read;"
+        "cls = make_dataclass('Plain', [('size', int | str), ('sides', tuple[float, ...])]);"
+        "print(read(cls, {'size': 'large', 'sides': [1.0, 2.5]}, '').sides, 'pydantic' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "(1.0, 2.5) False\n", done.stderr

@@ -273,15 +273,17 @@ class _Reader:
 
     def leaf(self, hint: Any, value: Any, spot: _Spot, field: Field | None) -> Any:
         """A number, text, truth value or word."""
-        from pydantic import ValidationError
-
         leaves = tuple(option for option in options(hint) if not is_table(option) and not is_array(option))
         if Path in leaves and isinstance(value, str):
             return Path(value)
+        if any(_plainly(value, leaf) for leaf in leaves):
+            return value
+        if not leaves:
+            return self.wrong(hint, value, spot, field)
+        from pydantic import ValidationError
+
         try:
-            return (
-                _adapter(leaves).validate_python(value, strict=True) if leaves else self.wrong(hint, value, spot, field)
-            )
+            return _adapter(leaves).validate_python(value, strict=True)
         except ValidationError:
             return self.wrong(hint, value, spot, field)
 
@@ -294,6 +296,13 @@ class _Reader:
         if any(map(_lists_tables, options(hint))):
             mend = f"Write one or several [[{spot.key}]]."
         return self.fault(f"{spot.label} is {_show(value)}", spot.table, mend)
+
+
+def _plainly(value: Any, leaf: Any) -> bool:
+    """Whether a value is of just this type, as most are: so much can be told without loading pydantic, 6 MB."""
+    if get_origin(leaf) is Literal:
+        return any(type(word) is type(value) and word == value for word in get_args(leaf))
+    return type(value) is leaf
 
 
 @cache
