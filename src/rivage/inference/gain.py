@@ -85,6 +85,16 @@ class Slot:
             raise DataError("a capacity is negative or above the requests of its type", mend="Cap them: 0 <= l <= r.")
         self._require_absorbed()
 
+    @classmethod
+    def contended(cls, instance: Instance, requests: Float64[ndarray, "types"], capacity: Ranks) -> Slot:
+        """The slot of capacities that `contend` found: 0 <= l <= r need not be looked at again."""
+        slot = object.__new__(cls)
+        for name, value in (("instance", instance), ("requests", requests), ("capacity", capacity)):
+            object.__setattr__(slot, name, value)
+        if not instance.absorbs:
+            slot._require_absorbed()
+        return slot
+
     def _require_absorbed(self) -> None:
         taken = np.add.reduceat(self.served(self.instance.pinned), self.instance.ranking.first[:-1])
         short = np.flatnonzero(taken < self.requests * (1 - 1e-6))
@@ -104,7 +114,8 @@ class Slot:
 
     def cost(self, allocation: Allocation) -> float:
         """C(r, l, x). O(K)."""
-        return float(self.served(allocation) @ self.instance.ranking.cost)
+        ranking, y = self.instance.ranking, np.asarray(allocation, np.float64).ravel()
+        return float(kernel.price(ranking.first, ranking.place, ranking.cost, self.requests, self.capacity, y))
 
     @cached_property
     def base_cost(self) -> float:
@@ -154,7 +165,7 @@ def contend(
     capacity, served = kernel.contend(
         ranking.first, ranking.place, requests, instance.throughput.ravel(), (loaded | instance.pinned).ravel()
     )
-    return Contended(Slot(instance=instance, requests=requests, capacity=capacity), served)
+    return Contended(Slot.contended(instance, requests, capacity), served)
 
 
 def _require_requests(instance: Instance, requests: Float64[ndarray, "types"]) -> None:

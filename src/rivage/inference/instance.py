@@ -184,6 +184,12 @@ class Instance:
         return np.asarray(self.pinned & np.isinf(self.throughput))
 
     @cached_property
+    def absorbs(self) -> bool:
+        """Whether every type ends at a model that takes all: no batch is too large."""
+        last = self.ranking.first[1:] - 1
+        return bool(self.takes_all.ravel()[self.ranking.place[last]].all())
+
+    @cached_property
     def _of_task(self) -> tuple[Int64[ndarray, "n"], ...]:
         tasks = int(max(self.task.max(), self.asked.max())) + 1
         return tuple(np.flatnonzero(self.task == task) for task in range(tasks))
