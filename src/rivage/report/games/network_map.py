@@ -95,7 +95,15 @@ def draw_map(record: RunRecord, looks: Mapping[str, Look], *, name: str) -> str 
         for one, other in network["links"]:
             axes.plot(*places[[one, other]].T, color=MUTED, alpha=0.5, linewidth=1.0, zorder=1)
         _nodes(axes, network, places)
-        axes.scatter(places[:, 0], places[:, 1], s=6000 * shares, color=color, alpha=0.55, linewidth=0, zorder=3)
+        axes.scatter(
+            places[:, 0],
+            places[:, 1],
+            s=1200 * shares / max(shares.max(), 1e-9),
+            color=color,
+            alpha=0.55,
+            linewidth=0,
+            zorder=3,
+        )
         if len(names) <= _NAMED:
             for node, (x, y) in enumerate(places):
                 text = f"{names[node]}: {placed['held'][node]}"

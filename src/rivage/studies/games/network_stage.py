@@ -32,7 +32,7 @@ from rivage.studies.games.study import Note, Trial
 __all__ = ["NetworkStage"]
 
 _DRAWN = 300  # nodes that a page can show
-_LONG = 100_000  # non-zeros of a program that takes a while
+_LONG = 300_000  # non-zeros of a program that takes a while
 
 
 @dataclass(frozen=True)
