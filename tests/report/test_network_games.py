@@ -35,6 +35,7 @@ def write(
     free: int = 0,
     ends: bool = True,
     drawn: bool = True,
+    factor: float | None = 0.5,
 ) -> RunRecord:
     """Policies in a triangle that save a share of a cost of 1,000, one number per seed; bounds are costs."""
     settings = {
@@ -50,7 +51,7 @@ def write(
         for seed, share in enumerate(shares):
             trial = TrialRecord.open(record.trial_folder(name, seed))
             bound = (bounds or {}).get(name)
-            trial.append(start(name, seed, None if bound is None else 0.5, slots[seed]))
+            trial.append(start(name, seed, None if bound is None else factor, slots[seed]))
             if drawn:
                 trial.append({"event": "network", **network})
             sides = {
@@ -97,6 +98,7 @@ def test_the_answer_names_the_winner_and_what_it_lacks(tmp_path: Path) -> None:
         ({"tg": [0.2, 0.2]}, {"bounds": {"tg": 20.0}}, "here that is at most 0.280."),
         ({"tg": [0.45, 0.45]}, {"bounds": {"tg": 20.0}, "relaxed": None}, "how much that is, nobody knows"),
         ({"lru": [0.4, 0.4]}, {}, "No policy here promises anything."),
+        ({"tg": [0.45, 0.45]}, {"bounds": {"tg": 20.0}, "factor": None}, "No policy here promises anything."),
         ({"lru": [0.7, 0.7]}, {}, "It changes what it holds, and does better than that."),
         ({"lru": [0.4, 0.4]}, {"relaxed": None}, "found by greed in hindsight, would have saved 0.550"),
         ({"lru": [0.4, 0.4]}, {"relaxed": None, "placed": None}, "a fixed placement could have saved is not known"),

@@ -297,6 +297,25 @@ def test_what_is_wrong_with_servers_is_told_with_lines(tmp_path: Path, served: s
         assert part in str(caught.value)
 
 
+def test_a_network_in_gml(tmp_path: Path) -> None:
+    nodes = "".join(f'node [ id {node} label "{name}" ] ' for node, name in enumerate(("edge", "core", "cloud")))
+    links = "".join(f"edge [ source {a} target {b} distance_km {km} ] " for a, b, km in ((0, 1, 80), (1, 2, 900)))
+    path = tmp_path / "net.gml"
+    path.write_text(f"graph [ {nodes}{links}]")
+    more = 'cost = "distance_km", capacities = 1, servers = "cloud", origins = ["edge"]'
+    assert stage(network=f'{{ kind = "file", path = "{path.as_posix()}", {more} }}').scene.instance.costs[0] == 980.0
+
+
+def test_nodes_that_keep_everything_can_be_played(tmp_path: Path) -> None:
+    """Once all is cached where it is asked for, nothing costs anything, and nothing is more than that."""
+    line = '{ kind = "path", nodes = 3, capacities = [5, 0, 0], servers = 2, origins = [0] }'
+    trace = '{ kind = "cyclic", items = 5, requests = 500 }'
+    record = play_study(study(network=line, trace=trace), out=tmp_path)
+    policies = record.summary["policies"]
+    assert policies["lru"]["gain"] == 2 * (500 - 5)
+    assert policies["lru"]["relaxed_saved"] == policies["lru"]["placed_saved"] == pytest.approx(1)
+
+
 def test_a_list_of_links_is_no_matrix(tmp_path: Path) -> None:
     own(tmp_path)
     path = (tmp_path / "links.csv").as_posix()
@@ -377,6 +396,10 @@ def refused(network: str = "", **replaced: str) -> str:
         ('{ kind = "abilene", capacities = [1, 2], origins = 1 }', ("2 capacities for 9 nodes", "in their order")),
         ('{ kind = "abilene", capacities = "9-1", origins = 1 }', ('capacities is "9-1"', 'such as "1-5"')),
         ('{ kind = "abilene", capacities = 0, origins = 1 }', ("no node keeps anything",)),
+        (
+            '{ kind = "abilene", capacities = { SEAT = 21 }, origins = 1 }',
+            ("SEAT keeps 21, and the trace has 20 items",),
+        ),
         ('{ kind = "abilene", capacities = [], origins = 1 }', ("capacities is empty",)),
         ('{ kind = "abilene", capacities = { SEAT = -2 }, origins = 1 }', ("capacity of SEAT is -2",)),
         ('{ kind = "abilene", capacities = 1, origins = 10 }', ("origins is 10, and there are 9 nodes",)),

@@ -78,7 +78,7 @@ def _beside(row: Row) -> str:
 
 def _promised(rivals: Mapping[str, Row], best: str) -> str:
     """The best policy with a guarantee, and what the winner lacks."""
-    sworn = {name: row for name, row in rivals.items() if row["regret_bound"] is not None}
+    sworn = {name: row for name, row in rivals.items() if row["regret_bound"] is not None and row["factor"] is not None}
     if not sworn:
         return "No policy here promises anything."
     if best in sworn:

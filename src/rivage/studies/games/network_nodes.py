@@ -42,8 +42,8 @@ class Nodes:
     streams: Streams
     problems: list[RivageError]
 
-    def capacities(self) -> Int64[ndarray, "nodes"]:
-        """Items that each node keeps."""
+    def capacities(self, items: int) -> Int64[ndarray, "nodes"]:
+        """Items that each node keeps, of so many that there are."""
         given, nodes = self.table.capacities, self.network.nodes
         counts, before = np.zeros(nodes, np.int64), len(self.problems)
         if self.table.capacity_range is not None:
@@ -59,6 +59,10 @@ class Nodes:
             counts[:] = np.array(given, np.int64)
         if not counts.any() and len(self.problems) == before:
             self._fault("no node keeps anything", "capacities", "Give at least one node room for an item.")
+        if counts.max() > items:
+            node = self.network.label(int(counts.argmax()))
+            what = f"{node} keeps {counts.max():,}, and the trace has {items:,} item{'s' * (items > 1)}"
+            self._fault(what, "capacities", f"Give at most {items}.")
         return counts
 
     def servers(self, trace: RequestTrace) -> Int64[ndarray, "items"]:

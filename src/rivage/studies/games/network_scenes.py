@@ -139,7 +139,7 @@ def draw_scene(study: NetworkPlay, streams: Streams, trace: RequestTrace | None 
     if network is None or trace is None:
         raise combine(problems)
     nodes = Nodes(study.network, network, streams.child("network"), problems)
-    capacities, servers, entered = nodes.capacities(), nodes.servers(trace), nodes.entered(trace)
+    capacities, servers, entered = nodes.capacities(trace.items), nodes.servers(trace), nodes.entered(trace)
     if problems:
         raise combine(problems)
     return _scene(study, network, trace, capacities, servers, entered), trace
