@@ -127,7 +127,7 @@ def integral_optimum(
 def _fullest(instance: Instance, node: int, models: Int64[ndarray, "n"]) -> Iterator[Int64[ndarray, "k"]]:
     """Sets of models that fit on a node and leave no room for another."""
     room, sizes = instance.free_budgets[node] * (1 + _ROUNDING), instance.sizes[node, models]
-    if len(models) > 20:
+    if len(models) > 14:
         raise ConfigError(
             f"{len(models)} models to choose from on node {instance.node_name(node)}", mend="Use integral_optimum."
         )
