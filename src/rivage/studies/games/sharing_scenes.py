@@ -74,6 +74,15 @@ class FairScene:
         found: FairOptimum = self._found["horizon", alpha]
         return found
 
+    @property
+    def most(self) -> float:
+        """The largest sum of utilities, whether or not all agree to it."""
+        if ("most", 0.0) not in self._found:
+            found = horizon_optimum(self.instance.set, self.mean, 0.0, tolerance=_TOLERANCE)
+            self._found["most", 0.0] = float(found.utilities.sum())
+        most: float = self._found["most", 0.0]
+        return most
+
     def slotwise(self, alpha: float) -> FairOptimum:
         """The fixed allocation that is fairest slot by slot."""
         assert self.table is not None, "refused when the stage was built"

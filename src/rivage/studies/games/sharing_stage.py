@@ -118,6 +118,8 @@ class SharingStage:
         judge = self.study.sharing.alpha
         try:
             self.scene.instance.box(judge)
+            if self.scene.instance.disagreement is not None:
+                self.scene.horizon(judge)  # is there anything to agree on?
         except RivageError as error:
             yield error.at("[sharing]")
             return
@@ -186,11 +188,11 @@ class SharingStage:
     def _optimum(self, player: SharingPlayer) -> dict[str, Any]:
         """What fixed allocations give: the fairest for the judge, that of the policy's own aims, the largest sum."""
         scene, judge = self.scene, self.study.sharing.alpha
-        best, own, most = (scene.horizon(alpha) for alpha in (judge, self._alpha(player), 0.0))
+        best, own = (scene.horizon(alpha) for alpha in (judge, self._alpha(player)))
         return {
             "judge": _told(best),
             "own": _told(own),
-            "most": float(most.utilities.sum()),
+            "most": scene.most,
             "shares": scene.shares(best.x),
         }
 
