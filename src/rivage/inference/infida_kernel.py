@@ -54,7 +54,6 @@ def _scaling(h: Places, sizes: Places, budget: float) -> float:
         c = better
 
 
-@njit(cache=True)
 def ascend(
     first: Starts,
     sizes: Places,
@@ -66,26 +65,62 @@ def ascend(
     before: PerBlock,
 ) -> tuple[Places, PerBlock]:
     """The logarithms after a step of every block, and what the step adds to the bound."""
+    aims = _aims(first, sizes, logs, start, slope, steps, before)
+    # NumPy's exponentials of long arrays are several times faster than those of compiled loops.
+    settled: tuple[Places, PerBlock] = _settle(
+        first, sizes, budgets, logs, start, slope, steps, before, aims, np.exp(aims), np.exp(logs)
+    )
+    return settled
+
+
+@njit(cache=True)
+def _aims(
+    first: Starts, sizes: Places, logs: Places, start: Places, slope: Places, steps: PerBlock, before: PerBlock
+) -> Places:
+    """Exponents of h, the largest of each block 0."""
+    aims = np.empty(len(logs))
+    for v in range(len(first) - 1):
+        a, b = first[v], first[v + 1]
+        step, top = steps[v], -np.inf
+        keep = step / before[v] if step > 0.0 else 1.0
+        for m in range(a, b):
+            aims[m] = logs[m] + step * slope[m] / sizes[m]
+            if keep < 1.0:
+                aims[m] += (1.0 - keep) * (start[m] - logs[m])
+            top = max(top, aims[m])
+        for m in range(a, b):
+            aims[m] = max(LEAST, aims[m] - top)
+    return aims
+
+
+@njit(cache=True)
+def _settle(
+    first: Starts,
+    sizes: Places,
+    budgets: PerBlock,
+    logs: Places,
+    start: Places,
+    slope: Places,
+    steps: PerBlock,
+    before: PerBlock,
+    aims: Places,
+    h: Places,
+    old: Places,
+) -> tuple[Places, PerBlock]:
     moved, added = logs.copy(), np.zeros(len(first) - 1)
     for v in range(len(first) - 1):
         if steps[v] <= 0.0:
             continue
         a, b = first[v], first[v + 1]
-        keep, top = steps[v] / before[v], -np.inf
+        scale = _scaling(h[a:b], sizes[a:b], budgets[v])
+        shift, fell, gained, near, far = np.log(scale), steps[v] < before[v], 0.0, 0.0, 0.0
         for m in range(a, b):
-            moved[m] = keep * logs[m] + (1.0 - keep) * start[m] + steps[v] * slope[m] / sizes[m]
-            top = max(top, moved[m])
-        h = np.exp(np.maximum(moved[a:b] - top, LEAST))
-        scale = _scaling(h, sizes[a:b], budgets[v])
-        shift, gained, near, far = np.log(scale) - top, 0.0, 0.0, 0.0
-        for m in range(a, b):
-            moved[m] = min(0.0, max(LEAST, moved[m] + shift))
-            new = min(1.0, max(_TINY, scale * h[m - a]))
+            moved[m] = min(0.0, max(LEAST, aims[m] + shift))
+            new = min(1.0, max(_TINY, scale * h[m]))
             near += sizes[m] * new * (moved[m] - logs[m])  # both have the same mass: the linear terms cancel
-            if keep < 1.0:
+            gained += slope[m] * (new - old[m])
+            if fell:
                 far += sizes[m] * new * (moved[m] - start[m])
-            if slope[m] != 0.0:
-                gained += slope[m] * (new - np.exp(logs[m]))
         added[v] = gained - near / before[v] - (1.0 / steps[v] - 1.0 / before[v]) * far
     return moved, added
 
@@ -95,12 +130,13 @@ def round_blocks(
     first: Starts, sizes: Places, budgets: PerBlock, values: Places, draws: Places, fit: bool
 ) -> Bool[ndarray, "decided"]:
     """Dependent rounding of every block; with ``fit`` within its budget."""
-    chosen = values >= 1.0
+    chosen = np.empty(len(values), np.bool_)
     for v in range(len(first) - 1):
         a, b = first[v], first[v + 1]
-        open_places = a + np.flatnonzero(~chosen[a:b])
-        picked = pipage(values[open_places], sizes[open_places], draws[open_places], False)
-        chosen[open_places] = picked == 1
+        # An entry that is 1 stays 1, whoever meets it: no need to sort such entries out.
+        picked = pipage(values[a:b], sizes[a:b], draws[a:b], False)
+        for m in range(a, b):
+            chosen[m] = picked[m - a] == 1
         if fit:
             _fit(chosen[a:b], values[a:b], sizes[a:b], budgets[v])
     return chosen
@@ -119,12 +155,20 @@ def _fit(chosen: Bool[ndarray, "n"], values: Places, sizes: Places, budget: floa
                 least = m
         chosen[least] = False
         load -= sizes[least]
-    while True:
-        most, spare = -1, budget * (1.0 + _ROUNDING) - load
-        for m in range(len(chosen)):
-            if not chosen[m] and sizes[m] <= spare and (most < 0 or values[m] > values[most]):
-                most = m
-        if most < 0:
-            return
+    spare, count = budget * (1.0 + _ROUNDING) - load, 0
+    rest = np.empty(len(chosen), np.int64)
+    for m in range(len(chosen)):
+        rest[count] = m
+        count += not chosen[m] and sizes[m] <= spare
+    while count:
+        most = rest[0]
+        for k in range(1, count):
+            if values[rest[k]] > values[most]:
+                most = rest[k]
         chosen[most] = True
-        load += sizes[most]
+        spare -= sizes[most]
+        kept = 0
+        for k in range(count):
+            rest[kept] = rest[k]
+            kept += rest[k] != most and sizes[rest[k]] <= spare
+        count = kept

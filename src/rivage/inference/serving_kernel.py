@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float64, Int64
 from numba import njit
 from numpy import ndarray
 
-__all__ = ["contend", "serve", "slopes"]
+__all__ = ["contend", "price", "serve", "slopes"]
 
 Starts = Int64[ndarray, "n"]
 Ranks = Float64[ndarray, "ranks"]
@@ -67,23 +67,47 @@ def contend(
     loaded: Bool[ndarray, "places"],
 ) -> tuple[Ranks, Ranks]:
     """Potential available capacities, and what is served: types in order share what each loaded model can do."""
-    served, capacity = np.zeros(len(place)), np.zeros(len(place))
+    served, capacity = np.zeros(len(place)), np.empty(len(place))
     spare, wanted = throughput.copy(), np.zeros(len(throughput))
     for t in range(len(first) - 1):
         left = requests[t]
         for k in range(first[t], first[t + 1]):
             p = place[k]
             wanted[p] += requests[t]
-            if loaded[p] and left > 0.0:
+            if left > 0.0 and loaded[p]:
                 amount = min(left, spare[p])
                 served[k] = amount
                 spare[p] -= amount
                 left -= amount
+    share = np.where(loaded, -1.0, throughput / np.maximum(wanted, 1e-300))  # of a request, for what is not loaded
     for t in range(len(first) - 1):
         if requests[t] <= 0.0:
+            capacity[first[t] : first[t + 1]] = 0.0
             continue
         for k in range(first[t], first[t + 1]):
-            p = place[k]
-            could = served[k] + spare[p] if loaded[p] else throughput[p] * (requests[t] / wanted[p])
+            part = share[place[k]]
+            could = part * requests[t] if part >= 0.0 else served[k] + spare[place[k]]
             capacity[k] = min(requests[t], could)
     return capacity, served
+
+
+@njit(cache=True)
+def price(
+    first: Starts,
+    place: Int64[ndarray, "ranks"],
+    cost: Ranks,
+    requests: Types,
+    capacity: Ranks,
+    y: Float64[ndarray, "places"],
+) -> float:
+    """What serving costs, cheapest first."""
+    total = 0.0
+    for t in range(len(first) - 1):
+        left = requests[t]
+        for k in range(first[t], first[t + 1]):
+            if left <= 0.0:
+                break
+            amount = min(left, y[place[k]] * capacity[k])
+            total += amount * cost[k]
+            left -= amount
+    return total
