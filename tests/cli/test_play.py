@@ -144,6 +144,13 @@ sys.exit(code)
 """
 
 
+def without(folder: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    """Let a module be missing in processes that are begun from here on."""
+    (folder / "missing").mkdir()
+    (folder / "missing" / f"{module}.py").write_text(f"raise ModuleNotFoundError({module!r})")
+    monkeypatch.setenv("PYTHONPATH", str(folder / "missing"))
+
+
 @pytest.mark.process
 def test_it_needs_no_torch() -> None:
     program = BLOCKED.format(blocked={"torch", "flwr", "sklearn"}, words=[*SHORT, "--json"])
@@ -154,12 +161,23 @@ def test_it_needs_no_torch() -> None:
 
 
 @pytest.mark.process
-def test_without_matplotlib_there_is_no_report_and_all_else() -> None:
+def test_without_matplotlib_there_is_no_report_and_all_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(folder, monkeypatch, "matplotlib")
     program = BLOCKED.format(blocked={"torch", "matplotlib", "jinja2"}, words=[*SHORT, "--json"])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["report"] is None
     assert 'no report: Drawing figures needs matplotlib. Install it with: pip install "rivage[report]"' in done.stderr
+
+
+@pytest.mark.process
+def test_the_report_is_drawn_elsewhere() -> None:
+    """What was compiled to play stays in memory, and Matplotlib is large."""
+    program = BLOCKED.format(blocked={"torch", "matplotlib", "jinja2"}, words=[*SHORT, "--json"])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    answer = json.loads(done.stdout)
+    assert Path(answer["report"]).read_text().startswith("<!DOCTYPE html>")
+    assert RunRecord.open(Path(answer["run"])).summary["report"] == answer["report"]
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rivage.cli.output import Options, stderr
-from rivage.core.errors import ConfigError, MissingExtra, StoreError, nearest
+from rivage.core.errors import ConfigError, StoreError, nearest
 
 if TYPE_CHECKING:
     from rivage.core.records import RunRecord
@@ -54,12 +56,15 @@ def draw(records: Sequence[RunRecord], page: Path) -> None:
 
 
 def draw_if_possible(record: RunRecord, options: Options) -> None:
-    """The report beside the record, where Matplotlib and Jinja are installed."""
+    """The report beside the record, where Matplotlib and Jinja are installed.
+
+    Another process draws it: what was compiled to play cannot be unloaded, and Matplotlib would add 25 MB to that.
+    """
     page = record.folder / "report.html"
-    try:
-        draw([record], page)
-    except MissingExtra as error:
-        if not options.quiet:
-            stderr().print(f"no report: {error}", markup=False, highlight=False, soft_wrap=True)
-    else:
+    words = ["report", str(record.folder), "--out", str(page), "--quiet"]
+    done = subprocess.run([sys.executable, "-P", "-m", "rivage.cli", *words], capture_output=True, text=True)
+    if done.returncode == 0:
         record.write_summary({**record.summary, "report": str(page)})
+    elif not options.quiet:
+        why = done.stderr.strip().removeprefix("error: ")
+        stderr().print(f"no report: {why}", markup=False, highlight=False, soft_wrap=True)
