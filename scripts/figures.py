@@ -218,6 +218,13 @@ def cost_by_capacity(runs: Runs) -> str:
     return standalone(shop(runs.folder))
 
 
+def city_plan(runs: Runs) -> str:
+    """Which model goes on which node: the plan of the tutorial."""
+    from figures_placement import city_plan
+
+    return standalone(city_plan(runs.folder))
+
+
 def _looks(record: RunRecord) -> Mapping[str, Any]:
     return looks((trial.method, trial.kind) for trial in record.trials)
 
@@ -332,6 +339,12 @@ def cache_networks(runs: Runs) -> str:
     return drawing
 
 
+def similarity_caching(runs: Runs) -> str:
+    """Similarity caches by capacity and over time; the drawing is in a file of its own."""
+    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_similarity.py"))["figure"](standalone)
+    return drawing
+
+
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
@@ -377,9 +390,11 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "clients-against-local": clients_against_local,
     "sorted-clients": sorted_clients,
     "cost-by-capacity": cost_by_capacity,
+    "city-plan": city_plan,
     "long-term-fairness": long_term_fairness,
     "cache-networks": cache_networks,
     "no-regret-steps": no_regret_steps,
+    "similarity-caching": similarity_caching,
 }
 TABLES: Mapping[str, tuple[Callable[[Runs], str], tuple[Path, ...]]] = {
     "results": (results, (ROOT / "README.md", EXPLANATION / "personalisation.md")),

@@ -90,7 +90,7 @@ def pooled_optimum(instance: Instance, requests: Requests) -> Pooled:
         low=program.low,
         high=program.high,
     )
-    prices = np.split(-np.minimum(solution.upper_prices, 0.0), np.cumsum([program.links, len(program.limited)]))
+    prices = np.split(0.0 - np.minimum(solution.upper_prices, 0.0), np.cumsum([program.links, len(program.limited)]))
     memory, throughput = np.zeros(len(instance.budgets)), np.zeros(instance.shape)
     fractions, served = program.read(solution.x)
     memory[program.held] = prices[2]
