@@ -67,7 +67,7 @@ class SharingView:
             Column("regret", "regret"),
             Column("bound", "bound"),
             *each,
-            Column("least", "who has least", detail=len(agents) <= _FEW),
+            *([Column("least", "who has least")] if len(agents) > _FEW else []),
             Column("gain", "sum"),
             Column("price", "price of fairness"),
             Column("jain", "Jain's index", detail=True),

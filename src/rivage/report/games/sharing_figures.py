@@ -43,9 +43,9 @@ class _Lines:
 
 
 def _lines(record: RunRecord, key: str) -> dict[str, _Lines]:
-    """Those of every policy that has begun."""
+    """Those of every policy that has begun; yardsticks have the dashed line."""
     found = dict[str, _Lines]()
-    for name in dict.fromkeys(str(trial.start["policy"]) for trial in record.trials):
+    for name in dict.fromkeys(str(t.start["policy"]) for t in record.trials if not t.start["foresees"]):
         seeds = [points for trial in trials_of(record, name) if (points := trial.events("point"))]
         if seeds:
             shortest = min(map(len, seeds))

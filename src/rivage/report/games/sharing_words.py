@@ -13,6 +13,8 @@ __all__ = ["sharing_answer", "sharing_compared", "sharing_progress"]
 
 Row = Mapping[str, Any]
 
+_ROUNDING = 1e-6  # of the largest sum, which is found to this
+
 
 def _count(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
@@ -58,13 +60,17 @@ def _tied(rivals: Mapping[str, Row], best: str) -> str:
 
 def _beside(row: Row) -> str:
     regret = row["regret"]
+    if not regret:
+        return "as much as the fairest shares that never change"
     side = "below" if regret > 0 else "above"
     return f"{number(abs(regret))} {side} the fairest shares that never change"
 
 
 def _price(row: Row) -> str:
     price = row["price_of_fairness"]
-    if price <= 0:
+    if abs(price) < _ROUNDING:
+        return "The sum of utilities is the largest of fixed shares."
+    if price < 0:
         return f"The sum of utilities is {100 * -price:.2g} % above what any fixed shares give."
     return f"The sum of utilities is {100 * price:.2g} % below the largest of fixed shares."
 
