@@ -66,7 +66,7 @@ def same_slot(slot: Slot, budgets: np.ndarray) -> tuple[Instance, Slot]:
     return instance, Slot(instance=instance, requests=slot.requests, capacity=slot.capacity)
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(seeds)
 def test_prices_are_supergradients_of_the_value_in_the_budgets(seed: int) -> None:
     """value(b') <= value(b) + ⟨prices, b' − b⟩ for all b'; and equal nearby, where the value is smooth."""

@@ -117,7 +117,9 @@ class RollingPlan:
 
     def _plan(self, state: RollingState) -> Loaded:
         instance, blocks, slots = state.instance, state.blocks, list(state.window)
-        requests = [slot.requests for slot in slots]
+        requests = [slot.requests for slot in slots if slot.requests.any()]
+        if not requests:
+            return state.loaded
         values = self._fractions(instance, slots).ravel()[blocks.place]
         choices = [blocks.rounded(values, draw) for draw in state.draws]
         if self.greedy:
