@@ -37,6 +37,7 @@ SETTINGS: dict[str, INFIDA] = {
     "theory": INFIDA(step="theory", most=60.0),
     "waiting": INFIDA(refresh=7, stretch=1.3, longest=50),
     "fresh draws": INFIDA(keep_draws=False),
+    "candidates": INFIDA(candidates=4),
     "reserve": INFIDA(rounding="reserve"),
     "paper": INFIDA(rounding="paper"),
 }
@@ -310,6 +311,7 @@ def _singles(instance: Any) -> list[Any]:
         {"step": "self_confident", "decay": True},
         {"warmup": 0},
         {"most": 0.0},
+        {"candidates": 0},
     ],
 )
 def test_settings_that_make_no_sense(wrong: dict[str, Any]) -> None:

@@ -174,6 +174,8 @@ def test_settings_and_registry() -> None:
         InfidaByMessages(lost=0.6, late=0.4)
     with pytest.raises(ConfigError):
         InfidaByMessages(patience=0)
+    with pytest.raises(ConfigError, match="Set candidates to 1"):
+        InfidaByMessages(policy=INFIDA(candidates=2))
     assert DELIVERY_POLICIES.get("infida_by_messages") is InfidaByMessages
     assert isinstance(InfidaByMessages(), DeliveryPolicy)
 

@@ -53,6 +53,7 @@ from rivage.core.errors import ConfigError, ShapeError, require, require_one_of
 from rivage.core.seeding import Streams
 from rivage.inference import infida_kernel as kernel
 from rivage.inference.blocks import ROUNDINGS, BlockRounding, Blocks, Places
+from rivage.inference.gain import Slot
 from rivage.inference.instance import Instance
 from rivage.inference.policy import Seen
 
@@ -61,6 +62,8 @@ __all__ = ["INFIDA", "InfidaState", "Published", "published", "pulls"]
 Step = Literal["scale_free", "constant", "theory", "self_confident"]
 Matrix = Float64[ndarray, "nodes models"]
 PerBlock = Float64[ndarray, "blocks"]
+
+_BETTER = 0.005  # by which another candidate must gain more: to change it moves many models
 
 
 @dataclass(slots=True, eq=False)
@@ -80,7 +83,8 @@ class InfidaState:
         squares: Σ b q²/4 of each block.
         loaded: what is loaded now.
         drawn: the fractions that it was drawn from.
-        draws: a uniform number for each place.
+        draws: a uniform number for each place, for every candidate.
+        candidate: that is loaded.
         random: of draws that are not kept.
         period: slots between draws.
         clock: slots so far.
@@ -98,7 +102,7 @@ class InfidaState:
     start: Places
     loaded: Bool[ndarray, "nodes models"]
     drawn: Matrix
-    draws: Places
+    draws: Float64[ndarray, "candidates decided"]
     random: np.random.Generator
     period: float
     steps: PerBlock = field(init=False)
@@ -106,6 +110,7 @@ class InfidaState:
     squares: PerBlock = field(init=False)
     clock: int = 0
     since: int = 0
+    candidate: int = 0
     settled: float = 0.0
     lag: float = 0.0
 
@@ -129,7 +134,7 @@ class InfidaState:
             start=self.start[at],
             loaded=self.loaded[[self.blocks.node[block]]],
             drawn=self.drawn[[self.blocks.node[block]]],
-            draws=self.draws[at],
+            draws=self.draws[:, at],
             random=self.random.spawn(1)[0],
         )
 
@@ -153,6 +158,8 @@ class INFIDA:
         rounding: see `rivage.inference.blocks`. `rivage.inference.replay` refuses what does not fit: ``paper`` is for
             expected gains as they were published.
         keep_draws: whether all draws use the same random numbers, so that models change only when y does.
+        candidates: of so many draws, that which would have gained most in the slot just seen is loaded. More than 1 is
+            not of the publication and needs someone who sees all nodes; chance then costs less of the gain.
     """
 
     reference: ClassVar[str] = "sisalem24"
@@ -167,6 +174,7 @@ class INFIDA:
     longest: int = 1_000_000
     rounding: BlockRounding = "strict"
     keep_draws: bool = True
+    candidates: int = 1
 
     def __post_init__(self) -> None:
         require(self.scale, "scale", above=0.0)
@@ -175,6 +183,7 @@ class INFIDA:
         require(self.refresh, "refresh", least=1)
         require(self.stretch, "stretch", least=1.0)
         require(self.longest, "longest", least=self.refresh)
+        require(self.candidates, "candidates", least=1)
         require_one_of(self.step, "step", get_args(Step))
         require_one_of(self.rounding, "rounding", ROUNDINGS)
         if self.step == "theory" and self.most is None:
@@ -197,7 +206,7 @@ class INFIDA:
             start=blocks.uniform.copy(),
             loaded=blocks.held,
             drawn=blocks.held.astype(np.float64),
-            draws=streams.numpy("kept").random(len(blocks.place)),
+            draws=streams.numpy("kept").random((self.candidates, len(blocks.place))),
             random=streams.numpy("rounding"),
             period=float(self.refresh),
         )
@@ -243,10 +252,10 @@ class INFIDA:
         y = state.y
         if state.since:
             state.lag += seen.slot.gain(y) - seen.slot.gain(state.drawn)
-        return self.learn(state, seen.slot.slope(y).gradient.ravel()[state.blocks.place])
+        return self.learn(state, seen.slot.slope(y).gradient.ravel()[state.blocks.place], seen.slot)
 
-    def learn(self, state: InfidaState, slope: Places) -> InfidaState:
-        """What `update` does, for a slope that is known. O(nodes · models)."""
+    def learn(self, state: InfidaState, slope: Places, slot: Slot | None = None) -> InfidaState:
+        """What `update` does, for a slope that is known; candidates are held against the slot. O(nodes · models)."""
         blocks, before = state.blocks, state.steps
         state.clock, state.since = state.clock + 1, state.since + 1
         state.steps = self.scale * self._steps(state, slope)
@@ -265,7 +274,7 @@ class INFIDA:
             state.settled += self._open(state)
             state.logs, state.steps = state.start.copy(), np.zeros(len(blocks))
         if state.since >= round(state.period):
-            self._draw(state)
+            self._draw(state, slot)
             state.period = min(state.period * self.stretch, float(self.longest))
         return state
 
@@ -293,10 +302,16 @@ class INFIDA:
         oversize = (instance.free & (instance.sizes > instance.free_budgets[:, None] * (1 + 1e-12))).any()
         return None if biased or oversize or not single_pinned(instance) else 1.0 - 1.0 / math.e
 
-    def _draw(self, state: InfidaState) -> None:
-        draws = state.draws if self.keep_draws else state.random.random(len(state.draws))
+    def _draw(self, state: InfidaState, slot: Slot | None = None) -> None:
+        draws = state.draws if self.keep_draws else state.random.random(state.draws.shape)
         values = np.exp(state.logs)
-        state.loaded = state.blocks.rounded(values, draws, self.rounding)
+        found = [state.blocks.rounded(values, each, self.rounding) for each in draws]
+        if slot is not None and len(found) > 1:
+            gains = [slot.gain(loaded) for loaded in found]
+            best = int(np.argmax(gains))
+            if gains[best] > gains[state.candidate] * (1 + _BETTER):
+                state.candidate = best
+        state.loaded = found[state.candidate]
         state.drawn = state.blocks.matrix(values)
         state.since = 0
 

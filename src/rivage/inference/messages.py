@@ -372,6 +372,8 @@ class InfidaByMessages:
         require(self.lost, "lost", least=0.0)
         require(self.late, "late", least=0.0)
         require(self.patience, "patience", least=1)
+        if self.policy.candidates > 1:
+            raise ConfigError("no node sees what candidates would have gained", mend="Set candidates to 1.")
         if self.lost + self.late >= 1:
             raise ConfigError(f"lost {self.lost:g} and late {self.late:g}: nothing arrives", mend="Give a sum below 1.")
 
