@@ -518,3 +518,12 @@ def test_a_file_that_is_nowhere_has_a_neighbour(tmp_path: Path) -> None:
 
 def test_limits_are_what_the_documentation_says() -> None:
     assert fair_records.LARGEST_TABLE == 100_000
+
+
+def test_the_optimum_of_many_agents_is_certified() -> None:
+    """Without tangents from nothing to everything a gap of 0.2 is left after eight rounds without progress."""
+    means = ", ".join(f"a{number} = {0.2 + number % 7 / 10}" for number in range(40))
+    demand = f'{{ kind = "stationary", means = {{ {means} }}, slots = 400 }}'
+    scene = stage(sharing="{ alpha = 1.0, budget = 8.0 }", demand=demand).scene
+    assert scene.horizon(1.0).gap < 1e-5
+    assert horizon_optimum(scene.instance.set, scene.mean, 1.0).gap > 1e-2

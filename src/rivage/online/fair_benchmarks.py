@@ -80,6 +80,7 @@ def horizon_optimum(
     disagreement: Agents | None = None,
     tolerance: float = 1e-6,
     rounds: int = 200,
+    ladder: Sequence[Vector] = (),
 ) -> FairOptimum:
     """The horizon-fair allocation.
 
@@ -91,6 +92,8 @@ def horizon_optimum(
         disagreement: d, taken off before f_α.
         tolerance: gap at which to stop; below 1e-6 it may not be reached, see above.
         rounds: linear programmes at most; what is left of the gap is reported.
+        ladder: points, of the set or not, where tangents and planes are added before the first programme. Where each
+            utility depends on one number alone, a few rungs from nothing to everything make up for many rounds.
 
     Raises:
         ConfigError: when no allocation found gives every agent a welfare.
@@ -98,7 +101,10 @@ def horizon_optimum(
     mean = slots if isinstance(slots, Utilities) else mean_utilities(slots, shares)
     agents = len(mean.at(set.center).values)
     points = np.zeros(agents) if disagreement is None else disagreement
-    return _Cutting(set, mean, AlphaFairness(alpha), np.ones(agents), points).solve(tolerance, rounds)
+    cutting = _Cutting(set, mean, AlphaFairness(alpha), np.ones(agents), points)
+    for rung in ladder:
+        cutting.touch(rung)
+    return cutting.solve(tolerance, rounds)
 
 
 def slot_optimum(
@@ -156,7 +162,7 @@ class _Cutting:
     def solve(self, tolerance: float, rounds: int) -> FairOptimum:
         """Cut until upper and lower bound meet, or the rounds are over."""
         x, upper, solved, progress = self.set.center, np.inf, 0, 0
-        utilities, value = self._try(x)
+        utilities, value = self.touch(x)
         while solved < rounds and solved - progress < _PATIENCE:
             solved += 1
             estimate, bound = self._program()
@@ -164,7 +170,7 @@ class _Cutting:
                 progress = solved
             upper = min(upper, bound)
             for point in (self.set.project(estimate), self.set.project((estimate + x) / 2)):
-                found, welfare = self._try(point)
+                found, welfare = self.touch(point)
                 if welfare > value:
                     progress = solved if welfare > value + tolerance / 10 else progress
                     x, utilities, value = point, found, welfare
@@ -181,7 +187,7 @@ class _Cutting:
     def alpha(self) -> float:
         return self.fairness.alpha
 
-    def _try(self, x: Vector) -> tuple[Agents, float]:
+    def touch(self, x: Vector) -> tuple[Agents, float]:
         """Utilities and welfare at a point, where tangents and planes are added."""
         seen = self.utilities.at(x)
         net = seen.values - self.points

@@ -30,6 +30,7 @@ from rivage.studies.games.sharing_files import Wanted
 __all__ = ["FairScene", "draw_scene"]
 
 _TOLERANCE = 1e-6
+_SHARES = np.linspace(0.1, 1.0, 16)[1:]
 
 Agents = Float64[ndarray, "agents"]
 
@@ -69,16 +70,28 @@ class FairScene:
         """The best fixed allocation, with an upper bound on all."""
         if ("horizon", alpha) not in self._found:
             self._found["horizon", alpha] = horizon_optimum(
-                self.instance.set, self.mean, alpha, disagreement=self.points, tolerance=_TOLERANCE
+                self.instance.set,
+                self.mean,
+                alpha,
+                disagreement=self.points,
+                tolerance=_TOLERANCE,
+                ladder=self._ladder,
             )
         found: FairOptimum = self._found["horizon", alpha]
         return found
 
     @property
+    def _ladder(self) -> list[Float64[ndarray, "n"]]:
+        """Everybody has the same share of everything: from nearly nothing to all."""
+        if self.table is None:
+            return []
+        return [np.full(self.instance.set.dimension, share) for share in (*np.geomspace(1e-3, 0.1, 16), *_SHARES)]
+
+    @property
     def most(self) -> float:
         """The largest sum of utilities, whether or not all agree to it."""
         if ("most", 0.0) not in self._found:
-            found = horizon_optimum(self.instance.set, self.mean, 0.0, tolerance=_TOLERANCE)
+            found = horizon_optimum(self.instance.set, self.mean, 0.0, tolerance=_TOLERANCE, ladder=self._ladder)
             self._found["most", 0.0] = float(found.utilities.sum())
         most: float = self._found["most", 0.0]
         return most
@@ -88,7 +101,9 @@ class FairScene:
         assert self.table is not None, "refused when the stage was built"
         if ("slot", alpha) not in self._found:
             welfare = self.table.slot_welfare(alpha, self.instance.least, self.points)
-            self._found["slot", alpha] = horizon_optimum(self.instance.set, welfare, 0.0, tolerance=_TOLERANCE)
+            self._found["slot", alpha] = horizon_optimum(
+                self.instance.set, welfare, 0.0, tolerance=_TOLERANCE, ladder=self._ladder
+            )
         found: FairOptimum = self._found["slot", alpha]
         return found
 
