@@ -178,7 +178,7 @@ class SharingStage:
                 tables = played.utilities, played.multipliers, scene.comparator(terms.alpha)[part]
                 sums.append(FairSums.of(terms, *tables, first))
                 note(part_event(sums[-1], *tables, first, self._whole), part.stop, "")
-            point = meters.read(played, part)
+            point = meters.read(played, part.stop)
             note(point, part.stop, "welfare −∞" if point["welfare"] is None else f"welfare {point['welfare']:.4g}")
         if terms is not None:
             found = reduce(add, sums).bounded(terms, state.progress.squares)
@@ -211,14 +211,12 @@ class _Meters:
 
     def __init__(self, scene: FairScene, judge: float) -> None:
         self.scene, self.fairness = scene, AlphaFairness(judge)
-        self.utilities = self.best = np.zeros(len(scene.agents))
+        self.utilities = np.zeros(len(scene.agents))
         self.x: Float64[ndarray, "n"] = np.zeros(scene.instance.set.dimension)
 
-    def read(self, played: FairPlayed, part: slice) -> dict[str, Any]:
-        """The point after a part of the game."""
-        slots = part.stop
+    def read(self, played: FairPlayed, slots: int) -> dict[str, Any]:
+        """The point after a part of the game, which ends after so many slots."""
         self.utilities = self.utilities + played.utilities.sum(axis=0)
-        self.best = self.best + self.scene.comparator(self.fairness.alpha)[part].sum(axis=0)
         self.x = self.x + played.mean * len(played.utilities)
         mean = self.utilities / slots
         welfare = self.fairness.value(mean - self.scene.points)
@@ -226,7 +224,6 @@ class _Meters:
             "event": "point",
             "slots": slots,
             "utilities": mean.tolist(),
-            "best": (self.best / slots).tolist(),
             "welfare": welfare if math.isfinite(welfare) else None,
             "multipliers": played.multipliers[-1].tolist(),
             "shares": self.scene.shares(self.x / slots),
