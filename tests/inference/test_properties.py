@@ -54,7 +54,7 @@ def test_gain_is_concave_and_monotone_and_no_more_than_the_cost(slot: Slot, seed
     assert slot.gain(share * a + (1 - share) * b) >= share * slot.gain(a) + (1 - share) * slot.gain(b) - slack
     assert slot.gain(np.maximum(a, b)) >= max(slot.gain(a), slot.gain(b)) - slack
     assert -slack <= slot.gain(a) <= slot.base_cost + slack
-    assert slot.gain(slot.instance.pinned) == 0.0
+    assert abs(slot.gain(slot.instance.pinned)) <= slack
 
 
 @many

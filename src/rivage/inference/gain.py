@@ -120,7 +120,10 @@ class Slot:
     @cached_property
     def base_cost(self) -> float:
         """C(r, l, ω), with pinned models alone."""
-        return self.cost(self.instance.pinned)
+        if not self.instance.single_pinned:
+            return self.cost(self.instance.pinned)
+        last = self.instance.ranking.first[1:] - 1
+        return float(np.minimum(self.requests, self.capacity[last]) @ self.instance.ranking.cost[last])
 
     def gain(self, allocation: Allocation) -> float:
         """G(r, l, x) for an allocation or fractions. O(K)."""

@@ -300,7 +300,7 @@ class INFIDA:
         """1 − 1/e where draws are unbiased, all models fit, and one pinned model takes what is left."""
         biased = self.rounding == "strict" or (self.rounding == "reserve" and (blocks.budgets == blocks.room).any())
         oversize = (instance.free & (instance.sizes > instance.free_budgets[:, None] * (1 + 1e-12))).any()
-        return None if biased or oversize or not single_pinned(instance) else 1.0 - 1.0 / math.e
+        return None if biased or oversize or not instance.single_pinned else 1.0 - 1.0 / math.e
 
     def _draw(self, state: InfidaState, slot: Slot | None = None) -> None:
         draws = state.draws if self.keep_draws else state.random.random(state.draws.shape)
@@ -351,15 +351,6 @@ def _ratio(above: PerBlock | float, below: PerBlock) -> PerBlock:
 
 def _root(above: PerBlock, below: PerBlock) -> PerBlock:
     return np.asarray(np.sqrt(_ratio(above, below)))
-
-
-def single_pinned(instance: Instance) -> bool:
-    """Whether for every type the cheapest pinned model takes all requests: the factor of rounding rests on it."""
-    ranking = instance.ranking
-    pinned = instance.pinned.ravel()[ranking.place]
-    last = np.zeros(len(ranking), bool)
-    last[ranking.first[1:] - 1] = True
-    return bool((pinned == last).all() and instance.takes_all.ravel()[ranking.place[last]].all())
 
 
 def pulls(instance: Instance, blocks: Blocks, most: float) -> Places:

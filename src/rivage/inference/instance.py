@@ -190,6 +190,12 @@ class Instance:
         return bool(self.takes_all.ravel()[self.ranking.place[last]].all())
 
     @cached_property
+    def single_pinned(self) -> bool:
+        """Whether each type has one pinned model in its ranking, which takes all: rounding keeps 1 − 1/e of gains."""
+        pinned = self.pinned.ravel()[self.ranking.place]
+        return self.absorbs and int(np.count_nonzero(pinned)) == self.types
+
+    @cached_property
     def _of_task(self) -> tuple[Int64[ndarray, "n"], ...]:
         tasks = int(max(self.task.max(), self.asked.max())) + 1
         return tuple(np.flatnonzero(self.task == task) for task in range(tasks))
