@@ -139,14 +139,14 @@ def show_game(record: RunRecord, options: Options, strict: bool) -> int:
     certificates, page = summary["certificates"], summary["report"]
     ordered = {name: summary["policies"][name] for name in game.policies}  # keys of files are sorted
     summary = {**summary, "policies": ordered}
-    competitors = "planners" if record.verb == "place" else "policies"
+    one, several = ("planner", "planners") if record.verb == "place" else ("policy", "policies")
     shown = [column for column in game.columns if not column.detail]
     show(
         options,
         summary,
-        f"{record.folder}: {len(ordered)} {competitors}; {verdicts(certificates)}",
+        f"{record.folder}: {len(ordered)} {one if len(ordered) == 1 else several}; {verdicts(certificates)}",
         table(
-            ("planner" if record.verb == "place" else "policy", *(column.heading for column in shown)),
+            (one, *(column.heading for column in shown)),
             _rows(game, [column.key for column in shown]),
         ),
         certificate_rows(c for c in certificates if c["kind"] == "bound" or c["verdict"] != "holds"),

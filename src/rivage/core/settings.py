@@ -79,11 +79,33 @@ def read(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
 
 
 def combine(problems: Sequence[RivageError], where: str = "") -> RivageError:
-    """One error for all: itself if it is the only one, else a `ConfigError` with one line for each."""
+    """One error for all: itself if it is the only one, else a `ConfigError` with one line for each.
+
+    Those that are several already are taken apart.
+    """
     if len(problems) == 1:
         return problems[0].at(where) if where else problems[0]
-    lines = "".join(f"\n  {problem}" for problem in problems)
-    return ConfigError(f"{len(problems)} problems{lines}", where=where)
+    parts = [part for each in problems for part in (each.parts() if isinstance(each, _Several) else [each])]
+    lines = "".join(f"\n  {part}" for part in parts)
+    return _Several(f"{len(parts)} problems{lines}", where=where).of(parts)
+
+
+class _Several(ConfigError):
+    """Problems told in one error."""
+
+    problems: tuple[RivageError, ...] = ()
+
+    def of(self, problems: Sequence[RivageError]) -> _Several:
+        self.problems = tuple(problems)
+        return self
+
+    def at(self, where: str) -> RivageError:
+        place = f"{where}, {self.where}" if self.where else where
+        return _Several(self.what, where=place, mend=self.mend).of(self.problems)
+
+    def parts(self) -> list[RivageError]:
+        """Each with the place of all in front."""
+        return [each.at(self.where) if self.where else each for each in self.problems] or [self]
 
 
 def dump(value: Any) -> dict[str, Any]:

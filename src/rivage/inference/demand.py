@@ -19,7 +19,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -28,9 +28,10 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from numpy import ndarray
 
-from rivage.core.errors import ConfigError, DataError, require, require_one_of
+from rivage.core.errors import ConfigError, DataError, nearest, require, require_one_of
 from rivage.core.registry import Registry
 from rivage.core.seeding import Streams
+from rivage.core.settings import combine
 from rivage.data.trace_files import read_trace
 from rivage.graphs.underlay import Underlay
 from rivage.inference.scene import nodes_at
@@ -41,6 +42,10 @@ Profile = Literal["fixed", "sliding", "bursty", "reversing"]
 Table = Float64[ndarray, "slots types"]
 
 _BURST, _SHARE = 10.0, 0.1  # how much more a burst asks for, and how often a task is in one
+_LARGEST_TABLE = 10**8  # counts of requests: 800 MB
+_LEAST = 1e-200  # popularity
+_LISTED = 20  # problems shown at once
+_COUNTED = 1e15  # requests of a type in a slot; beyond, doubles no longer count
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,8 +106,8 @@ class Popularity:
         """
         entries, count = nodes_at(underlay, self.entries), len(tasks)
         asked = count if self.tasks_per_entry is None else self.tasks_per_entry
-        if asked > count:
-            raise ConfigError(f"tasks_per_entry is {asked}", mend=f"The catalog has {count} tasks.")
+        if problems := list(self._misfits(entries, asked, count, slot_s)):
+            raise combine(problems)
         draw = streams.numpy("tasks")
         chosen = [np.sort(draw.choice(count, asked, replace=False)) for _ in entries]
         task = np.concatenate(chosen)
@@ -112,11 +117,34 @@ class Popularity:
         means = (per_entry / per_entry.sum(axis=2, keepdims=True)).reshape(self.slots, -1)
         means = means * (self.rate_per_s * slot_s / len(entries))
         requests = streams.numpy("requests").poisson(means).astype(np.float64) if self.random else means
+        if not requests.any():
+            raise ConfigError(
+                f"no request comes in {self.slots} slots of {slot_s:g} s",
+                mend="Raise rate_per_s or slots, or set random = false.",
+            )
         return Demand(entry=entry, task=task.astype(np.int64), requests=requests)
+
+    def _misfits(self, entries: Sequence[int], asked: int, count: int, slot_s: float) -> Iterator[ConfigError]:
+        """What does not fit this network and catalog."""
+        if not entries:
+            yield ConfigError("entries names no node", mend="Give a tier, or some nodes.")
+        if asked > count:
+            yield ConfigError(f"tasks_per_entry is {asked}", mend=f"The catalog has {count} tasks.")
+        if self.rate_per_s * slot_s > _COUNTED:
+            yield ConfigError(
+                f"rate_per_s is {self.rate_per_s:g}",
+                mend=f"Give at most {_COUNTED:g} requests in a slot of {slot_s:g} s.",
+            )
+        if (cells := self.slots * len(entries) * asked) > _LARGEST_TABLE:
+            yield ConfigError(
+                f"{self.slots:,} slots of {len(entries) * asked:,} request types are {cells:,} counts",
+                mend=f"Give fewer slots: at most {_LARGEST_TABLE:,} counts are kept in memory.",
+            )
 
     def _shares(self, count: int, draw: np.random.Generator) -> Float64[ndarray, "slots tasks"]:
         """How popular each task is in every slot, up to a factor."""
-        law = np.arange(1.0, count + 1) ** -self.exponent
+        # Never so rare that what an entry asks for could vanish altogether.
+        law = np.maximum(np.arange(1.0, count + 1) ** -self.exponent, _LEAST)
         turns = np.arange(self.slots) // self.period
         match self.profile:
             case "sliding":
@@ -158,19 +186,27 @@ class Recorded:
             raise DataError("a column is missing", where=str(self.path), mend="Give time_s, item and origin.")
         number = {task: place for place, task in enumerate(tasks)}
         names = [str(key) for key in trace.keys.tolist()]
-        if unknown := [name for name in names if name not in number]:
-            raise DataError(
-                f'item "{unknown[0]}" is no task', where=str(self.path), mend=f"Tasks are {', '.join(tasks[:12])}."
+        slot = (trace.time_s - trace.time_s[0]) // slot_s
+        problems = [
+            DataError(f'item "{name}" is no task', mend=nearest(name, tasks) or f"Tasks are {', '.join(tasks[:12])}.")
+            for name in names
+            if name not in number
+        ][:_LISTED]
+        if trace.origin.max() >= len(underlay):
+            problems.append(DataError(f"origin is {trace.origin.max()}", mend=f"Nodes are 0 to {len(underlay) - 1}."))
+        if (slot[-1] + 1) * len(underlay) * len(tasks) > _LARGEST_TABLE:
+            problems.append(
+                DataError(
+                    f"it lasts {trace.time_s[-1] - trace.time_s[0]:g} s, {slot[-1] + 1:g} slots of {slot_s:g} s",
+                    mend="Give time_s in seconds, or slots that last longer: slot_s.",
+                )
             )
-        if trace.origin.max(initial=0) >= len(underlay):
-            raise DataError(
-                f"origin is {trace.origin.max()}", where=str(self.path), mend=f"Nodes are 0 to {len(underlay) - 1}."
-            )
+        if problems:
+            raise combine([problem.at(str(self.path)) for problem in problems])
         task = np.array([number[name] for name in names])[trace.item]
         pairs, kind = np.unique(np.stack([trace.origin, task]), axis=1, return_inverse=True)
-        slot = ((trace.time_s - trace.time_s[0]) // slot_s).astype(np.int64)
         requests = np.zeros((int(slot[-1]) + 1, pairs.shape[1]))
-        np.add.at(requests, (slot, kind.ravel()), 1.0)
+        np.add.at(requests, (slot.astype(np.int64), kind.ravel()), 1.0)
         return Demand(entry=pairs[0], task=pairs[1], requests=requests)
 
 

@@ -35,6 +35,7 @@ from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
 from rivage.core.errors import DataError, ShapeError
+from rivage.core.settings import combine
 from rivage.inference import serving_kernel as kernel
 from rivage.inference.instance import Instance
 
@@ -43,6 +44,7 @@ __all__ = ["Contended", "Slope", "Slot", "contend"]
 Allocation = Float64[ndarray, "nodes models"] | Bool[ndarray, "nodes models"]
 Ranks = Float64[ndarray, "ranks"]
 
+_LISTED = 20  # problems shown at once
 _TOLERANCE = 1e-9  # of the requests of a type: sums of capacities that meet them up to rounding do
 
 
@@ -99,12 +101,15 @@ class Slot:
         taken = np.add.reduceat(self.served(self.instance.pinned), self.instance.ranking.first[:-1])
         short = np.flatnonzero(taken < self.requests * (1 - 1e-6))
         if short.size:
-            type_ = int(short[0])
-            raise DataError(
-                f"pinned models take {taken[type_]:g} of {self.requests[type_]:g} requests of type {type_}, task "
-                f"{self.instance.task_name(int(self.instance.asked[type_]))}",
-                mend="Raise the throughput of a pinned model on the path, or leave it out: then it takes all.",
-            )
+            problems = [
+                DataError(
+                    f"pinned models take {taken[type_]:g} of {self.requests[type_]:g} requests of type {type_}, task "
+                    f"{self.instance.task_name(int(self.instance.asked[type_]))}",
+                    mend="Raise the throughput of a pinned model on the path; inf takes all.",
+                )
+                for type_ in short[:_LISTED].tolist()
+            ]
+            raise combine(problems)
 
     def served(self, allocation: Allocation) -> Ranks:
         """Requests that each possibility serves. O(K)."""

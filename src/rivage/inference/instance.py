@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
 from rivage.core.errors import ConfigError, require
+from rivage.core.settings import combine
 
 __all__ = ["Instance", "Ranking"]
 
@@ -113,9 +114,10 @@ class Instance:
         require(self.alpha, "alpha", least=0.0)
         require(self.late_cost, "late_cost", least=0.0)
         found = list(self._misshapen()) or list(self._faults())
+        if len(found) > _LISTED:
+            found[_LISTED:] = [_fault(f"and {len(found) - _LISTED} more problems", "Mend these first.")]
         if found:
-            more = [f"and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
-            raise ConfigError("; ".join(found[:_LISTED] + more), where="inference delivery network", mend=_MEND)
+            raise combine(found, "inference delivery network")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -212,7 +214,7 @@ class Instance:
         """Its name, or its number."""
         return self.tasks[task] if self.tasks else str(task)
 
-    def _misshapen(self) -> Iterator[str]:
+    def _misshapen(self) -> Iterator[ConfigError]:
         nodes, models = self.budgets.shape[0], self.task.shape[0]
         types, longest = self.asked.shape[0], self.paths.shape[1] if self.paths.ndim == 2 else -1
         wanted = {
@@ -228,17 +230,19 @@ class Instance:
             wanted["deadline_ms"] = (types,)
         for name, shape in wanted.items():
             if getattr(self, name).shape != shape:
-                yield f"{name} has shape {getattr(self, name).shape}, not {shape}"
+                yield _fault(f"{name} has shape {getattr(self, name).shape}, not {shape}", "Give it that shape.")
         for name, count in {"nodes": nodes, "models": models}.items():
             given = getattr(self, name)
             if given and len(given) != count:
-                yield f"{len(given)} names for {count} {name}"
+                yield _fault(f"{len(given)} names for {count} {name}", "Name each, or none.")
             for twice in sorted({each for each in given if given.count(each) > 1}):
-                yield f'two {name} are called "{twice}"'
+                yield _fault(f'two {name} are called "{twice}"', "Give each a name of its own.")
         if not (nodes and models and types):
-            yield f"{nodes} nodes, {models} models, {types} request types: there is nothing to decide"
+            yield _fault(f"{nodes} nodes, {models} models, {types} request types", "Give at least one of each.")
+        elif min(self.task.min(), self.asked.min()) < 0:
+            yield _fault("a task is negative", "Number tasks from 0 on.")
 
-    def _faults(self) -> Iterator[str]:
+    def _faults(self) -> Iterator[ConfigError]:
         yield from self._model_faults()
         yield from self._node_faults()
         paths = list(self._path_faults())
@@ -246,55 +250,78 @@ class Instance:
         if not paths:
             yield from self._unserved()
 
-    def _model_faults(self) -> Iterator[str]:
-        runs = self.pinned | np.isfinite(self.sizes)
+    def _model_faults(self) -> Iterator[ConfigError]:
+        runs, known = np.isfinite(self.sizes), bool((self.budgets >= 0).all())
         for model in range(len(self.task)):
-            name = self.model_name(model)
-            if self.task[model] < 0:
-                yield f"model {name} is for task {self.task[model]}"
+            name = f"model {self.model_name(model)} of task {self.task_name(int(self.task[model]))}"
+            on = runs[:, model]
             if not 0 <= self.accuracy[model] <= 1:
-                yield f"model {name} has accuracy {self.accuracy[model]:g}, not in [0, 1]"
+                what = f"{name} has accuracy {self.accuracy[model]:g}"
+                yield _fault(what, "Give a share in [0, 1]: 62.8 % is 0.628.")
             if not (self.sizes[:, model] > 0).all():
-                yield f"model {name} has size {np.min(self.sizes[:, model]):g}"
-            if not (self.delays_ms[runs[:, model], model] >= 0).all():
-                yield f"model {name} has a delay that is negative or missing"
-            if not (self.throughput[runs[:, model], model] > 0).all():
-                yield f"model {name} has a throughput that is not above 0"
+                what = f"{name} has size {np.min(self.sizes[:, model]):g}"
+                yield _fault(what, "Give sizes above 0; inf where it cannot run.")
+            elif known and not self._somewhere[model]:
+                yield self._homeless(model, name)
+            if not (self.delays_ms[on, model] >= 0).all():
+                yield _fault(f"{name} has a delay that is negative or missing", "Give one >= 0 wherever it can run.")
+            if not (self.throughput[on, model] > 0).all():
+                yield _fault(f"{name} has a throughput that is not above 0", "Give one wherever it can run.")
 
-    def _node_faults(self) -> Iterator[str]:
+    @cached_property
+    def _somewhere(self) -> Bool[ndarray, "models"]:
+        return np.asarray(self.usable.any(axis=0))
+
+    def _homeless(self, model: int, name: str) -> ConfigError:
+        """A model that no node could hold."""
+        sizes = self.sizes[:, model]
+        if not np.isfinite(sizes).any():
+            return _fault(
+                f"{name} can run on no node", "Leave it out, or give its size on some hardware that is there."
+            )
+        return _fault(
+            f"{name} needs {sizes.min():g}, more than any node has left, {self.free_budgets.max():g} at most",
+            "Leave it out, raise a budget, or pin it.",
+        )
+
+    def _node_faults(self) -> Iterator[ConfigError]:
         pinned = np.where(self.pinned, self.sizes, 0.0).sum(axis=1)
         for node, budget in enumerate(self.budgets):
+            name = f"node {self.node_name(node)}"
             if not budget >= 0:
-                yield f"node {self.node_name(node)} has budget {budget:g}"
+                yield _fault(f"{name} has budget {budget:g}", "Give one >= 0.")
+            elif np.isinf(self.sizes[node, self.pinned[node]]).any():
+                yield _fault(f"{name} has a pinned model that cannot run there", "Pin it elsewhere, or give its size.")
             elif pinned[node] > budget * (1 + 1e-12):
-                yield f"node {self.node_name(node)} has pinned models of size {pinned[node]:g}, budget {budget:g}"
-            elif not np.isfinite(pinned[node]):
-                yield f"node {self.node_name(node)} has a pinned model that cannot run there"
+                what = f"{name} has pinned models of size {pinned[node]:g}, budget {budget:g}"
+                yield _fault(what, "Raise the budget: what is pinned counts in it.")
 
-    def _path_faults(self) -> Iterator[str]:
+    def _path_faults(self) -> Iterator[ConfigError]:
         for type_, path in enumerate(self.paths):
             on = path[path >= 0]
             latency = self.latency_ms[type_, : len(on)]
+            name = f"request type {type_}"
             if not on.size or (path[: len(on)] < 0).any() or (on >= len(self.budgets)).any():
-                yield f"the path of request type {type_}, {path.tolist()}, is no list of nodes"
+                what = f"the path of {name}, {path.tolist()}, is no list of nodes"
+                yield _fault(what, f"Nodes are 0 to {len(self.budgets) - 1}, then −1.")
             elif len(set(on.tolist())) < len(on):
-                yield f"the path of request type {type_}, {on.tolist()}, is not simple"
+                what = f"the path of {name}, {on.tolist()}, is not simple"
+                yield _fault(what, "Let it visit each node once.")
             elif not (np.isfinite(latency).all() and latency[0] >= 0 and (np.diff(latency) >= 0).all()):
-                yield f"request type {type_} has latencies {latency.tolist()}: they must rise from 0 on"
+                what = f"{name} has latencies {latency.tolist()}"
+                yield _fault(what, "Give finite round trips from the first node that never fall.")
             elif self.deadline_ms is not None and not self.deadline_ms[type_] >= 0:
-                yield f"request type {type_} has deadline {self.deadline_ms[type_]:g}"
+                yield _fault(f"{name} has deadline {self.deadline_ms[type_]:g}", "Give one >= 0, or inf.")
 
-    def _unserved(self) -> Iterator[str]:
+    def _unserved(self) -> Iterator[ConfigError]:
         """Types whose path has no pinned model of their task: their requests may find nobody."""
         for type_, path in enumerate(self.paths):
             on, task = path[path >= 0], self.asked[type_]
-            pinned = self.pinned[on][:, self.task == task]
-            if not pinned.any():
+            if not self.pinned[np.ix_(on, self.task == task)].any():
                 where = " → ".join(self.node_name(node) for node in on.tolist())
-                yield f"no node of {where} has a pinned model of task {self.task_name(task)}"
+                what = f"no node of {where} has a pinned model of task {self.task_name(int(task))}"
+                yield _fault(what, "Pin one, or let the path go on to where one is: some requests may find nobody.")
 
 
-_MEND = (
-    "Give accuracies in [0, 1], sizes and throughputs above 0, delays and budgets >= 0, simple paths with rising "
-    "latencies, and on every path a node that always holds a model of the task (pinned), within its budget."
-)
+def _fault(what: str, mend: str) -> ConfigError:
+    return ConfigError(what, mend=mend)

@@ -17,11 +17,13 @@ from rivage.convex.rounding import dep_round
 from rivage.core.errors import require
 from rivage.core.registry import Registry
 from rivage.core.seeding import Streams
+from rivage.inference.filling import filled
 from rivage.inference.gain import contend
+from rivage.inference.greedy import Rule, StaticGreedy
 from rivage.inference.instance import Instance
 from rivage.inference.pooled import Pooled, pooled_exact
 
-__all__ = ["PLANNERS", "Exactly", "Planner", "Relaxed", "fill", "plan_cost"]
+__all__ = ["PLANNERS", "Exactly", "Greedy", "Planner", "Relaxed", "fill", "plan_cost"]
 
 Loaded = Bool[ndarray, "nodes models"]
 Requests = Float64[ndarray, "types"]
@@ -31,6 +33,7 @@ PLANNERS = Registry(
     "planner",
     {
         "exact": "rivage.inference.planners:Exactly",
+        "greedy": "rivage.inference.planners:Greedy",
         "relaxed": "rivage.inference.planners:Relaxed",
     },
 )
@@ -71,13 +74,36 @@ class Relaxed:
         require(self.draws, "draws", least=1)
 
     def plan(self, instance: Instance, requests: Requests, relaxation: Pooled, streams: Streams) -> Loaded:
-        """DepRound on every node; what does not fit is left out, least fraction first."""
+        """DepRound on every node; of what does not fit, the least fractions are left out."""
         generator = streams.numpy("rounding")
-        tried = [
-            fill(instance, relaxation.fractions, _rounded(instance, relaxation.fractions, generator))
-            for _ in range(self.draws)
-        ]
+        drawn = (_rounded(instance, relaxation.fractions, generator) for _ in range(self.draws))
+        tried = [fill(instance, relaxation.fractions, loaded) for loaded in drawn]
         return min(tried, key=lambda loaded: plan_cost(instance, requests, loaded))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greedy:
+    """One model after the other, each time the one that saves most: `rivage.inference.greedy` for the mean slot.
+
+    Args:
+        rule: what is compared: ``plain``, ``per_size``, or the ``better`` of both.
+        passes: >= 1, how often it is estimated how types share what a model can do.
+    """
+
+    reference: ClassVar[str] = "sisalem24"
+
+    rule: Rule = "better"
+    passes: int = 2
+
+    def __post_init__(self) -> None:
+        StaticGreedy(rule=self.rule, passes=self.passes)
+
+    def plan(self, instance: Instance, requests: Requests, relaxation: Pooled, streams: Streams) -> Loaded:
+        """What the policy would play if all slots were the mean one."""
+        policy = StaticGreedy(rule=self.rule, passes=self.passes)
+        state = policy.init(instance, streams)
+        policy.foresee(state, [requests])
+        return policy.act(state)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,24 +136,19 @@ def plan_cost(instance: Instance, requests: Requests, loaded: Loaded) -> float:
 
 
 def fill(instance: Instance, worth: Float64[ndarray, "nodes models"], loaded: Loaded) -> Loaded:
-    """Add free models where they fit, those of most worth first, smaller ones among equals. O(V M log M)."""
-    loaded = loaded | instance.pinned
-    for node in np.flatnonzero(instance.free.any(axis=1)):
-        left = float(instance.free_budgets[node] - instance.sizes[node, loaded[node] & instance.free[node]].sum())
-        open_models = np.flatnonzero(instance.free[node] & ~loaded[node])
-        for model in open_models[np.lexsort((instance.sizes[node, open_models], -worth[node, open_models]))]:
-            if instance.sizes[node, model] <= left:
-                loaded[node, model], left = True, left - float(instance.sizes[node, model])
-    return loaded
+    """What is loaded as far as it fits, and free models beside it where they do: those of most worth first.
+
+    Smaller ones come first among equals. With more models no type is served dearer, since each finds as much room as
+    before: what another one leaves free is at least what it takes instead. O(V M log M).
+    """
+    order = np.lexsort((instance.sizes, -worth, ~loaded), axis=-1)
+    return filled(instance, order, instance.free)
 
 
 def _rounded(instance: Instance, fractions: Float64[ndarray, "nodes models"], generator: np.random.Generator) -> Loaded:
+    """A draw for every node; it may exceed the budget by one model."""
     loaded = instance.pinned.copy()
-    for node in np.flatnonzero(instance.free.any(axis=1)):
+    for node in np.flatnonzero(((fractions > 0) & (fractions < 1) & instance.free).any(axis=1)):
         models = np.flatnonzero(instance.free[node])
-        sizes = instance.sizes[node, models]
-        chosen = models[dep_round(fractions[node, models], generator, sizes) > 0]
-        order = chosen[np.argsort(-fractions[node, chosen], kind="stable")]
-        kept = order[np.cumsum(instance.sizes[node, order]) <= instance.free_budgets[node] * (1 + 1e-12)]
-        loaded[node, kept] = True
-    return loaded
+        loaded[node, models] = dep_round(fractions[node, models], generator, instance.sizes[node, models]) > 0
+    return loaded | (instance.free & (fractions >= 1))

@@ -69,9 +69,9 @@ def nodes_at(underlay: Underlay, at: str | Sequence[str]) -> list[int]:
         return list(range(len(underlay)))
     if isinstance(at, str) and underlay.tiers and at in underlay.tiers:
         return [int(node) for node in underlay.tier(at)]
-    names = [at] if isinstance(at, str) else list(at)
+    names = [at] if isinstance(at, str) else list(dict.fromkeys(at))
     if unknown := [name for name in names if name not in underlay.names]:
-        known = (*dict.fromkeys(underlay.tiers or ()), *underlay.names)
+        known = tuple(dict.fromkeys((*(underlay.tiers or ()), *underlay.names)))
         raise combine(
             [
                 ConfigError(
@@ -112,11 +112,10 @@ def build_instance(
     equipped = _equip(underlay, catalog, sites)
     network = underlay.network("round_trip_ms")
     paths = _routes(network, catalog, equipped, asked)
-    longest = max(len(path) for path in paths)
+    longest = max(len(path.nodes) for path in paths)
     rows, latency = np.full((len(paths), longest), -1, np.int64), np.full((len(paths), longest), np.inf)
     for row, times, path in zip(rows, latency, paths, strict=True):
-        row[: len(path)] = path
-        times[: len(path)] = [path_cost(network, np.array(path[: stop + 1])) for stop in range(len(path))]
+        row[: len(path.nodes)], times[: len(path.nodes)] = path.nodes, path.latency_ms
     number = {task: place for place, task in enumerate(catalog.tasks)}
     return Instance(
         task=np.array([number[model.task] for model in catalog.models]),
@@ -195,7 +194,15 @@ def _unable(catalog: Catalog, site: Site) -> Iterator[ConfigError]:
         yield ConfigError(f"no model fits into {site.budget_mb:g} MB", mend=mend)
 
 
-def _routes(network: Network, catalog: Catalog, equipped: _Equipped, asked: Asked) -> list[list[int]]:
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """Nodes of a path, and the round trip from the first to each."""
+
+    nodes: list[int]
+    latency_ms: list[float]
+
+
+def _routes(network: Network, catalog: Catalog, equipped: _Equipped, asked: Asked) -> list[_Route]:
     """Shortest path of each type to the nearest repository of its task."""
     hops = {int(node): next_hops(network, int(node)) for node in np.flatnonzero(equipped.pinned.any(axis=1))}
     of_task = {
@@ -204,8 +211,8 @@ def _routes(network: Network, catalog: Catalog, equipped: _Equipped, asked: Aske
     homes = {
         number: [node for node in hops if equipped.pinned[node, models].any()] for number, models in of_task.items()
     }
-    known = dict[tuple[int, int], list[int]]()
-    problems, paths = dict[str, ConfigError](), list[list[int]]()
+    known = dict[tuple[int, tuple[int, ...]], _Route]()
+    problems, paths = dict[str, ConfigError](), list[_Route]()
     for entry, task in zip(asked.entry.tolist(), asked.task.tolist(), strict=True):
         if not homes[task]:
             name = catalog.tasks[task]
@@ -213,10 +220,19 @@ def _routes(network: Network, catalog: Catalog, equipped: _Equipped, asked: Aske
                 f'no repository can run a model of task "{name}"', mend="Give one hardware that its models know."
             )
             continue
-        if (entry, task) not in known:
-            ways = [follow(network, hops[home], entry, home) for home in homes[task]]
-            known[entry, task] = min(ways, key=lambda way: (path_cost(network, np.array(way)), len(way), way))
-        paths.append(known[entry, task])
+        ends = tuple(homes[task])
+        if (entry, ends) not in known:
+            reached = [home for home in ends if entry == home or hops[home][entry] >= 0]
+            if not reached:
+                problems[f"{entry}"] = ConfigError(
+                    f"no path leads from {network.label(entry)} to a repository", mend="Add the missing links."
+                )
+                continue
+            ways = [follow(network, hops[home], entry, home) for home in reached]
+            best = min(ways, key=lambda way: (path_cost(network, np.array(way)), len(way), way))
+            times = [path_cost(network, np.array(best[: stop + 1])) for stop in range(len(best))]
+            known[entry, ends] = _Route(best, times)
+        paths.append(known[entry, ends])
     if problems:
         raise combine(list(problems.values()))
     return paths

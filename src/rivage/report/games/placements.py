@@ -196,7 +196,9 @@ class PlacementView:
 
 
 def _gap(share: float | None) -> str:
-    return "–" if share is None else f"{100 * round(share, 8):.2g} %"  # below is the solver's own error
+    if share is None:
+        return "–"
+    return f"{100 * round(share, 8) + 0.0:.2g} %"  # below is the solver's own error; 0.0 takes the sign of −0
 
 
 def _listed(prices: Mapping[str, float]) -> str:

@@ -19,7 +19,7 @@ from rivage.graphs.underlay_kinds import UNDERLAYS
 from rivage.inference.catalog import Catalog, load_catalog
 from rivage.inference.demand import DEMANDS, Demand
 from rivage.inference.instance import Instance
-from rivage.inference.scene import Asked, Site, build_instance
+from rivage.inference.scene import Asked, Site, build_instance, nodes_at
 from rivage.studies.games.study import Competitor, GameRun, require_game
 
 if TYPE_CHECKING:
@@ -175,6 +175,9 @@ def build_scene(delivery: Delivery, network: Any, sites: tuple[Site, ...], reque
 
     underlay = attempt(network.build, "[underlay]")
     catalog = attempt(delivery.models, "")
+    if underlay is not None and catalog is None:
+        for number, site in enumerate(sites, 1):
+            attempt(lambda at=site.at: nodes_at(underlay, at), f"[[sites]] {number}")
     if underlay is None or catalog is None:
         raise combine(problems)
     demand: Demand = attempt(

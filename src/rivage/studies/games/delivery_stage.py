@@ -146,12 +146,15 @@ def scene_facts(scene: Scene) -> dict[str, Any]:
 
 
 def fingerprint(scene: Scene) -> str:
-    """A hash of all that is played on."""
-    instance, digest = scene.instance, hashlib.sha256()
+    """A hash of all that is played on and told of it: files may have changed behind equal settings."""
+    instance, digest = scene.instance, hashlib.sha256(repr(scene_facts(scene)).encode())
+    ranking = instance.ranking
     arrays = (
-        instance.sizes, instance.delays_ms, instance.throughput, instance.budgets, instance.pinned, instance.accuracy,
-        instance.ranking.place, instance.ranking.cost, scene.demand.requests,
+        instance.task, instance.sizes, instance.throughput, instance.budgets, instance.pinned, instance.accuracy,
+        instance.asked, instance.paths, ranking.first, ranking.place, ranking.cost, ranking.latency_ms,
+        np.inf if instance.deadline_ms is None else instance.deadline_ms, scene.demand.requests,
     )  # fmt: skip
-    for array in arrays:
+    for array in map(np.asarray, arrays):
+        digest.update(repr((array.shape, array.dtype.str)).encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]

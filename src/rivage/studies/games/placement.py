@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from rivage.core.registry import Registry
-from rivage.core.settings import OneOf, read
+from rivage.core.settings import OneOf, combine, read
 from rivage.core.toml import apply_overrides, load_toml
 from rivage.graphs.underlay_kinds import UNDERLAYS
 from rivage.inference.demand import DEMANDS
 from rivage.inference.planners import PLANNERS
 from rivage.inference.scene import Site
 from rivage.studies.games.delivery import Delivery
-from rivage.studies.games.study import Competitor, GameRun, require_game
+from rivage.studies.games.study import Competitor, GameRun
+from rivage.studies.shared_checks import ambiguous, blank
 
 if TYPE_CHECKING:
     from rivage.inference.planners import Planner
@@ -65,7 +66,9 @@ class Placement:
     run: GameRun = field(default_factory=GameRun)
 
     def __post_init__(self) -> None:
-        require_game(self.name, [each.name for each in self.planners], "relaxed")
+        names = [each.name for each in self.planners]
+        if problems := [*blank(self.name), *ambiguous(names, "planner", "planners", "relaxed")]:
+            raise combine(problems)
 
 
 def load_placement(path: Path, overrides: Sequence[str] = ()) -> Placement:

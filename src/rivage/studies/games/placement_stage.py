@@ -34,7 +34,7 @@ MEMORY = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
 ALPHAS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0)
 """Multiples of what accuracy is worth, likewise: how latency and accuracy trade."""
 
-_PATIENCE_S = 5.0  # a relaxation that takes longer is not solved again for the curves
+_CURVED = 20_000  # with more ways to answer, the relaxation is not solved again and again for the curves
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,11 @@ class PlacementStage:
             "reference": reference_of(candidate.policy),
             "scene": scene_facts(self.scene),
         }
-        return Trial(candidate.name, self.seed, 1, fingerprint(self.scene), facts, partial(self._plan, candidate))
+        return Trial(candidate.name, self.seed, 1, self._fingerprint, facts, partial(self._plan, candidate))
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.scene)
 
     def _plan(self, candidate: Candidate, note: Note) -> dict[str, Any]:
         instance, requests = self.scene.instance, self.requests
@@ -111,7 +115,7 @@ class PlacementStage:
         slot, served = contend(instance, requests, loaded)
         meters = Meters(instance)
         meters.read(Seen(slot, loaded, served), instance.pinned, None)
-        cost = meters.cost / max(meters.requests, 1e-300)
+        cost = meters.cost / meters.requests
         note({**meters.point(), "routing": _routing(instance, served)}, 1, f"cost {cost:.4g} per request")
         note({"event": "placed", "loaded": placed(loaded), "used": _used(instance, loaded)}, 1, "")
         return {"slots": 1, "seconds": spent}
@@ -125,25 +129,29 @@ class PlacementStage:
             "memory_prices": found.memory_prices.tolist(),
             "links": [[*link, count] for link, count in sorted(crossings(instance, found.served).items())],
             "budgets": [float(each) if np.isfinite(each) else None for each in instance.free_budgets],
-            **(self._curves() if found.seconds <= _PATIENCE_S else {"memory": [], "alphas": []}),
+            **(self._curves() if len(instance.ranking) <= _CURVED else {"memory": [], "alphas": []}),
         }
 
     def _curves(self) -> dict[str, Any]:
-        instance, requests = self.scene.instance, self.requests
+        instance = self.scene.instance
         kept = instance.budgets - instance.free_budgets
         memory = [
-            [times, pooled_optimum(replace(instance, budgets=kept + times * instance.free_budgets), requests).cost]
+            [times, self._relaxed(replace(instance, budgets=kept + times * instance.free_budgets), times).cost]
             for times in MEMORY
         ]
         alphas = []
         for times in ALPHAS:
             other = replace(instance, alpha=times * instance.alpha)
-            served, ranking = pooled_optimum(other, requests).served, other.ranking
+            served, ranking = self._relaxed(other, times).served, other.ranking
             accuracy = other.accuracy[ranking.model]
             alphas.append(
                 [other.alpha, *(float(served @ each / served.sum()) for each in (ranking.latency_ms, accuracy))]
             )
         return {"memory": memory, "alphas": alphas}
+
+    def _relaxed(self, instance: Instance, times: float) -> Pooled:
+        """The relaxation of an instance with so many times something; that of the study is solved already."""
+        return self.relaxation if times == 1.0 else pooled_optimum(instance, self.requests)
 
 
 def _routing(instance: Instance, served: Float64[ndarray, "ranks"]) -> list[list[Any]]:
