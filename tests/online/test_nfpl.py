@@ -40,6 +40,8 @@ def test_estimates_are_never_below_the_counts(seed: int, width: int, depth: int)
         state = policy.init(instance, Streams(seed))
         policy.run_block(state, requests)
         found[update] = state.counts(items)
+        counted = state.sketch.counters.sum(axis=1)
+        assert (counted == 300).all() if update == "plain" else (counted <= 300).all()
     assert (found["conservative"] >= np.bincount(requests, minlength=30)).all()
     assert (found["plain"] >= found["conservative"]).all()
     if width == 1:

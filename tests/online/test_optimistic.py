@@ -111,6 +111,12 @@ def test_the_front_is_the_whole_sort_while_values_move(seed: int, items: int, ti
         assert (front.of(shown) == _largest(shown, count)).all()
 
 
+def test_the_front_looks_at_all_items_where_few_reach_its_level() -> None:
+    values = np.array([3.0, 2.0, 1.0, 0.0, 5.0])
+    for level in (0.0, 2.5, 3.0, 4.0, 9.0):
+        assert Front(2, level).of(values).tolist() == [True, False, False, False, True]
+
+
 def test_the_front_looks_at_few_items() -> None:
     """Of 1000 items, in nine of ten slots and more."""
     random, seen = np.random.default_rng(0), 0

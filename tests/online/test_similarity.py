@@ -374,6 +374,10 @@ def test_sim_lru_by_hand() -> None:
     assert [each.cost for each in served] == [10, 1, 11, 0, 10, 10.5]
     assert [each.local for each in served] == [0, 1, 0, 1, 0, 0]
     assert state.cached.tolist() == [0, 2]
+    # A hit refreshes: 20 evicts the request at 5, not that at 0, which was asked for again.
+    instance, requests = on_a_line([0, 5, 20, 40], [0, 5, 0, 20, 0])
+    state = policy.init(instance, Streams(0))
+    assert policy.run_block(state, requests).local == 2
     with pytest.raises(RivageError, match="catalog"):
         policy.init(SimilarityInstance(items=4, capacity=2, answers=1, fetch_cost=1.0), Streams(0))
     with pytest.raises(RivageError, match="holds no answer"):
