@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rivage.core.errors import ConfigError, DataError
 from rivage.core.seeding import Streams
 from rivage.inference.exact import exhaustive
-from rivage.inference.gain import Slot, contend
+from rivage.inference.gain import Slot
 from rivage.inference.greedy import StaticGreedy, greedy
 from rivage.inference.instance import Instance
 from rivage.inference.patterns import Patterns
@@ -155,18 +155,20 @@ def test_with_room_for_all_only_what_helps_is_loaded() -> None:
     assert 0 < len(found.order) < 27
 
 
-@settings(max_examples=20)
-@given(seeds)
-def test_more_passes_never_lose_in_the_replay(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    instance = delivery_network(rng, types=8)
-    batches = [rng.integers(0, 60, instance.types).astype(float) for _ in range(4)]
-    gains = [
-        deliver(StaticGreedy(passes=passes), instance, batches, streams=Streams(0)).last["gain"] for passes in (1, 2, 4)
-    ]
-    slack = 1e-6 * (1 + sum(contend(instance, r, instance.pinned).slot.base_cost for r in batches))
-    assert gains[0] <= gains[1] + slack
-    assert gains[1] <= gains[2] + slack
+def test_more_passes_never_lose_in_the_replay_and_sometimes_gain() -> None:
+    gained = set()
+    for seed in (*range(40), 99, 123, 129):  # a second pass alone would lose for the last three
+        rng = np.random.default_rng(seed)
+        instance = delivery_network(rng, nodes=6, tasks=3, variants=3, types=16)
+        batches = [rng.integers(0, 60, instance.types).astype(float) for _ in range(3)]
+        once, twice = (
+            deliver(StaticGreedy(passes=passes), instance, batches, streams=Streams(0)).last["gain"]
+            for passes in (1, 2)
+        )
+        assert twice >= once * (1 - 1e-9)
+        if twice > once * (1 + 1e-9):
+            gained.add(seed)
+    assert gained == {6, 15, 25, 33}, "seeds as seen; another generator of networks has others"
 
 
 def test_it_must_be_told_what_comes() -> None:
