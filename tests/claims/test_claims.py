@@ -1,4 +1,7 @@
-"""Quick claims hold whenever their data are here; slow ones run under ``pytest -m slow`` and `rivage reproduce`."""
+"""Quick claims hold whenever their data are here; slow ones run under ``pytest -m slow`` and `rivage reproduce`.
+
+Those in FAILS do not hold, and the documentation says so; should one begin to hold, its page has to change.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import pytest
 from rivage.studies.claims import CLAIMS
 
 NEEDS_FILES = {"flamby-heart-fedavg", "ogb-on-web12", "adaptive-step-on-web12", "sketched-counts-on-web12"}
+NEEDS_FILES |= {name for name in CLAIMS if name.startswith("delivery-") and name.endswith("-geant")}
+FAILS = {"delivery-beats-olag-topology-i"}
 
 
 def test_a_claim_without_its_files_is_not_tested_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,5 +29,5 @@ def test_claim(name: str, request: pytest.FixtureRequest) -> None:
     if name in NEEDS_FILES:
         request.getfixturevalue("data_root")
     outcome = CLAIMS[name].run()
-    assert outcome.verdict == "holds", outcome.detail
+    assert outcome.verdict == ("fails" if name in FAILS else "holds"), outcome.detail
     assert outcome.measured is not None
