@@ -65,7 +65,7 @@ def make_sketch(width: int, depth: int, size: int) -> Sketch:
 
 
 @njit(cache=True)
-def _mix(word: int) -> int:
+def _mix(word: np.uint64) -> np.uint64:
     """The finaliser of SplitMix64, which spreads any difference over all bits."""
     word = (word ^ (word >> _HALF)) * _FIRST
     word = (word ^ (word >> _TWENTY_SEVEN)) * _SECOND
@@ -73,7 +73,7 @@ def _mix(word: int) -> int:
 
 
 @njit(cache=True)
-def _hash(seed: int, item: int, stream: int) -> int:
+def _hash(seed: int, item: int, stream: int) -> np.uint64:
     return _mix(_mix(np.uint64(seed) + np.uint64(stream) * _GOLDEN) + np.uint64(item) * _GOLDEN)
 
 
@@ -100,7 +100,7 @@ def _estimate(s: Sketch, seed: int, item: int) -> int:
     least = s.counters[0, _hash(seed, item, 2) % np.uint64(width)]
     for row in range(1, depth):
         least = min(least, s.counters[row, _hash(seed, item, 2 + row) % np.uint64(width)])
-    return least
+    return int(least)
 
 
 @njit(cache=True)
@@ -126,7 +126,7 @@ def _count(s: Sketch, seed: int, item: int, conservative: bool) -> int:
 
 @njit(cache=True)
 def _home(s: Sketch, item: int) -> int:
-    return np.int64(_mix(np.uint64(item) * _GOLDEN) & np.uint64(len(s.name) - 1))
+    return int(np.int64(_mix(np.uint64(item) * _GOLDEN) & np.uint64(len(s.name) - 1)))
 
 
 @njit(cache=True)
