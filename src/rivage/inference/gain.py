@@ -35,7 +35,6 @@ from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
 from rivage.core.errors import DataError, ShapeError
-from rivage.core.settings import combine
 from rivage.inference import serving_kernel as kernel
 from rivage.inference.instance import Instance
 
@@ -44,7 +43,7 @@ __all__ = ["Contended", "Slope", "Slot", "contend"]
 Allocation = Float64[ndarray, "nodes models"] | Bool[ndarray, "nodes models"]
 Ranks = Float64[ndarray, "ranks"]
 
-_LISTED = 20  # problems shown at once
+_LISTED = 20  # types shown at once
 _TOLERANCE = 1e-9  # of the requests of a type: sums of capacities that meet them up to rounding do
 
 
@@ -101,15 +100,15 @@ class Slot:
         taken = np.add.reduceat(self.served(self.instance.pinned), self.instance.ranking.first[:-1])
         short = np.flatnonzero(taken < self.requests * (1 - 1e-6))
         if short.size:
-            problems = [
-                DataError(
-                    f"pinned models take {taken[type_]:g} of {self.requests[type_]:g} requests of type {type_}, task "
-                    f"{self.instance.task_name(int(self.instance.asked[type_]))}",
-                    mend="Raise the throughput of a pinned model on the path; inf takes all.",
-                )
+            lacking = [
+                f"{taken[type_]:g} of {self.requests[type_]:g} requests of type {type_}, task "
+                f"{self.instance.task_name(int(self.instance.asked[type_]))}"
                 for type_ in short[:_LISTED].tolist()
             ]
-            raise combine(problems)
+            raise DataError(
+                f"pinned models take only {'; '.join(lacking)}{'; …' if len(short) > _LISTED else ''}",
+                mend="Raise the throughput of a pinned model on the path; inf takes all.",
+            )
 
     def served(self, allocation: Allocation) -> Ranks:
         """Requests that each possibility serves. O(K)."""

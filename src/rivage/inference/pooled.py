@@ -8,8 +8,9 @@ free models, and what a model can serve shared as one likes,
                Σ_m s_m y_m <= b_v for every node,   0 <= y <= 1,   y = 1 for what is pinned.
 
 Every 0/1 placement with whatever discipline of contention is feasible, so no placement costs less; neither does one
-that stays, for slots whose mean is r. Dual values are what a unit more would save per slot: of a node's memory, of a model's
-throughput; what a millisecond less on a link saves is the number of requests that cross it.
+that stays, for slots whose mean is r. Dual values are what a unit more would save per slot: of a node's memory, of a
+model's throughput; what a millisecond less on a link saves is the number of requests that cross it. Where the optimum
+has a kink they lie between what a unit more saves and what a unit less costs.
 
 References:
     Si Salem, Castellano, Neglia, Pianese, Araldo. Towards inference delivery networks. IEEE/ACM Transactions on

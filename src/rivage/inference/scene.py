@@ -222,13 +222,7 @@ def _routes(network: Network, catalog: Catalog, equipped: _Equipped, asked: Aske
             continue
         ends = tuple(homes[task])
         if (entry, ends) not in known:
-            reached = [home for home in ends if entry == home or hops[home][entry] >= 0]
-            if not reached:
-                problems[f"{entry}"] = ConfigError(
-                    f"no path leads from {network.label(entry)} to a repository", mend="Add the missing links."
-                )
-                continue
-            ways = [follow(network, hops[home], entry, home) for home in reached]
+            ways = [follow(network, hops[home], entry, home) for home in ends]
             best = min(ways, key=lambda way: (path_cost(network, np.array(way)), len(way), way))
             times = [path_cost(network, np.array(best[: stop + 1])) for stop in range(len(best))]
             known[entry, ends] = _Route(best, times)
