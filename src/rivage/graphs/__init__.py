@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rivage.graphs.cycles import CycleMean, max_cycle_mean, max_cycle_mean_of_arcs, start_times
     from rivage.graphs.geography import cities
     from rivage.graphs.network import Network
     from rivage.graphs.path_rules import Connectivity, PathRule, connectivity
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Connectivity": "path_rules",
+    "CycleMean": "cycles",
     "Network": "network",
     "PathRule": "path_rules",
     "Underlay": "underlay",
@@ -47,11 +49,14 @@ _HOMES = {
     "hypercube": "topologies",
     "load_connectivity": "underlay_files",
     "load_underlay": "underlay_files",
+    "max_cycle_mean": "cycles",
+    "max_cycle_mean_of_arcs": "cycles",
     "next_hops": "paths",
     "parse_underlay": "underlay_files",
     "path": "topologies",
     "path_cost": "paths",
     "shortest_path": "paths",
+    "start_times": "cycles",
     "tiers": "tiered",
     "topology_one": "tiered",
     "topology_two": "tiered",
@@ -59,6 +64,7 @@ _HOMES = {
 
 __all__ = [
     "Connectivity",
+    "CycleMean",
     "Network",
     "PathRule",
     "Underlay",
@@ -76,11 +82,14 @@ __all__ = [
     "hypercube",
     "load_connectivity",
     "load_underlay",
+    "max_cycle_mean",
+    "max_cycle_mean_of_arcs",
     "next_hops",
     "parse_underlay",
     "path",
     "path_cost",
     "shortest_path",
+    "start_times",
     "tiers",
     "topology_one",
     "topology_two",

@@ -1,0 +1,30 @@
+"""Training without a server: overlays over a network, and how long their rounds take.
+
+Names are loaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rivage.decentralized.cycle_time import critical_cycle, cycle_time_ms, start_times_ms
+    from rivage.decentralized.overlays import Overlay
+    from rivage.decentralized.silos import Silos
+
+_HOMES = {
+    "Overlay": "overlays",
+    "Silos": "silos",
+    "critical_cycle": "cycle_time",
+    "cycle_time_ms": "cycle_time",
+    "start_times_ms": "cycle_time",
+}
+
+__all__ = ["Overlay", "Silos", "critical_cycle", "cycle_time_ms", "start_times_ms"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
