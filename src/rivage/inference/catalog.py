@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
-from rivage.core.errors import ConfigError, nearest, require
-from rivage.core.settings import read
+from rivage.core.errors import ConfigError, RivageError, nearest, require
+from rivage.core.settings import combine, read
 from rivage.core.toml import load_toml, parse_toml
 
 __all__ = ["BUILT_IN", "Catalog", "Model", "load_catalog"]
@@ -61,16 +61,27 @@ class Model:
     artifact: str = ""
 
     def __post_init__(self) -> None:
+        if problems := list(self._faults()):
+            raise combine(problems)
+
+    def _faults(self) -> Iterator[RivageError]:
         if not self.name.strip() or not self.task.strip():
-            raise ConfigError(f'model "{self.name}", task "{self.task}"', mend="Name both.")
+            yield ConfigError(f'model "{self.name}", task "{self.task}"', mend="Name both.")
         if not 0 <= self.accuracy <= 1:
-            raise ConfigError(f"accuracy is {self.accuracy:g}", mend="Give a share in [0, 1]: 62.8 % is 0.628.")
-        for what, value in _numbers("size_mb", self.size_mb):
-            require(value, what, above=0.0)
-        for what, value in _numbers("delay_ms", self.delay_ms):
-            require(value, what, least=0.0)
-        for what, value in _numbers("throughput_rps", self.throughput_rps):
-            require(value, what, above=0.0)
+            yield ConfigError(f"accuracy is {self.accuracy:g}", mend="Give a share in [0, 1]: 62.8 % is 0.628.")
+        for name, limit in (
+            ("size_mb", {"above": 0.0}),
+            ("delay_ms", {"least": 0.0}),
+            ("throughput_rps", {"above": 0.0}),
+        ):
+            given = getattr(self, name)
+            if given == {}:
+                yield ConfigError(f"{name} names no hardware", mend="Give a number, or one for each class.")
+            for what, value in _numbers(name, given):
+                try:
+                    require(value, what, **limit)
+                except ConfigError as error:
+                    yield error
 
     @property
     def hardware(self) -> set[str]:
@@ -132,7 +143,8 @@ class Catalog:
         twice = [name for name, count in Counter(model.name for model in self.models).items() if count > 1]
         if twice or not self.models:
             what = f"several models are called {', '.join(map(repr, twice))}" if twice else "there is no model"
-            raise ConfigError(what, where=f'catalog "{self.name}"', mend="Give each [[models]] a name of its own.")
+            mend = "Give each [[models]] a name of its own." if twice else "Give at least one [[models]]."
+            raise ConfigError(what, where=f'catalog "{self.name}"', mend=mend)
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -186,9 +186,15 @@ def _unable(catalog: Catalog, site: Site) -> Iterator[ConfigError]:
     """A class of hardware on which nothing runs, or memory that holds nothing."""
     sizes = {model.name: model.size(site.hardware) for model in catalog.models}
     known = catalog.hardware
-    if not np.isfinite(list(sizes.values())).any():
+    if known and site.hardware not in known:
+        # Models with the same figures everywhere would run there, but a typing error would go unseen.
         mend = nearest(site.hardware, known) or f"Known classes: {', '.join(known)}."
-        yield ConfigError(f'no model of "{catalog.name}" runs on hardware "{site.hardware}"', mend=mend)
+        yield ConfigError(f'no model of "{catalog.name}" names hardware "{site.hardware}"', mend=mend)
+    elif not np.isfinite(list(sizes.values())).any():
+        yield ConfigError(
+            f'no model of "{catalog.name}" runs on hardware "{site.hardware}"',
+            mend="Give one its size and delay there.",
+        )
     elif not site.repository and 0 < site.budget_mb < (least := min(sizes.values())):
         mend = f"The smallest model needs {least:g} MB; give as much, or 0 for nodes that hold nothing."
         yield ConfigError(f"no model fits into {site.budget_mb:g} MB", mend=mend)
