@@ -339,6 +339,12 @@ def cache_networks(runs: Runs) -> str:
     return drawing
 
 
+def inference_delivery(runs: Runs) -> str:
+    """INFIDA on a small tree: gain, regret, moves; the drawing is in a file of its own."""
+    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_inference.py"))["figure"](standalone)
+    return drawing
+
+
 def similarity_caching(runs: Runs) -> str:
     """Similarity caches by capacity and over time; the drawing is in a file of its own."""
     drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_similarity.py"))["figure"](standalone)
@@ -394,6 +400,7 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "long-term-fairness": long_term_fairness,
     "cache-networks": cache_networks,
     "no-regret-steps": no_regret_steps,
+    "inference-delivery": inference_delivery,
     "similarity-caching": similarity_caching,
 }
 TABLES: Mapping[str, tuple[Callable[[Runs], str], tuple[Path, ...]]] = {
