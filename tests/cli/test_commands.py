@@ -253,7 +253,7 @@ def test_a_run_that_is_nowhere(verb: str, record: RunRecord, capsys: Capture) ->
     assert main([verb, "nix"]) == 1
     assert capsys.readouterr() == (
         "",
-        "error: nix: there is no such folder. Give a folder that `rivage run`, `train` or `play` has made.\n",
+        "error: nix: there is no such folder. Give a folder that `rivage run`, `train`, `play` or `place` has made.\n",
     )
     assert main([verb, str(folder)[:-1]]) == 1
     assert f'there is no such folder. Did you mean "{folder.name}"?' in capsys.readouterr().err

@@ -100,7 +100,7 @@ def make_tables(items: int, capacity: float, every: int, seed: int, *, empty: bo
             ones 8 C are enough.
     """
     least, most = WHEEL_BITS
-    most = min(most, max(least, items.bit_length()))  # more buckets than items bring nothing
+    most = min(most, max(least, items.bit_length() - 1))  # more buckets than items bring nothing
     buckets = min(max(capacity / step, 2.0**least), 2.0**most)
     floats, ints = np.zeros(len(FLOATS)), np.zeros(len(INTS), np.int64)
     shelf = np.full(items, OUT, np.int32)
