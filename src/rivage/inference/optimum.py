@@ -16,6 +16,8 @@ whose sums fill a triangle for every type. The same as transport, with what each
 since filling the cheapest first is the best transport. It has two numbers per possibility, and `relaxed_optimum` solves
 it; types are in units of their requests (`rivage.inference.patterns`), costs in units of the largest.
 
+For many slots of different contention `rivage.inference.cuts` finds the same from both sides, much faster.
+
 The *shadow price* of a node's budget, the program's dual value, is what a unit more of it adds to the gain of a slot.
 Where a unit less would cost more than a unit more adds, the price is one between.
 
@@ -41,7 +43,15 @@ from rivage.inference.gain import Slot
 from rivage.inference.instance import Instance
 from rivage.inference.patterns import Patterns
 
-__all__ = ["Program", "Relaxed", "cumulative_program", "relaxed_optimum", "relaxed_patterns", "transport_program"]
+__all__ = [
+    "Program",
+    "Relaxed",
+    "cumulative_program",
+    "memory_rows",
+    "relaxed_optimum",
+    "relaxed_patterns",
+    "transport_program",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +137,7 @@ def transport_program(patterns: Patterns) -> Program:
     ways, free, m = len(patterns.place), np.flatnonzero(~pinned), len(places)
     link = coo_array((np.ones(len(free)), (np.arange(len(free)), free)), (len(free), ways))
     loaded = coo_array((-patterns.share[free], (np.arange(len(free)), column)), (len(free), m))
-    held, memory, budgets = _memory(patterns.instance, places)
+    held, memory, budgets = memory_rows(patterns.instance, places)
     upper = vstack([hstack([link, loaded]), hstack([coo_array((len(held), ways)), memory])], format="csr")
     total = coo_array((np.ones(ways), (patterns.pattern, np.arange(ways))), (len(patterns), ways + m)).tocsr()
     worth = patterns.weight[patterns.pattern] * patterns.cost
@@ -162,7 +172,7 @@ def cumulative_program(patterns: Patterns) -> Program:
                 rows.append(k)
                 columns.append(int(np.searchsorted(places, patterns.place[other])))
                 values.append(-float(patterns.share[other]))
-    held, memory, budgets = _memory(patterns.instance, places)
+    held, memory, budgets = memory_rows(patterns.instance, places)
     sums = coo_array((values, (rows, columns)), (ways, len(places)))
     identity = coo_array((np.ones(ways), (np.arange(ways), np.arange(ways))), (ways, ways))
     scale = _scale(patterns.weight[patterns.pattern] * patterns.cost)
@@ -183,7 +193,7 @@ def cumulative_program(patterns: Patterns) -> Program:
     )
 
 
-def _memory(
+def memory_rows(
     instance: Instance, places: Int64[ndarray, "places"]
 ) -> tuple[Int64[ndarray, "held"], csr_array, Float64[ndarray, "held"]]:
     """Nodes whose memory is limited, and Σ s y <= b there."""

@@ -4,8 +4,8 @@ What an operator with a solver would do, and a strong rival: it needs all reques
 against demand that changes, but no step size to choose either. Every ``period`` slots
 
 1. the relaxation for the last ``window`` slots is solved, in one of three ``programs``: ``mean`` of their requests with
-   mean capacities as they were seen (`rivage.inference.optimum`); all ``slots`` one beside the other; or ``pooled``,
-   mean requests that share throughput as is best (`rivage.inference.pooled`);
+   mean capacities as they were seen (`rivage.inference.optimum`); all ``slots`` one beside the other, to 10⁻³
+   (`rivage.inference.cuts`); or ``pooled``, mean requests that share throughput as is best (`rivage.inference.pooled`);
 2. its fractions are rounded strictly (`rivage.inference.blocks`) ``draws`` times, always with the same random numbers,
    so that little moves when fractions do not; models of no use to the plan stay or come as they fit;
 3. the best of the draws, the greedy allocation if ``greedy``, and what is loaded now, all served the requests of the
@@ -32,10 +32,12 @@ from numpy import ndarray
 from rivage.core.errors import require, require_one_of
 from rivage.core.seeding import Streams
 from rivage.inference.blocks import Blocks
+from rivage.inference.cuts import relaxed_by_cuts
 from rivage.inference.gain import Slot, contend
 from rivage.inference.greedy import greedy
 from rivage.inference.instance import Instance
 from rivage.inference.optimum import relaxed_optimum
+from rivage.inference.patterns import Patterns
 from rivage.inference.policy import Seen
 from rivage.inference.pooled import pooled_optimum
 
@@ -43,6 +45,7 @@ __all__ = ["RollingPlan", "RollingState", "mean_slot"]
 
 Program = Literal["mean", "slots", "pooled"]
 Loaded = Bool[ndarray, "nodes models"]
+_GAP = 1e-3  # of the gain: rounding loses more
 
 
 @dataclass(slots=True, eq=False)
@@ -132,7 +135,9 @@ class RollingPlan:
     def _fractions(self, instance: Instance, slots: Sequence[Slot]) -> Float64[ndarray, "nodes models"]:
         if self.program == "pooled":
             return pooled_optimum(instance, np.mean([slot.requests for slot in slots], axis=0)).fractions
-        return relaxed_optimum(instance, slots if self.program == "slots" else [mean_slot(instance, slots)]).y
+        if self.program == "slots":
+            return relaxed_by_cuts(Patterns.of(instance, slots), gap=_GAP).y
+        return relaxed_optimum(instance, [mean_slot(instance, slots)]).y
 
 
 def mean_slot(instance: Instance, slots: Sequence[Slot]) -> Slot:
