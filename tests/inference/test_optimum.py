@@ -142,7 +142,7 @@ def test_many_slots_at_once_gain_no_more_than_each_alone(golden: Slot) -> None:
 
 
 def test_a_plan_for_200_nodes_and_2000_types_takes_seconds() -> None:
-    """Acceptance: under 5 minutes; seen: 2 s, gaps 2.1 % (greedy) and 2.7 % (rounding)."""
+    """Acceptance: under 5 minutes. Seen: 1.4 s; greedy is 2.5 % below the bound, the best of 20 draws 3.1 %."""
     instance, requests = large_tree()
     slot = contend(instance, requests, instance.pinned).slot
     patterns = Patterns.of(instance, [slot])
