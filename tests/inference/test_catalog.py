@@ -112,7 +112,7 @@ def test_all_faults_of_a_model_are_told_at_once() -> None:
 
 
 def test_names_are_all_different() -> None:
-    with pytest.raises(ConfigError, match="several models are called 's'"):
+    with pytest.raises(ConfigError, match='several models are called "s"'):
         Catalog(models=(Model(**MODEL), Model(**(MODEL | {"task": "hear"}))))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"there is no model\. Give at least one"):
         Catalog(models=())

@@ -142,7 +142,8 @@ class Catalog:
     def __post_init__(self) -> None:
         twice = [name for name, count in Counter(model.name for model in self.models).items() if count > 1]
         if twice or not self.models:
-            what = f"several models are called {', '.join(map(repr, twice))}" if twice else "there is no model"
+            names = ", ".join(f'"{name}"' for name in twice)
+            what = f"several models are called {names}" if twice else "there is no model"
             mend = "Give each [[models]] a name of its own." if twice else "Give at least one [[models]]."
             raise ConfigError(what, where=f'catalog "{self.name}"', mend=mend)
 
