@@ -249,7 +249,7 @@ class INFIDA:
 
     def update(self, state: InfidaState, seen: Seen) -> InfidaState:
         """A step of every node, and a draw when it is due. O(K + nodes · models)."""
-        y = state.y
+        y = state.y if state.since else state.drawn
         if state.since:
             state.lag += seen.slot.gain(y) - seen.slot.gain(state.drawn)
         return self.learn(state, seen.slot.slope(y).gradient.ravel()[state.blocks.place], seen.slot)

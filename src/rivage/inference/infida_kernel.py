@@ -65,20 +65,26 @@ def ascend(
     before: PerBlock,
 ) -> tuple[Places, PerBlock]:
     """The logarithms after a step of every block, and what the step adds to the bound."""
-    aims = _aims(first, sizes, logs, start, slope, steps, before)
+    aims, moved, added = np.empty(len(logs)), logs.copy(), np.zeros(len(steps))
+    _aim(first, sizes, logs, start, slope, steps, before, aims)
     # NumPy's exponentials of long arrays are several times faster than those of compiled loops.
-    settled: tuple[Places, PerBlock] = _settle(
-        first, sizes, budgets, logs, start, slope, steps, before, aims, np.exp(aims), np.exp(logs)
-    )
-    return settled
+    h, old = np.exp(aims), np.exp(logs)
+    _settle(first, sizes, budgets, logs, start, slope, steps, before, aims, h, old, moved, added)
+    return moved, added
 
 
 @njit(cache=True)
-def _aims(
-    first: Starts, sizes: Places, logs: Places, start: Places, slope: Places, steps: PerBlock, before: PerBlock
-) -> Places:
+def _aim(
+    first: Starts,
+    sizes: Places,
+    logs: Places,
+    start: Places,
+    slope: Places,
+    steps: PerBlock,
+    before: PerBlock,
+    aims: Places,
+) -> None:
     """Exponents of h, the largest of each block 0."""
-    aims = np.empty(len(logs))
     for v in range(len(first) - 1):
         a, b = first[v], first[v + 1]
         step, top = steps[v], -np.inf
@@ -90,7 +96,6 @@ def _aims(
             top = max(top, aims[m])
         for m in range(a, b):
             aims[m] = max(LEAST, aims[m] - top)
-    return aims
 
 
 @njit(cache=True)
@@ -106,8 +111,9 @@ def _settle(
     aims: Places,
     h: Places,
     old: Places,
-) -> tuple[Places, PerBlock]:
-    moved, added = logs.copy(), np.zeros(len(first) - 1)
+    moved: Places,
+    added: PerBlock,
+) -> None:
     for v in range(len(first) - 1):
         if steps[v] <= 0.0:
             continue
@@ -122,7 +128,6 @@ def _settle(
             if fell:
                 far += sizes[m] * new * (moved[m] - start[m])
         added[v] = gained - near / before[v] - (1.0 / steps[v] - 1.0 / before[v]) * far
-    return moved, added
 
 
 @njit(cache=True)

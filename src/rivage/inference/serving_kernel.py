@@ -1,4 +1,8 @@
-"""Compiled loops over the possibilities of all request types; what they compute stands in `rivage.inference.gain`."""
+"""Compiled loops over the possibilities of all request types; what they compute stands in `rivage.inference.gain`.
+
+Large arrays are made by NumPy and filled by the loops: compiled code would ask the system for their memory anew in
+every slot, which takes longer than filling them.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,6 @@ def serve(
     return served
 
 
-@njit(cache=True)
 def slopes(
     first: Starts,
     place: Int64[ndarray, "ranks"],
@@ -43,6 +46,22 @@ def slopes(
 ) -> tuple[Float64[ndarray, "places"], Int64[ndarray, "types"]]:
     """The subgradient of the gain, and the worst rank that each type needs (−1 without requests or enough capacity)."""
     gradient, worst = np.zeros(len(y)), np.full(len(first) - 1, -1)
+    _slopes(first, place, cost, requests, capacity, y, tolerance, gradient, worst)
+    return gradient, worst
+
+
+@njit(cache=True)
+def _slopes(
+    first: Starts,
+    place: Int64[ndarray, "ranks"],
+    cost: Ranks,
+    requests: Types,
+    capacity: Ranks,
+    y: Float64[ndarray, "places"],
+    tolerance: float,
+    gradient: Float64[ndarray, "places"],
+    worst: Int64[ndarray, "types"],
+) -> None:
     for t in range(len(first) - 1):
         if requests[t] <= 0.0:
             continue
@@ -55,10 +74,8 @@ def slopes(
         worst[t] = last
         for k in range(first[t], last):
             gradient[place[k]] += capacity[k] * (cost[last] - cost[k])
-    return gradient, worst
 
 
-@njit(cache=True)
 def contend(
     first: Starts,
     place: Int64[ndarray, "ranks"],
@@ -68,27 +85,45 @@ def contend(
 ) -> tuple[Ranks, Ranks]:
     """Potential available capacities, and what is served: types in order share what each loaded model can do."""
     served, capacity = np.zeros(len(place)), np.empty(len(place))
-    spare, wanted = throughput.copy(), np.zeros(len(throughput))
+    share = np.zeros(len(throughput))
+    _contend(first, place, requests, throughput, loaded, throughput.copy(), share, served, capacity)
+    return capacity, served
+
+
+@njit(cache=True)
+def _contend(
+    first: Starts,
+    place: Int64[ndarray, "ranks"],
+    requests: Types,
+    throughput: Float64[ndarray, "places"],
+    loaded: Bool[ndarray, "places"],
+    spare: Float64[ndarray, "places"],
+    share: Float64[ndarray, "places"],
+    served: Ranks,
+    capacity: Ranks,
+) -> None:
+    for t in range(len(first) - 1):
+        for k in range(first[t], first[t + 1]):
+            share[place[k]] += requests[t]
     for t in range(len(first) - 1):
         left = requests[t]
         for k in range(first[t], first[t + 1]):
+            if left <= 0.0:
+                break
             p = place[k]
-            wanted[p] += requests[t]
-            if left > 0.0 and loaded[p]:
+            if loaded[p]:
                 amount = min(left, spare[p])
                 served[k] = amount
                 spare[p] -= amount
                 left -= amount
-    share = np.where(loaded, -1.0, throughput / np.maximum(wanted, 1e-300))  # of a request, for what is not loaded
+    for p in range(len(share)):  # from how many want it to what it can do of each request; < 0 for what is loaded
+        share[p] = -1.0 if loaded[p] else throughput[p] / max(share[p], 1e-300)
     for t in range(len(first) - 1):
-        if requests[t] <= 0.0:
-            capacity[first[t] : first[t + 1]] = 0.0
-            continue
+        most = requests[t]
         for k in range(first[t], first[t + 1]):
             part = share[place[k]]
-            could = part * requests[t] if part >= 0.0 else served[k] + spare[place[k]]
-            capacity[k] = min(requests[t], could)
-    return capacity, served
+            could = part * most if part >= 0.0 else served[k] + spare[place[k]]
+            capacity[k] = min(most, could) if most > 0.0 else 0.0
 
 
 @njit(cache=True)
