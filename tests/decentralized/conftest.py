@@ -38,15 +38,20 @@ def silos_of(underlay_of: Callable[[str], Underlay]) -> Callable[..., Silos]:
     return make
 
 
-def random_silos(seed: int, silos: int, *, access_bps: float = np.inf, symmetric: bool = True) -> Silos:
+@pytest.fixture(scope="session")
+def square_of() -> Callable[..., Silos]:
     """Silos in a square of 5,000 km with the latencies of light in fibre and one bandwidth: Euclidean delays."""
-    rng = np.random.default_rng(seed)
-    places = rng.uniform(0, 5000, (silos, 2))
-    latency = 0.0085 * np.hypot(*(places[:, None] - places).transpose(2, 0, 1)) + 4
-    if not symmetric:
-        latency = latency * rng.uniform(1, 1.5, latency.shape)
-    np.fill_diagonal(latency, 0)
-    available = np.where(np.eye(silos, dtype=bool), np.inf, 1e9)
-    names = tuple(f"s{k}" for k in range(silos))
-    every = Connectivity(names=names, latency_ms=latency, available_bps=available, name="square")
-    return Silos.of(every, model_bits=2e7, step_ms=10, access_bps=access_bps)
+
+    def make(seed: int, silos: int, *, access_bps: float = np.inf, symmetric: bool = True) -> Silos:
+        rng = np.random.default_rng(seed)
+        places = rng.uniform(0, 5000, (silos, 2))
+        latency = 0.0085 * np.hypot(*(places[:, None] - places).transpose(2, 0, 1)) + 4
+        if not symmetric:
+            latency = latency * rng.uniform(1, 1.5, latency.shape)
+        np.fill_diagonal(latency, 0)
+        available = np.where(np.eye(silos, dtype=bool), np.inf, 1e9)
+        names = tuple(f"s{k}" for k in range(silos))
+        every = Connectivity(names=names, latency_ms=latency, available_bps=available, name="square")
+        return Silos.of(every, model_bits=2e7, step_ms=10, access_bps=access_bps)
+
+    return make

@@ -9,19 +9,43 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rivage.decentralized.classical import delta_mbst, mst, ring, ring_2opt, star
     from rivage.decentralized.cycle_time import critical_cycle, cycle_time_ms, start_times_ms
+    from rivage.decentralized.designs import Design, design_of, mixing_of
     from rivage.decentralized.overlays import Overlay
     from rivage.decentralized.silos import Silos
 
 _HOMES = {
+    "Design": "designs",
     "Overlay": "overlays",
     "Silos": "silos",
     "critical_cycle": "cycle_time",
     "cycle_time_ms": "cycle_time",
+    "delta_mbst": "classical",
+    "design_of": "designs",
+    "mixing_of": "designs",
+    "mst": "classical",
+    "ring": "classical",
+    "ring_2opt": "classical",
+    "star": "classical",
     "start_times_ms": "cycle_time",
 }
 
-__all__ = ["Overlay", "Silos", "critical_cycle", "cycle_time_ms", "start_times_ms"]
+__all__ = [
+    "Design",
+    "Overlay",
+    "Silos",
+    "critical_cycle",
+    "cycle_time_ms",
+    "delta_mbst",
+    "design_of",
+    "mixing_of",
+    "mst",
+    "ring",
+    "ring_2opt",
+    "star",
+    "start_times_ms",
+]
 
 
 def __getattr__(name: str) -> Any:
