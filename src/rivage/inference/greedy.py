@@ -26,7 +26,6 @@ References:
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
@@ -103,6 +102,7 @@ class _Ascent:
         self.served = patterns.served(instance.pinned)
         self.ways = np.argsort(patterns.place, kind="stable")
         self.places, begin = np.unique(patterns.place[self.ways], return_index=True)
+        self.number = np.searchsorted(self.places, patterns.place)
         self.begin: Int64[ndarray, "m"] = np.append(begin, len(self.ways)).astype(np.int64)
         self.sizes = instance.sizes.ravel()[self.places]
         self.units = self.sizes if per_size else np.ones(len(self.places))
@@ -111,48 +111,45 @@ class _Ascent:
 
     def run(self) -> Greedy:
         loaded, order = self.patterns.instance.pinned.copy(), list[int]()
-        open_ = np.flatnonzero(self.patterns.instance.free.ravel()[self.places]).astype(np.int64)
-        # Largest first: bounds on what candidates add, as they were when last computed.
-        heap = [(-bound, number) for number, bound in zip(open_.tolist(), self._worths(open_), strict=True)]
-        heapq.heapify(heap)
-        while (best := self._next(heap)) is not None:
-            kernel.add(
-                self.patterns.first,
-                self.patterns.pattern,
-                self.patterns.share,
-                self.served,
-                self.begin,
-                self.ways,
-                best,
-            )
-            self.room[self.node[best]] -= self.sizes[best]
+        self.bounds = self._worths(np.arange(len(self.places)))
+        self.bounds[~self.patterns.instance.free.ravel()[self.places] | (self.sizes > self.room[self.node])] = 0.0
+        self.known = np.ones(len(self.places), bool)
+        while (best := self._next()) is not None:
+            self._add(best)
             order.append(int(self.places[best]))
         loaded.ravel()[order] = True
         return Greedy(loaded, self.patterns.gain(loaded), tuple(order))
 
-    def _next(self, heap: list[tuple[float, int]]) -> int | None:
-        """The best candidate that fits; it leaves the heap, as do all that fit no more or gain nothing."""
-        best, fresh = 0.0, list[tuple[float, int]]()
-        while heap and -heap[0][0] > 0.0 and -heap[0][0] >= best * (1 - _TIE):
-            _, number = heapq.heappop(heap)
-            if self.sizes[number] > self.room[self.node[number]]:
-                continue
-            worth = self._worths(np.array([number]))[0]
-            fresh.append((worth, number))
-            best = max(best, worth)
-        chosen = min((number for worth, number in fresh if worth > 0.0 and worth >= best * (1 - _TIE)), default=None)
-        for worth, number in fresh:
-            if number != chosen and worth > 0.0:
-                heapq.heappush(heap, (-worth, number))
-        return chosen
+    def _next(self) -> int | None:
+        """The best candidate; those whose bound is no more than what another one is known to add are left alone."""
+        while True:
+            open_ = np.flatnonzero((self.bounds > 0.0) & ~self.known)
+            least = np.max(self.bounds, where=self.known, initial=0.0)
+            stale = open_[self.bounds[open_] >= least * (1 - _TIE)]
+            if not stale.size:
+                break
+            self.bounds[stale] = self._worths(stale)
+            self.known[stale] = True
+        return int(np.argmax(self.bounds >= least * (1 - _TIE))) if least > 0.0 else None
 
-    def _worths(self, numbers: Int64[ndarray, "k"]) -> list[float]:
+    def _add(self, best: int) -> None:
+        """Load it: it is no candidate any more, nor what fits no more; of those that it changes bounds are left."""
+        p = self.patterns
+        kernel.add(p.first, p.pattern, p.share, self.served, self.begin, self.ways, best)
+        rows = p.pattern[self.ways[self.begin[best] : self.begin[best + 1]]]
+        for row in rows:
+            self.known[self.number[p.first[row] : p.first[row + 1]]] = False
+        node = self.node[best]
+        self.room[node] -= self.sizes[best]
+        self.bounds[best] = 0.0
+        self.bounds[(self.node == node) & (self.sizes > self.room[node])] = 0.0
+
+    def _worths(self, numbers: Int64[ndarray, "k"]) -> Float64[ndarray, "k"]:
         p = self.patterns
         gains = kernel.worths(
             p.first, p.pattern, p.weight, p.cost, p.share, self.served, self.begin, self.ways, numbers
         )
-        worths: list[float] = (gains / self.units[numbers]).tolist()
-        return worths
+        return np.asarray(gains / self.units[numbers])
 
 
 @dataclass(slots=True, eq=False)
