@@ -11,8 +11,9 @@ from rivage.core.errors import ConfigError
 from rivage.core.seeding import Streams
 from rivage.inference.gain import Slot
 from rivage.inference.infida import INFIDA
+from rivage.inference.infida_by_messages import InfidaByMessages
 from rivage.inference.instance import Instance
-from rivage.inference.messages import Agent, Answer, InfidaByMessages, Message, Question, agents_of, exchange
+from rivage.inference.messages import Agent, Answer, Message, Question, agents_of, exchange
 from rivage.inference.policy import DELIVERY_POLICIES, DeliveryPolicy, Seen
 from rivage.inference.replay import deliver
 from rivage.testing.strategies import delivery_network, delivery_slot, delivery_slots

@@ -31,7 +31,7 @@ DELIVERY_POLICIES = Registry(
     {
         "anchor": "rivage.inference.simple:Anchor",
         "infida": "rivage.inference.infida:INFIDA",
-        "infida_by_messages": "rivage.inference.messages:InfidaByMessages",
+        "infida_by_messages": "rivage.inference.infida_by_messages:InfidaByMessages",
         "infida_offline": "rivage.inference.infida_offline:INFIDAOffline",
         "model_caches": "rivage.inference.model_caches:ModelCaches",
         "olag": "rivage.inference.olag:OLAG",
