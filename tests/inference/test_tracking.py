@@ -135,7 +135,7 @@ def test_golden_switching(policy: INFIDA, least: float) -> None:
     slots = switching(instance, SCARCE)
     assert best_static(slots) / 4000 == pytest.approx(877.5)
     assert sum(best_static(slots[:500]) + best_static(slots[500:1000]) for _ in range(4)) / 4000 == pytest.approx(1119)
-    integral, fractional = means(policy, slots, 5 if policy.keep_draws else 2)
+    integral, fractional = means(policy, slots, 4 if policy.keep_draws else 1)
     assert (integral.mean() if policy.keep_draws else integral.min()) >= least
     assert 1050 <= fractional <= 1119
 
@@ -157,7 +157,7 @@ def test_where_one_allocation_serves_all_nothing_is_lost() -> None:
     best = best_static(slots) / 4000
     assert best == pytest.approx(1210)
     for keep in (True, False):
-        integral, fractional = means(INFIDA(step="constant", scale=1e-3, keep_draws=keep), slots, 6)
+        integral, fractional = means(INFIDA(step="constant", scale=1e-3, keep_draws=keep), slots, 6 if keep else 2)
         assert fractional >= best
         assert integral.mean() >= 0.95 * best
 
@@ -165,7 +165,7 @@ def test_where_one_allocation_serves_all_nothing_is_lost() -> None:
 def test_candidates_leave_less_to_chance() -> None:
     """Seen over 6 seeds: 1131 to 1210 with one draw, 1202 to 1210 with the best of eight."""
     instance = line(budgets=(2.0, 4.0, 5.0), keep_oversize=False)
-    slots = switching(instance, AMPLE, slots=2000)
+    slots = switching(instance, AMPLE, slots=1000)
     one, eight = (means(INFIDA(candidates=count), slots, 6)[0] for count in (1, 8))
     assert eight.min() >= 0.98 * 1210
     assert eight.mean() > one.mean()
