@@ -17,7 +17,8 @@ from rivage.core.records import RunRecord, TrialRecord
 from rivage.report import write_report
 from rivage.report.games.sharing import SharingView
 from rivage.report.games.sharing_numbers import fairest_fixed, jain, summarize_sharing
-from rivage.report.games.sharing_words import sharing_answer, sharing_compared, sharing_progress
+from rivage.report.games.sentences import unfinished
+from rivage.report.games.sharing_words import sharing_answer, sharing_compared
 
 POINTS = 20
 
@@ -105,7 +106,7 @@ def test_the_answer_names_the_winner_and_what_it_lacks(tmp_path: Path) -> None:
         "at most 0.900 here, and has 0.446."
     )
     assert sharing_compared(record) == "3 policies that share gpus.csv among 2 agents, 1,000 slots, 1 seed"
-    assert sharing_progress(record) == [f"{name}, seed 1: not begun" for name in ("ohf", "osf", "hf")]
+    assert unfinished(record, "slot") == [f"{name}, seed 1: not begun" for name in ("ohf", "osf", "hf")]
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,12 @@ from typing import Any
 
 from rivage.core.records import RunRecord
 from rivage.report.games.cache_numbers import capacities, summarize_policies
+from rivage.report.games.sentences import count, names_of, tied, unfinished
 from rivage.report.tables import number, with_spread
 
 __all__ = ["game_answer", "game_compared", "game_progress"]
 
 Row = Mapping[str, Any]
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def game_compared(record: RunRecord) -> str:
@@ -27,9 +24,9 @@ def game_compared(record: RunRecord) -> str:
     policies = len({trial.start["policy"] for trial in record.trials})
     sizes = len(capacities(record))
     return (
-        f"{policies} {'policy' if policies == 1 else 'policies'} on {_count(trace['requests'], 'request')} for "
-        f"{_count(trace['items'], 'item')}, {sizes} {'capacity' if sizes == 1 else 'capacities'}, "
-        f"{_count(len(record.seeds), 'seed')}"
+        f"{policies} {'policy' if policies == 1 else 'policies'} on {count(trace['requests'], 'request')} for "
+        f"{count(trace['items'], 'item')}, {sizes} {'capacity' if sizes == 1 else 'capacities'}, "
+        f"{count(len(record.seeds), 'seed')}"
     )
 
 
@@ -45,21 +42,10 @@ def game_answer(record: RunRecord) -> str:
     row = rivals[best]
     text = (
         f"With {row['capacity']:,} of {trace['items']:,} items {best} is best, {what} "
-        f"{with_spread(row['cost_saved'], row['cost_saved_std'] or None)}{_tied(rivals, best)}, {_beside(row)}"
+        f"{with_spread(row['cost_saved'], row['cost_saved_std'] or None)}{tied(rivals, best, 'cost_saved')}, "
+        f"{_beside(row)}"
     )
     return f"{text}. {_promised(rivals, best)}{_more(rivals)}"
-
-
-def _tied(rivals: Mapping[str, Row], best: str) -> str:
-    """Others that the spread over the seeds cannot tell from the best."""
-    row = rivals[best]
-    near = [
-        name
-        for name, other in rivals.items()
-        if name != best
-        and row["cost_saved"] - other["cost_saved"] <= max(row["cost_saved_std"] or 0.0, other["cost_saved_std"] or 0.0)
-    ]
-    return f" ({', '.join(near)} within one standard deviation)" if near else ""
 
 
 def _beside(row: Row) -> str:
@@ -110,19 +96,11 @@ def _more(rivals: Mapping[str, Row]) -> str:
 
 def game_progress(record: RunRecord) -> list[str]:
     """What a run that has not finished still lacks, one sentence each; empty for a finished run."""
-    texts = []
-    names = [str(each.get("name", each.get("kind"))) for each in record.settings.get("policies", [])]
     begun = Counter((str(trial.start["policy"]), trial.seed) for trial in record.trials)
     places = max((int(trial.start.get("places", 1)) for trial in record.trials), default=1)
-    for name in names:
-        for seed in record.settings.get("run", {}).get("seeds", []):
-            if not begun[name, seed]:
-                texts.append(f"{name}, seed {seed}: not begun")
-            elif begun[name, seed] < places:
-                texts.append(f"{name}, seed {seed}: {places - begun[name, seed]} of {places} capacities not begun")
-    for trial in record.trials:
-        if not trial.finished:
-            points = trial.events("point")
-            done = _count(points[-1]["requests"] if points else 0, "request")
-            texts.append(f"{trial.method}, seed {trial.seed}: stopped after {done}")
-    return texts
+    partly = [
+        f"{name}, seed {seed}: {places - begun[name, seed]} of {places} capacities not begun"
+        for name, seed in names_of(record)
+        if 0 < begun[name, seed] < places
+    ]
+    return [*partly, *unfinished(record, "request")]

@@ -10,6 +10,7 @@ from rivage.core.games import Column, Drawing
 from rivage.core.records import RunRecord
 from rivage.report.games import delivery_figures as figures
 from rivage.report.games.delivery_numbers import summarize_delivery
+from rivage.report.games.sentences import count, tied, unfinished
 from rivage.report.tables import number, percent, speed, with_spread
 from rivage.report.theme import Look
 
@@ -42,9 +43,9 @@ class DeliveryView:
             return "No policy has begun."
         scene, seeds = self.scene, len(self.record.seeds)
         return (
-            f"{_count(len(self.policies), 'policy', 'policies')} on {scene['requests']:,.0f} requests in "
-            f"{_count(scene['slots'], 'slot')}, {_count(len(scene['models']), 'model')} for "
-            f"{_count(len(scene['nodes']), 'node')} of {scene['network']}, {_count(seeds, 'seed')}"
+            f"{count(len(self.policies), 'policy', 'policies')} on {scene['requests']:,.0f} requests in "
+            f"{count(scene['slots'], 'slot')}, {count(len(scene['models']), 'model')} for "
+            f"{count(len(scene['nodes']), 'node')} of {scene['network']}, {count(seeds, 'seed')}"
         )
 
     @property
@@ -57,7 +58,8 @@ class DeliveryView:
         row = rivals[best]
         text = (
             f"{best} is best, {with_spread(row['gain'], row['gain_std'] or None)} ms gained per request"
-            f"{_tied(rivals, best)}: {number(row['latency_ms'])} ms and accuracy {number(row['accuracy'])} on average"
+            f"{tied(rivals, best, 'gain')}: {number(row['latency_ms'])} ms and accuracy {number(row['accuracy'])} on "
+            "average"
         )
         if row["most_gain"] is not None:
             side = "above" if row["gain"] > row["most_gain"] else "below"
@@ -68,17 +70,7 @@ class DeliveryView:
     @property
     def progress(self) -> list[str]:
         """Policies that have not been played to the end."""
-        texts, begun = list[str](), {(str(t.start["policy"]), t.seed): t for t in self.record.trials}
-        for each in self.record.settings.get("policies", []):
-            name = str(each.get("name", each.get("kind")))
-            for seed in self.record.settings.get("run", {}).get("seeds", []):
-                trial = begun.get((name, seed))
-                if trial is None:
-                    texts.append(f"{name}, seed {seed}: not begun")
-                elif not trial.finished:
-                    points = trial.events("point")
-                    texts.append(f"{name}, seed {seed}: stopped after {points[-1]['slots'] if points else 0} slots")
-        return texts
+        return unfinished(self.record, "slot")
 
     @property
     def columns(self) -> Sequence[Column]:
@@ -177,21 +169,6 @@ class DeliveryView:
         if svg is not None:
             caption = f"What {best} had loaded at the end. Larger dots hold more models."
             yield Drawing("The network and its models", caption, svg)
-
-
-def _count(count: int, noun: str, several: str = "") -> str:
-    return f"{count:,} {noun if count == 1 else several or f'{noun}s'}"
-
-
-def _tied(rivals: Mapping[str, Row], best: str) -> str:
-    """Others that the spread over the seeds cannot tell from the best."""
-    row = rivals[best]
-    near = [
-        name
-        for name, other in rivals.items()
-        if name != best and row["gain"] - other["gain"] <= max(row["gain_std"] or 0.0, other["gain_std"] or 0.0)
-    ]
-    return f" ({', '.join(near)} within one standard deviation)" if near else ""
 
 
 def _promised(rivals: Mapping[str, Row]) -> str:

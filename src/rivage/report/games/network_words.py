@@ -7,15 +7,12 @@ from typing import Any
 
 from rivage.core.records import RunRecord
 from rivage.report.games.network_numbers import summarize_network
+from rivage.report.games.sentences import count, tied
 from rivage.report.tables import number, with_spread
 
-__all__ = ["network_answer", "network_compared", "network_progress"]
+__all__ = ["network_answer", "network_compared"]
 
 Row = Mapping[str, Any]
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def network_compared(record: RunRecord) -> str:
@@ -26,16 +23,16 @@ def network_compared(record: RunRecord) -> str:
     trace, network = start["trace"], start["network"]
     policies = len(record.methods)
     return (
-        f"{policies} {'policy' if policies == 1 else 'policies'} on {_count(trace['requests'], 'request')} for "
-        f"{_count(trace['items'], 'item')}, {network['name']}: {_count(network['nodes'], 'node')}, {_slots(record)}, "
-        f"{_count(len(record.seeds), 'seed')}"
+        f"{policies} {'policy' if policies == 1 else 'policies'} on {count(trace['requests'], 'request')} for "
+        f"{count(trace['items'], 'item')}, {network['name']}: {count(network['nodes'], 'node')}, {_slots(record)}, "
+        f"{count(len(record.seeds), 'seed')}"
     )
 
 
 def _slots(record: RunRecord) -> str:
     """How many items fit, in all; seeds may draw capacities of their own."""
     found = sorted({int(trial.start["network"]["slots"]) for trial in record.trials})
-    return _count(found[0], "slot") if len(found) == 1 else f"{found[0]:,} to {found[-1]:,} slots"
+    return count(found[0], "slot") if len(found) == 1 else f"{found[0]:,} to {found[-1]:,} slots"
 
 
 def network_answer(record: RunRecord) -> str:
@@ -48,20 +45,10 @@ def network_answer(record: RunRecord) -> str:
     best = max(rivals, key=lambda name: rivals[name]["cost_saved"])
     row = rivals[best]
     return (
-        f"With {_slots(record)} in {_count(network['nodes'], 'node')} {best} is best, share of the "
-        f"cost saved {with_spread(row['cost_saved'], row['cost_saved_std'] or None)}{_tied(rivals, best)}. "
+        f"With {_slots(record)} in {count(network['nodes'], 'node')} {best} is best, share of the cost saved "
+        f"{with_spread(row['cost_saved'], row['cost_saved_std'] or None)}{tied(rivals, best, 'cost_saved')}. "
         f"{_beside(row)} {_promised(rivals, best)}"
     )
-
-
-def _tied(rivals: Mapping[str, Row], best: str) -> str:
-    """Others that the spread over the seeds cannot tell from the best."""
-    row, near = rivals[best], []
-    for name, other in rivals.items():
-        spread = max(row["cost_saved_std"] or 0.0, other["cost_saved_std"] or 0.0)
-        if name != best and row["cost_saved"] - other["cost_saved"] <= spread:
-            near.append(name)
-    return f" ({', '.join(near)} within one standard deviation)" if near else ""
 
 
 def _beside(row: Row) -> str:
@@ -102,17 +89,3 @@ def _kept(row: Row) -> str:
     if most <= 0:
         return f"{promise}: here that is nothing"
     return f"{promise}: here that is at most {number(most)}{', and kept' if row['cost_saved'] >= most else ''}"
-
-
-def network_progress(record: RunRecord) -> list[str]:
-    """What a run that has not finished still lacks, one sentence each; empty for a finished run."""
-    names = [str(each.get("name", each.get("kind"))) for each in record.settings.get("policies", [])]
-    begun = {(str(trial.start["policy"]), trial.seed) for trial in record.trials}
-    seeds = record.settings.get("run", {}).get("seeds", [])
-    texts = [f"{name}, seed {seed}: not begun" for name in names for seed in seeds if (name, seed) not in begun]
-    for trial in record.trials:
-        if not trial.finished:
-            points = trial.events("point")
-            done = _count(points[-1]["requests"] if points else 0, "request")
-            texts.append(f"{trial.method}, seed {trial.seed}: stopped after {done}")
-    return texts

@@ -11,7 +11,8 @@ from rivage.core.records import RunRecord
 from rivage.report.games import network_figures as figures
 from rivage.report.games.network_map import draw_map
 from rivage.report.games.network_numbers import most_saved, summarize_network
-from rivage.report.games.network_words import network_answer, network_compared, network_progress
+from rivage.report.games.network_words import network_answer, network_compared
+from rivage.report.games.sentences import unfinished
 from rivage.report.tables import number, speed, whole, with_spread
 from rivage.report.theme import Look
 
@@ -52,7 +53,7 @@ class NetworkView:
     @property
     def progress(self) -> list[str]:
         """Policies that have not been played to the end."""
-        return network_progress(self.record)
+        return unfinished(self.record, "request")
 
     @property
     def columns(self) -> Sequence[Column]:

@@ -17,6 +17,7 @@ from rivage.report.games.placement_numbers import (
     shadow_prices,
     summarize_placements,
 )
+from rivage.report.games.sentences import names_of
 from rivage.report.tables import human_seconds, number, percent
 from rivage.report.theme import Look
 
@@ -93,12 +94,8 @@ class PlacementView:
     def progress(self) -> list[str]:
         """Planners without a plan."""
         done = {(str(trial.start["policy"]), trial.seed) for trial in self.record.trials if trial.finished}
-        return [
-            f"{name}, seed {seed}: no plan yet"
-            for each in self.record.settings.get("planners", [])
-            for seed in self.record.settings.get("run", {}).get("seeds", [])
-            if ((name := str(each.get("name", each.get("kind")))), seed) not in done
-        ]
+        wanted = names_of(self.record, "planners")
+        return [f"{name}, seed {seed}: no plan yet" for name, seed in wanted if (name, seed) not in done]
 
     @property
     def columns(self) -> Sequence[Column]:

@@ -9,8 +9,9 @@ from typing import Any
 from rivage.core.games import Column, Drawing
 from rivage.core.records import RunRecord
 from rivage.report.games import sharing_figures as figures
+from rivage.report.games.sentences import unfinished
 from rivage.report.games.sharing_numbers import fairest_fixed, summarize_sharing
-from rivage.report.games.sharing_words import sharing_answer, sharing_compared, sharing_progress
+from rivage.report.games.sharing_words import sharing_answer, sharing_compared
 from rivage.report.tables import number, speed, with_spread
 from rivage.report.theme import Look
 
@@ -55,7 +56,7 @@ class SharingView:
     @property
     def progress(self) -> list[str]:
         """Policies that have not been played to the end."""
-        return sharing_progress(self.record)
+        return unfinished(self.record, "slot")
 
     @property
     def columns(self) -> Sequence[Column]:

@@ -6,18 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from rivage.core.records import RunRecord
+from rivage.report.games.sentences import count, tied
 from rivage.report.games.sharing_numbers import summarize_sharing
 from rivage.report.tables import number, with_spread
 
-__all__ = ["sharing_answer", "sharing_compared", "sharing_progress"]
+__all__ = ["sharing_answer", "sharing_compared"]
 
 Row = Mapping[str, Any]
 
 _ROUNDING = 1e-6  # of the largest sum, which is found to this
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def sharing_compared(record: RunRecord) -> str:
@@ -27,8 +24,8 @@ def sharing_compared(record: RunRecord) -> str:
     scene, policies = record.trials[0].start["scene"], len(record.methods)
     return (
         f"{policies} {'policy that shares' if policies == 1 else 'policies that share'} {scene['name']} among "
-        f"{_count(len(scene['agents']), 'agent')}, {_count(scene['slots'], 'slot')}, "
-        f"{_count(len(record.seeds), 'seed')}"
+        f"{count(len(scene['agents']), 'agent')}, {count(scene['slots'], 'slot')}, "
+        f"{count(len(record.seeds), 'seed')}"
     )
 
 
@@ -42,20 +39,10 @@ def sharing_answer(record: RunRecord) -> str:
     best = max(rivals, key=lambda name: rivals[name]["welfare"])
     row = rivals[best]
     return (
-        f"Over {_count(start['scene']['slots'], 'slot')} {best} is fairest (α = {start['judge']:g}), welfare "
-        f"{with_spread(row['welfare'], row['welfare_std'] or None)}{_tied(rivals, best)}, {_beside(row)}. "
+        f"Over {count(start['scene']['slots'], 'slot')} {best} is fairest (α = {start['judge']:g}), welfare "
+        f"{with_spread(row['welfare'], row['welfare_std'] or None)}{tied(rivals, best, 'welfare')}, {_beside(row)}. "
         f"{row['worst_agent']} has least, {number(row['least_utility'])}. {_price(row)} {_promised(rivals, best)}"
     )
-
-
-def _tied(rivals: Mapping[str, Row], best: str) -> str:
-    """Others that the spread over the seeds cannot tell from the best."""
-    row, near = rivals[best], []
-    for name, other in rivals.items():
-        spread = max(row["welfare_std"] or 0.0, other["welfare_std"] or 0.0)
-        if name != best and row["welfare"] - other["welfare"] <= spread:
-            near.append(name)
-    return f" ({', '.join(near)} within one standard deviation)" if near else ""
 
 
 def _beside(row: Row) -> str:
@@ -93,17 +80,3 @@ def _promised(rivals: Mapping[str, Row], best: str) -> str:
 def _kept(row: Row) -> str:
     regret, bound = row["regret"], row["regret_bound"]
     return f"a regret of at most {number(bound)} here, {'and has' if regret <= bound else 'but has'} {number(regret)}"
-
-
-def sharing_progress(record: RunRecord) -> list[str]:
-    """What a run that has not finished still lacks, one sentence each; empty for a finished run."""
-    names = [str(each.get("name", each.get("kind"))) for each in record.settings.get("policies", [])]
-    begun = {(str(trial.start["policy"]), trial.seed) for trial in record.trials}
-    seeds = record.settings.get("run", {}).get("seeds", [])
-    texts = [f"{name}, seed {seed}: not begun" for name in names for seed in seeds if (name, seed) not in begun]
-    for trial in record.trials:
-        if not trial.finished:
-            points = trial.events("point")
-            done = _count(points[-1]["slots"] if points else 0, "slot")
-            texts.append(f"{trial.method}, seed {trial.seed}: stopped after {done}")
-    return texts
