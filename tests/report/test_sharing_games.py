@@ -15,9 +15,9 @@ from rivage.cli.app import main
 from rivage.core.games import view
 from rivage.core.records import RunRecord, TrialRecord
 from rivage.report import write_report
+from rivage.report.games.sentences import unfinished
 from rivage.report.games.sharing import SharingView
 from rivage.report.games.sharing_numbers import fairest_fixed, jain, summarize_sharing
-from rivage.report.games.sentences import unfinished
 from rivage.report.games.sharing_words import sharing_answer, sharing_compared
 
 POINTS = 20
