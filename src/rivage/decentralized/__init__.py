@@ -12,17 +12,21 @@ if TYPE_CHECKING:
     from rivage.decentralized.classical import delta_mbst, mst, ring, ring_2opt, star
     from rivage.decentralized.cycle_time import critical_cycle, cycle_time_ms, start_times_ms
     from rivage.decentralized.designs import Design, design_of, mixing_of
+    from rivage.decentralized.drawn import Matcha, matcha, matcha_law
     from rivage.decentralized.overlays import Overlay
     from rivage.decentralized.silos import Silos
 
 _HOMES = {
     "Design": "designs",
+    "Matcha": "drawn",
     "Overlay": "overlays",
     "Silos": "silos",
     "critical_cycle": "cycle_time",
     "cycle_time_ms": "cycle_time",
     "delta_mbst": "classical",
     "design_of": "designs",
+    "matcha": "drawn",
+    "matcha_law": "drawn",
     "mixing_of": "designs",
     "mst": "classical",
     "ring": "classical",
@@ -33,12 +37,15 @@ _HOMES = {
 
 __all__ = [
     "Design",
+    "Matcha",
     "Overlay",
     "Silos",
     "critical_cycle",
     "cycle_time_ms",
     "delta_mbst",
     "design_of",
+    "matcha",
+    "matcha_law",
     "mixing_of",
     "mst",
     "ring",

@@ -1,7 +1,7 @@
 """The overlays of the literature: STAR, MST, δ-MBST, RING.
 
 Reference: Marfoq, Xu, Neglia, Vidal. Throughput-optimal topology design for cross-silo federated learning. NeurIPS
-2020, arXiv 2010.12229, §3 and Algorithm 1; MATCHA is in `rivage.decentralized.matcha`.
+2020, arXiv 2010.12229, §3 and Algorithm 1; MATCHA is in `rivage.decentralized.drawn`.
 
 - `star`: silos send to a hub, which averages and sends back. Silo i starts its next round when the model is back, so
   τ = max_i d(i, hub) + d(hub, i) − s T_c(hub): with equal T_c the published s T_c + 2 (κ − s T_c), where κ is the cycle
