@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +21,12 @@ LAW = np.arange(1.0, 5) ** -1.2
 PROFILES = ("fixed", "sliding", "bursty", "reversing")
 
 
-def built(seed: int = 0, *, tasks: tuple[str, ...] = TASKS, slot_s: float = 10.0, **settings: object) -> Demand:
+def built(seed: int = 0, *, tasks: tuple[str, ...] = TASKS, slot_s: float = 10.0, **settings: Any) -> Demand:
     given = {"rate_per_s": 30.0, "entries": "cell", "slots": 6, **settings}
-    return Popularity(**given).build(TREE, tasks, slot_s, Streams(seed))  # type: ignore[arg-type]
+    return Popularity(**given).build(TREE, tasks, slot_s, Streams(seed))
 
 
-def means(**settings: object) -> np.ndarray:
+def means(**settings: Any) -> np.ndarray:
     """Of each slot, entry and task."""
     made = built(random=False, **settings)
     return made.requests.reshape(len(made.requests), 3, -1)
@@ -127,7 +128,7 @@ def test_which_tasks_are_asked_for_does_not_depend_on_the_profile() -> None:
         ({"tasks_per_entry": 0}, "tasks_per_entry is 0"),
     ],
 )
-def test_what_is_refused(settings: dict[str, object], text: str) -> None:
+def test_what_is_refused(settings: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         built(**settings)
     assert text in str(caught.value)

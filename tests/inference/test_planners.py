@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,12 +23,12 @@ from rivage.testing.strategies import delivery_network
 from .conftest import REQUESTS, line
 
 seeds = st.integers(0, 2**32 - 1)
-SETTINGS = {"exact": Exactly(seconds=20.0), "greedy": Greedy(), "relaxed": Relaxed()}
+SETTINGS: dict[str, Planner] = {"exact": Exactly(seconds=20.0), "greedy": Greedy(), "relaxed": Relaxed()}
 
 
 def scene(seed: int, **sizes: int) -> tuple[Instance, np.ndarray]:
     rng = np.random.default_rng(seed)
-    instance = delivery_network(rng, **(dict(nodes=5, tasks=2, variants=3, types=6) | sizes))
+    instance = delivery_network(rng, **(dict[str, Any](nodes=5, tasks=2, variants=3, types=6) | sizes))
     requests = np.where(rng.random(instance.types) < 0.2, 0.0, rng.integers(1, 60, instance.types))
     return instance, np.maximum(requests, np.eye(instance.types)[0])
 
@@ -149,7 +150,7 @@ def test_more_draws_are_never_worse() -> None:
         (lambda: Relaxed(draws=0), "draws is 0"),
         (lambda: Exactly(seconds=0.0), "seconds is 0.0"),
         (lambda: Greedy(passes=0), "passes is 0"),
-        (lambda: Greedy(rule="best"), 'rule is "best"'),
+        (lambda: Greedy(rule=cast(Any, "best")), 'rule is "best"'),
     ],
 )
 def test_settings_out_of_range(make: object, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -28,14 +28,14 @@ class Scripted:
     """Loads what it is told to, slot by slot."""
 
     loads: tuple[dict[int, tuple[int, ...]], ...]
-    reference: None = None
+    reference: ClassVar[None] = None
 
     def init(self, instance: Instance, streams: Streams, *, slots: int | None = None) -> Any:
         return [instance, 0]
 
     def act(self, state: Any) -> np.ndarray:
         instance, clock = state
-        x = instance.pinned.copy()
+        x: np.ndarray = instance.pinned.copy()
         for node, models in self.loads[clock].items():
             x[node, list(models)] = True
         return x

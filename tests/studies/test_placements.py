@@ -261,7 +261,7 @@ def mutated(record: RunRecord, out: Path, change: Callable[[dict[str, Any]], Non
 
 
 def verdict(record: RunRecord, check: str, method: str) -> str:
-    return CHECKS.get(check)(record, method=method).verdict
+    return str(CHECKS.get(check)(record, method=method).verdict)
 
 
 def on(kind: str, **changed: Callable[[Any], Any]) -> Callable[[dict[str, Any]], None]:
