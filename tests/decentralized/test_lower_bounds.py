@@ -16,7 +16,6 @@ from rivage.core.errors import ConfigError
 from rivage.decentralized import Overlay, Silos, cycle_time_ms
 from rivage.decentralized.lower_bounds import circuit_bound, lower_bound
 
-
 SquareOf = Callable[..., Silos]
 
 

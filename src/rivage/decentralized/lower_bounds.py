@@ -78,7 +78,7 @@ class CircuitProof:
     weights: Float64[ndarray, "cuts"]
 
     def reduced(self, delays: Float64[ndarray, "silos silos"]) -> Float64[ndarray, "silos silos"]:
-        """r of every arc; inf for loops."""
+        """The r of every arc; inf for loops."""
         tail = self.potentials + self.degrees
         np.add.at(tail, self.members, self.weights)
         tail[self.silo] -= self.degrees.sum()
