@@ -93,8 +93,8 @@ def test_nearest():
     [
         (0.0, {"above": 0.0}, "Give a number greater than 0.0."),
         (-1.0, {"least": 0.5}, "Give a number of at least 0.5."),
-        (float("inf"), {"above": 0.0}, "Give a number greater than 0.0."),
-        (float("nan"), {"least": 0.0}, "Give a number of at least 0.0."),
+        (float("inf"), {"above": 0.0}, "Give a finite number greater than 0.0."),
+        (float("nan"), {"least": 0.0}, "Give a finite number of at least 0.0."),
     ],
 )
 def test_require_refuses_what_is_out_of_range(value, bounds, mend):

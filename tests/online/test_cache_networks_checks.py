@@ -146,3 +146,14 @@ def test_what_has_not_been_played_has_no_certificate(made: Made) -> None:
 @pytest.mark.parametrize("name", ["network_gap", "network_regret"])
 def test_checks_are_registered(name: str) -> None:
     assert CHECKS.get(name).__name__ == name
+
+
+def test_a_placement_above_the_relaxation_is_told(made: Made) -> None:
+    gap = network_gap(made([100.0, 110.0], relaxed=200.0, placed=201.0), method="m")
+    assert gap.verdict == "fails"
+    assert network_gap(made([100.0, 110.0], relaxed=200.0, placed=200.0 + 1e-5), method="m").verdict == "holds"
+
+
+def test_an_empty_promise_can_still_be_broken(made: Made) -> None:
+    record = made([-400.0, -401.0, -402.0], bounds=[150.0] * 3)  # no honest gain is negative
+    assert verdict(record) == "fails"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -377,6 +379,51 @@ def test_an_unfinished_game_has_no_certificates(tmp_path: Path) -> None:
     for check in (fairness_bound, fairness_regret, fairness_severity, multipliers_in_box):
         with pytest.raises(StoreError, match="not been played to the end"):
             check(record, method="ohf")
+
+
+def lines_of(record: RunRecord) -> tuple[Path, list[dict[str, Any]]]:
+    path = record.trial("ohf", 0).folder / "record.jsonl"
+    return path, [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def rewritten(record: RunRecord, path: Path, lines: list[dict[str, Any]]) -> RunRecord:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return RunRecord.open(record.folder)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_record_that_lost_or_changed_a_part_is_refused(tmp_path: Path, whole: bool) -> None:
+    record = record_of(tmp_path, [TOY[t % 2] for t in range(250)], OHF(alpha=1.0), whole)
+    path, lines = lines_of(record)
+    part = next(place for place, line in enumerate(lines) if line["event"] == "part")
+    lost = [*lines[:part], *lines[part + 1 :]]
+    changed = json.loads(json.dumps(lines))
+    if whole:
+        changed[part]["utilities"][0][0] += 1e-3
+    else:
+        changed[part]["sums"]["utilities"][0] += 1e-3
+    for tampered in (lost, changed):
+        with pytest.raises(StoreError, match="contradict"):
+            fairness_bound(rewritten(record, path, tampered), method="ohf")
+
+
+def test_a_broken_promise_fails(tmp_path: Path) -> None:
+    record = record_of(tmp_path, [TOY[t % 2] for t in range(250)], OHF(alpha=1.0))
+    path, lines = lines_of(record)
+    for line in lines:  # what was played gives far less than the record's steps allow
+        if line["event"] == "part":
+            line["utilities"] = [[0.2 * each for each in row] for row in line["utilities"]]
+            line["multipliers"] = [[1.0 for _ in row] for row in line["multipliers"]]
+        if line["event"] == "point":
+            line["utilities"], line["squares"] = [0.2 * each for each in line["utilities"]], 1e-6
+    record = rewritten(record, path, lines)
+    assert fairness_bound(record, method="ohf").verdict == "fails"
+
+
+def test_fewer_than_eight_slots_do_not_tell_whether_fairness_can_be_learnt(tmp_path: Path) -> None:
+    for slots, verdict in ((1, "no_power"), (7, "no_power"), (8, "holds")):
+        record = record_of(tmp_path / str(slots), [TOY[0]] * slots, OHF(alpha=1.0))
+        assert fairness_severity(record, method="ohf").verdict == verdict, slots
 
 
 def severity_of(comparator: np.ndarray) -> str:

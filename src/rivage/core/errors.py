@@ -20,6 +20,7 @@ import difflib
 from collections.abc import Iterable
 from functools import partial
 from importlib import import_module
+from math import isfinite
 from types import ModuleType
 from typing import ClassVar
 
@@ -120,10 +121,11 @@ def require(value: float, name: str, *, above: float | None = None, least: float
     Raises:
         ConfigError: naming the value and its range.
     """
+    kind = "number" if isfinite(value) else "finite number"
     if above is not None and not above < value < float("inf"):
-        raise ConfigError(f"{name} is {value}", mend=f"Give a number greater than {above}.")
+        raise ConfigError(f"{name} is {value}", mend=f"Give a {kind} greater than {above}.")
     if least is not None and not least <= value < float("inf"):
-        raise ConfigError(f"{name} is {value}", mend=f"Give a number of at least {least}.")
+        raise ConfigError(f"{name} is {value}", mend=f"Give a {kind} of at least {least}.")
 
 
 def require_one_of(value: str, name: str, known: Iterable[str]) -> None:

@@ -44,12 +44,19 @@ class Column:
         heading: what stands above.
         detail: shown on the page only.
         headline: what decides; of the best policy it is printed in bold.
+        verbatim: the heading is somebody's name, which is not changed.
     """
 
     key: str
     heading: str
     detail: bool = False
     headline: bool = False
+    verbatim: bool = False
+
+    @property
+    def title(self) -> str:
+        """The heading as a page writes it."""
+        return self.heading if self.verbatim else self.heading[:1].upper() + self.heading[1:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,9 @@ def _parsed(path: Path, first: int, name: str, column: int, texts: tuple[str, ..
         path,
         f'line {first + position}, column {column} ("{name}")',
         f'"{texts[position][:40]}" is no {"number" if kind is float else "whole number of 64 bits"}',
-        "Give one, without unit or separator.",
+        "Give the number of the node where the request enters."
+        if name == "origin"
+        else "Give one, without unit or separator.",
     )
 
 

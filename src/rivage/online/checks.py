@@ -5,16 +5,9 @@ Checks import no policy and touch no trace: `rivage verify` runs them on a folde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-from jaxtyping import Float64
-from numpy import ndarray
-
 from rivage.core.certificates import Certificate, Verdict
-from rivage.core.errors import StoreError
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trials import finished_trials, points
 from rivage.online.chance import in_expectation
 
 __all__ = ["optimum_gap", "regret_bound"]
@@ -32,10 +25,10 @@ def regret_bound(record: RunRecord, *, method: str, confidence: float = 0.95) ->
     No policy can lose more than the best fixed set gains. A bound that is as large after every prefix promises nothing,
     so keeping it shows nothing: no power.
     """
-    trials = _trials(record, method)
-    regret, bound, asked, optimum = (_column(trials, key) for key in ("regret", "bound", "asked", "optimum"))
-    drawn = bool((_column(trials, "fractional") == _column(trials, "gain")).all())
-    seeds, points = regret.shape
+    trials = finished_trials(record, method)
+    regret, bound, asked, optimum = (points(trials, key) for key in ("regret", "bound", "asked", "optimum"))
+    drawn = bool((points(trials, "fractional") == points(trials, "gain")).all())
+    seeds, prefixes = regret.shape
     excess = regret - bound - _ROUNDING * asked
     over = "mean over seeds" if drawn else "largest over seeds"
     measured = regret[:, -1].mean() if drawn else regret[:, -1].max()
@@ -47,7 +40,7 @@ def regret_bound(record: RunRecord, *, method: str, confidence: float = 0.95) ->
         measured=float(measured),
         reference=float(bound[:, -1].mean() if drawn else bound[:, -1].min()),
         method=f"regret at the end, {over}, against the bound of the policy for these requests; verdict over "
-        f"{points} prefixes and {seeds} seeds"
+        f"{prefixes} prefixes and {seeds} seeds"
         + (", a promise in expectation over the policy's own draws" if drawn else ", a promise for every sequence")
         + ("; it promises nothing here: no policy can lose as much" if empty else ""),
         confidence=confidence if drawn else None,
@@ -63,8 +56,8 @@ def optimum_gap(record: RunRecord, *, method: str, against: str = "optimum") -> 
     Both are shares of the cost without a cache; that of the policy is of what was really cached, averaged over seeds,
     and may be the larger one.
     """
-    trials = _trials(record, method)
-    asked, gain, best = (_column(trials, key)[:, -1] for key in ("asked", "gain", against))
+    trials = finished_trials(record, method)
+    asked, gain, best = (points(trials, key)[:, -1] for key in ("asked", "gain", against))
     saved, reference = float((gain / asked).mean()), float((best / asked).mean())
     yardstick = "the best fixed set" if against == "optimum" else "the best set of every window"
     side = "more" if saved > reference else "less" if saved < reference else "no less and no more"
@@ -80,21 +73,3 @@ def optimum_gap(record: RunRecord, *, method: str, against: str = "optimum") -> 
         check="optimum_gap",
         fields={"method": method, "against": against},
     )
-
-
-def _trials(record: RunRecord, method: str) -> list[TrialRecord]:
-    trials = [trial for trial in record.trials if trial.method == method]
-    if not trials or not all(trial.finished for trial in trials):
-        raise StoreError(
-            f'"{method}" has not been played to the end',
-            where=str(record.folder),
-            mend="Finish the run first: start it again, it resumes.",
-        )
-    return trials
-
-
-def _column(trials: Sequence[TrialRecord], key: str) -> Float64[ndarray, "seeds points"]:
-    """One number of every point; seeds whose traces differ in length are cut to the shortest, the end is kept."""
-    rows: list[list[Any]] = [[point[key] for point in trial.events("point")] for trial in trials]
-    shortest = min(map(len, rows))
-    return np.array([[*row[: shortest - 1], row[-1]] for row in rows], np.float64)

@@ -102,6 +102,7 @@ def fairness_severity(record: RunRecord, *, method: str) -> Certificate:
     tables = [table for game in games if (table := game.comparator) is not None]
     rates = [severity_rates(table) for table in tables]
     known = len(tables) == len(games)
+    long = all(len(table) >= _PARTS[0] for table in tables)  # an eighth of fewer is no slot
     place = min(range(len(rates)), key=lambda each: (severity_falls(rates[each]), -rates[each][-1])) if known else 0
     shown = ", ".join(f"{rate:.4g}" for rate in rates[place]) if known else ""
     whole = severity(tables[place]) if known else None
@@ -115,9 +116,10 @@ def fairness_severity(record: RunRecord, *, method: str) -> Certificate:
         if whole is None
         else f"V_T = {whole.budgeted:.4g}, W_T = {whole.partitioned:.4g} for T = {whole.slots}; reference: the first "
         f"half. After an eighth, a quarter, half and all of the slots: {shown}. Holds where each is at most "
-        f"{_VANISHING:g} times the one before{_over(games, 'the worst of')}",
+        f"{_VANISHING:g} times the one before{_over(games, 'the worst of')}"
+        + ("" if long else f"; fewer than {_PARTS[0]} slots do not tell"),
         confidence=None,
-        verdict="holds" if known and all(map(severity_falls, rates)) else "no_power",
+        verdict="holds" if known and long and all(map(severity_falls, rates)) else "no_power",
         check="fairness_severity",
         fields={"method": method},
     )

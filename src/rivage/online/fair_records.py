@@ -19,6 +19,7 @@ from numpy import ndarray
 
 from rivage.core.errors import StoreError
 from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.trials import finished_trials
 from rivage.online.fair_regret import FairBounded, FairSums, FairTerms
 from rivage.online.fairness import AlphaFairness
 
@@ -26,6 +27,8 @@ __all__ = ["LARGEST_TABLE", "FairGame", "fair_games", "part_event"]
 
 LARGEST_TABLE = 100_000
 """Numbers (slots times agents) of a table that records keep; they keep sums of larger ones."""
+
+_ROUNDING = 1e-9  # sums are added up in another order
 
 Table = Float64[ndarray, "slots agents"]
 
@@ -88,8 +91,20 @@ class FairGame:
 
     @property
     def sums(self) -> FairSums:
-        """Over all slots."""
-        return reduce(add, map(self._sums, self.trial.events("part")))
+        """Over all slots.
+
+        Raises:
+            StoreError: when they are not those of the last point: a part was lost or changed.
+        """
+        found, end = reduce(add, map(self._sums, self.trial.events("part"))), self.end
+        mean = found.utilities / found.slots + np.array(self.trial.start["disagreement"])
+        if found.slots != end["slots"] or not np.allclose(mean, end["utilities"], rtol=_ROUNDING, atol=_ROUNDING):
+            raise StoreError(
+                "the parts of the game and its last point contradict each other",
+                where=str(self.trial.folder),
+                mend="The record was changed: play the study again with --fresh.",
+            )
+        return found
 
     @property
     def bounded(self) -> FairBounded:
@@ -119,11 +134,4 @@ def fair_games(record: RunRecord, method: str) -> list[FairGame]:
     Raises:
         StoreError: when they have not been played to the end.
     """
-    trials = [trial for trial in record.trials if trial.method == method]
-    if not trials or not all(trial.finished for trial in trials):
-        raise StoreError(
-            f'"{method}" has not been played to the end',
-            where=str(record.folder),
-            mend="Finish the run first: start it again, it resumes.",
-        )
-    return [FairGame(trial) for trial in trials]
+    return [FairGame(trial) for trial in finished_trials(record, method)]

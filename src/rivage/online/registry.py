@@ -59,7 +59,7 @@ SIMILARITY_POLICIES = Registry(
 
 FAIR_POLICIES = Registry(
     "rivage.fair_policies",
-    "policy of fair sharing",
+    "fair-sharing policy",
     {
         "even": "rivage.online.fair_contenders:Even",
         "hf": "rivage.online.fair_contenders:HorizonFair",

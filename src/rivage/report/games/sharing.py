@@ -62,7 +62,10 @@ class SharingView:
     def columns(self) -> Sequence[Column]:
         """Of the table."""
         agents = self.scene.get("agents", [])
-        each = [Column(f"agent {n}", agent, detail=len(agents) > _FEW) for n, agent in enumerate(agents[:_MANY])]
+        each = [
+            Column(f"agent {n}", agent, detail=len(agents) > _FEW, verbatim=True)
+            for n, agent in enumerate(agents[:_MANY])
+        ]
         return [
             Column("welfare", "welfare", headline=True),
             Column("regret", "regret"),

@@ -88,7 +88,7 @@ def _unfit(given: int | str, count: int, items: int) -> Iterator[ConfigError]:
         yield ConfigError(
             f"capacity {given} of {items:,} items is less than one item",
             where="[cache] capacity",
-            mend="Give at least 1.",
+            mend=f"Give at least 1, which is {math.ceil(100 / items)}% here.",
         )
     if count >= items:
         mend = f"Give at most {items - 1}." if items > 1 else "Give a trace of several items."

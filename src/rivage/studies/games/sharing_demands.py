@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from rivage.core.errors import ConfigError, require
+from rivage.core.errors import ConfigError, RivageError, require
 from rivage.core.registry import Registry
 from rivage.core.seeding import Streams
 from rivage.studies.games.sharing_files import Wanted, read_demands
@@ -51,7 +51,10 @@ class FileDemand:
 
     def wanted(self, streams: Streams) -> Wanted:
         """Read it."""
-        return read_demands(self.path, self.utility)
+        try:
+            return read_demands(self.path, self.utility)
+        except RivageError as error:
+            raise error.at("[demand]") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,9 +101,7 @@ def _cell(row: Row, form: Literal["capped", "log"]) -> tuple[tuple[int, str], tu
     """Slot and agent, weight and level of a line."""
     if None in row or None in (row["slot"], row["agent"]):
         raise DataError("it has not as many columns as the header", mend="Separate columns by commas.")
-    slot, agent = _number(row["slot"], "slot"), str(row["agent"]).strip()
-    if slot != math.floor(slot):
-        raise DataError(f'slot is "{row["slot"]}"', mend="Give a whole number.")
+    slot, agent = _slot(row["slot"]), str(row["agent"]).strip()
     if not agent or not agent.isprintable():
         raise DataError(f"agent is {agent!r}", mend="Give a name of visible characters.")
     weight = _number(row.get("weight"), "weight", 1.0)
@@ -113,7 +111,17 @@ def _cell(row: Row, form: Literal["capped", "log"]) -> tuple[tuple[int, str], tu
             raise DataError("scale is 0", mend="Give a number above 0.")
     else:
         level = _number(row.get("demand"), "demand", math.inf)
-    return (int(slot), agent), (weight, level)
+    return (slot, agent), (weight, level)
+
+
+def _slot(given: Any) -> int:
+    try:
+        slot = _number(given, "slot")
+    except DataError:
+        slot = math.nan
+    if math.isnan(slot) or slot != math.floor(slot):
+        raise DataError(f'slot is "{given}"', mend="Number the slots: whole numbers of at least 0, such as hours.")
+    return int(slot)
 
 
 def _number(given: Any, name: str, default: float | None = None) -> float:
