@@ -36,7 +36,7 @@ def delivery_regret(record: RunRecord, *, method: str) -> Certificate:
         claim=f"The fractions of {method} are never behind the best fixed ones by more than it promises.",
         measured=float(regret[:, -1].max()),
         reference=float(bound[:, -1].min()),
-        method=f"linearised regret, no less than the regret, largest at the end over {len(trials)} seeds, against the "
+        method=f"linearised regret, no less than the regret, largest at the end over {_seeds(trials)}, against the "
         f"bound of the policy for these requests; verdict over {regret.shape[1]} prefixes"
         + ("; it promises nothing here: no policy can lose as much" if empty else ""),
         confidence=None,
@@ -64,13 +64,17 @@ def delivery_gap(record: RunRecord, *, method: str) -> Certificate:
         claim=f"{method} gains {gained:.4g} per request; no fixed allocation gains more than {most:.4g}.",
         measured=gained,
         reference=most,
-        method=f"mean over {len(trials)} seeds; the reference is the linear relaxation of placement and routing for "
+        method=f"mean over {_seeds(trials)}; the reference is the linear relaxation of placement and routing for "
         "the mean requests of all slots",
         confidence=None,
         verdict="holds",
         check="delivery_gap",
         fields={"method": method},
     )
+
+
+def _seeds(trials: Sequence[TrialRecord]) -> str:
+    return f"{len(trials)} seeds" if len(trials) > 1 else "one seed"
 
 
 def _reference(trial: TrialRecord) -> dict[str, Any]:
@@ -109,7 +113,7 @@ def placement_gap(record: RunRecord, *, method: str) -> Certificate:
         claim=f"{method} costs {cost:.4g} ms per request; no placement costs less than {bound:.4g} ms.",
         measured=cost,
         reference=bound,
-        method=f"mean over {len(trials)} seeds of the routed requests, cheapest first; the reference is the linear "
+        method=f"mean over {_seeds(trials)} of the routed requests, cheapest first; the reference is the linear "
         "relaxation of placement and routing (HiGHS)",
         confidence=None,
         verdict="fails" if below else "holds",

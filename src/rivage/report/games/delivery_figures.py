@@ -53,6 +53,12 @@ def _draw(axes: Axes, lines: Mapping[str, list[tuple[Array, Array]]], looks: Loo
     axes.margins(x=0)
 
 
+def _late(lines: Mapping[str, list[tuple[Array, Array]]]) -> tuple[float, float]:
+    """The least and the largest value after a tenth of the points: the first filling may be off the scale."""
+    later = [line[len(line) // 10 :] for seeds in lines.values() for _, line in seeds]
+    return min(float(line.min()) for line in later), max(float(line.max()) for line in later)
+
+
 def gain_over_time(record: RunRecord, looks: Looks, *, name: str) -> str | None:
     """Gain per request since the last point; dashed what no fixed allocation exceeds over all slots."""
     lines = _lines(record, lambda at: np.diff(at["gain"]) / np.maximum(np.diff(at["requests"]), 1e-300))
@@ -67,6 +73,9 @@ def gain_over_time(record: RunRecord, looks: Looks, *, name: str) -> str | None:
         if most:
             axes.axhline(float(np.mean(most)), color=INK, linestyle=_DASHED, linewidth=1.1)
         _draw(axes, lines, looks)
+        low, high = _late(lines)
+        high = max(high, *most) if most else high
+        axes.set_ylim(low - 0.06 * ((high - low) or 1.0), high + 0.06 * ((high - low) or 1.0))
         axes.set_ylabel("gain per request, ms")
 
     ends = "; ".join(f"{policy} {np.mean([line[-1] for _, line in seeds]):.4g}" for policy, seeds in lines.items())
@@ -145,10 +154,7 @@ def traffic(record: RunRecord, looks: Looks, *, name: str) -> str | None:
     def fill(figure: Figure) -> None:
         axes = figure.subplots()
         _draw(axes, lines, looks)
-        later = [float(line[1:].max()) for seeds in lines.values() for _, line in seeds if len(line) > 1]
-        axes.set_ylim(
-            0, 1.05 * max(later) if later and max(later) > 0 else None
-        )  # the first filling may be off the scale
+        axes.set_ylim(0, 1.05 * _late(lines)[1] or None)
         axes.set_ylabel("models fetched per slot, MB")
 
     ends = "; ".join(f"{policy} {np.mean([line.mean() for _, line in seeds]):.4g}" for policy, seeds in lines.items())
