@@ -100,6 +100,8 @@ class DeliveryStage:
     def _play(self, player: DeliveryPlayer, note: Note) -> dict[str, Any]:
         requests = self.scene.demand.requests
         note(self._reference, 0, "")
+        # Let what is compiled on first use be compiled before time is taken.
+        deliver(player.policy, self.scene.instance, list(requests[:1]), streams=Streams(0))
         played = deliver(
             player.policy,
             self.scene.instance,
