@@ -25,7 +25,7 @@ from rivage.inference.rolling import RollingPlan
 from rivage.report.theme import INK, MUTED, looks, to_svg
 from rivage.studies.claims.delivery import ALPHAS, traded
 from rivage.studies.claims.delivery_comparison import Cell, compare
-from rivage.studies.claims.delivery_scenarios import CANDIDATES, FORESIGHT, NETWORKS, PROFILES, scene
+from rivage.studies.claims.delivery_scenarios import CANDIDATES, FORESIGHT, IN_PRACTICE, NETWORKS, PROFILES, scene
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +35,7 @@ NAMES = ("delivery-compared", "delivery-tracking")
 STORED = "delivery-compared.json"
 RIVALS = ("OLAG", "rolling plan", "model caches", "simple rules")
 ORDER = (*CANDIDATES, *FORESIGHT)
+PRACTICE = "INFIDA, 8 draws"
 _MARKS = {"wins": "+", "loses": "−", "level": "="}
 
 
@@ -44,7 +45,8 @@ def measure(path: Path) -> None:
     for network in NETWORKS:
         for profile in PROFILES:
             try:
-                cells.append(stored(compare(network, profile, tell=print)))
+                candidates = {**CANDIDATES, PRACTICE: [IN_PRACTICE]}
+                cells.append(stored(compare(network, profile, candidates=candidates, tell=print)))
             except DataError as error:
                 print(f"{network} is left out: {error}")
             path.write_text(json.dumps(cells, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -97,7 +99,22 @@ def tables(cells: list[Cell]) -> str:
     for cell in cells:
         row = [f"{cell.moved[name]:.0f} ({cell.chosen[name] + 1})" for name in CANDIDATES]
         lines.append(f"| {cell.network}, {cell.profile} | " + " | ".join(row) + " |")
+    if all(PRACTICE in cell.gains for cell in cells):
+        lines += ["", *_practice(cells)]
     return "\n".join(lines)
+
+
+def _practice(cells: list[Cell]) -> list[str]:
+    """The setting that was found afterwards, against the same games."""
+    others = ("INFIDA", "OLAG", "rolling plan", "simple rules", "static greedy")
+    lines = [f"| {PRACTICE} | gain | MB | " + " | ".join(f"− {name}" for name in others) + " |"]
+    lines.append("|---|---|---|" + "---|" * len(others))
+    for cell in cells:
+        found = [cell.against(name, PRACTICE) for name in others]
+        row = [f"{each.mean:+.2f} ± {each.half:.2f} ({_MARKS[each.verdict]})".replace("-", "−") for each in found]
+        gain = f"{cell.gains[PRACTICE].mean():.2f} | {cell.moved[PRACTICE]:.0f}"
+        lines.append(f"| {cell.network}, {cell.profile} | {gain} | " + " | ".join(row) + " |")
+    return lines
 
 
 def differences(cells: list[Cell], standalone: Callable[..., str]) -> str:

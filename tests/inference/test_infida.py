@@ -38,6 +38,7 @@ SETTINGS: dict[str, INFIDA] = {
     "waiting": INFIDA(refresh=7, stretch=1.3, longest=50),
     "fresh draws": INFIDA(keep_draws=False),
     "candidates": INFIDA(candidates=4),
+    "mixing": INFIDA(mixing=0.01),
     "reserve": INFIDA(rounding="reserve"),
     "paper": INFIDA(rounding="paper"),
 }

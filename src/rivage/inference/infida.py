@@ -31,6 +31,11 @@ When capacities do not depend on the draws and a single pinned model takes all t
 E G(x_t) >= (1 − 1/e) G(y_t) for ``paper`` and ``reserve``: hence (1 − 1/e)-regret (`rounded_factor`). ``strict`` loses
 what overflows and gains what fits besides, and promises nothing about draws.
 
+Two things are not of the publication, and pay (docs/explanation/delivery-compared.md). What has been useless for long
+has a tiny y, which takes many steps to come back: with ``mixing`` ε, y ← (1 − ε) y + ε y_1 after every step. That adds
+at most b ln(1/(1 − ε)) to D(x, y), and so Σ_v Σ_t b ln(1/(1 − ε))/η_t to (1). And chance costs much where nodes hold
+few models: of several ``candidates`` the best is loaded.
+
 O(K) for K possibilities of all types, and O(n log n) for n models of a node, per slot.
 
 References:
@@ -42,6 +47,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, NamedTuple, get_args
 
@@ -62,8 +68,9 @@ __all__ = ["INFIDA", "InfidaState", "Published", "published", "pulls"]
 Step = Literal["scale_free", "constant", "theory", "self_confident"]
 Matrix = Float64[ndarray, "nodes models"]
 PerBlock = Float64[ndarray, "blocks"]
+Loaded = Bool[ndarray, "nodes models"]
 
-_BETTER = 0.005  # by which another candidate must gain more: to change it moves many models
+_BETTER = 0.005  # by which another candidate must gain more than what is loaded: to change it moves many models
 
 
 @dataclass(slots=True, eq=False)
@@ -84,7 +91,6 @@ class InfidaState:
         loaded: what is loaded now.
         drawn: the fractions that it was drawn from.
         draws: a uniform number for each place, for every candidate.
-        candidate: that is loaded.
         random: of draws that are not kept.
         period: slots between draws.
         clock: slots so far.
@@ -110,7 +116,6 @@ class InfidaState:
     squares: PerBlock = field(init=False)
     clock: int = 0
     since: int = 0
-    candidate: int = 0
     settled: float = 0.0
     lag: float = 0.0
 
@@ -158,8 +163,11 @@ class INFIDA:
         rounding: see `rivage.inference.blocks`. `rivage.inference.replay` refuses what does not fit: ``paper`` is for
             expected gains as they were published.
         keep_draws: whether all draws use the same random numbers, so that models change only when y does.
-        candidates: of so many draws, that which would have gained most in the slot just seen is loaded. More than 1 is
-            not of the publication and needs someone who sees all nodes; chance then costs less of the gain.
+        candidates: of so many draws, that which would have gained most in the slot just seen is loaded, or what is
+            loaded stays. More than 1 is not of the publication and needs someone who sees all nodes; chance then costs
+            less of the gain, and less moves.
+        mixing: ε in [0, 1), a share of y_1 that fractions are mixed with after every step. 0 is the publication's; a
+            thousandth brings back sooner what had long been useless, and adds Σ b ln(1/(1 − ε))/η_t to the bound.
     """
 
     reference: ClassVar[str] = "sisalem24"
@@ -175,6 +183,7 @@ class INFIDA:
     rounding: BlockRounding = "strict"
     keep_draws: bool = True
     candidates: int = 1
+    mixing: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.scale, "scale", above=0.0)
@@ -184,6 +193,8 @@ class INFIDA:
         require(self.stretch, "stretch", least=1.0)
         require(self.longest, "longest", least=self.refresh)
         require(self.candidates, "candidates", least=1)
+        if not 0 <= self.mixing < 1:
+            raise ConfigError(f"mixing is {self.mixing:g}", mend="Give a share in [0, 1).")
         require_one_of(self.step, "step", get_args(Step))
         require_one_of(self.rounding, "rounding", ROUNDINGS)
         if self.step == "theory" and self.most is None:
@@ -270,6 +281,7 @@ class INFIDA:
             np.where(before > 0, before, state.steps),
         )
         state.settled += float(added.sum())
+        self._mix(state)
         if self.step == "theory" and state.slots is None and state.clock + 1 == 2 * _epoch(state.clock):
             state.settled += self._open(state)
             state.logs, state.steps = state.start.copy(), np.zeros(len(blocks))
@@ -277,6 +289,14 @@ class INFIDA:
             self._draw(state, slot)
             state.period = min(state.period * self.stretch, float(self.longest))
         return state
+
+    def _mix(self, state: InfidaState) -> None:
+        """D(x, y) grows by Σ s x ln 1/(1 − ε) = b ln 1/(1 − ε) at most, for every x."""
+        if not self.mixing:
+            return
+        moving, kept = state.steps > 0, math.log1p(-self.mixing)
+        state.logs = np.logaddexp(state.logs + kept, state.start + math.log(self.mixing))
+        state.settled -= kept * float((state.blocks.budgets[moving] / state.steps[moving]).sum())
 
     def bound(self, state: InfidaState) -> float:
         """What G of `factor` times any fixed allocation, minus that of `fractions`, cannot exceed so far: (1)."""
@@ -300,18 +320,14 @@ class INFIDA:
         """1 − 1/e where draws are unbiased, all models fit, and one pinned model takes what is left."""
         biased = self.rounding == "strict" or (self.rounding == "reserve" and (blocks.budgets == blocks.room).any())
         oversize = (instance.free & (instance.sizes > instance.free_budgets[:, None] * (1 + 1e-12))).any()
-        return None if biased or oversize or not instance.single_pinned else 1.0 - 1.0 / math.e
+        chosen = self.candidates > 1
+        return None if biased or oversize or chosen or not instance.single_pinned else 1.0 - 1.0 / math.e
 
     def _draw(self, state: InfidaState, slot: Slot | None = None) -> None:
         draws = state.draws if self.keep_draws else state.random.random(state.draws.shape)
         values = np.exp(state.logs)
         found = [state.blocks.rounded(values, each, self.rounding) for each in draws]
-        if slot is not None and len(found) > 1:
-            gains = [slot.gain(loaded) for loaded in found]
-            best = int(np.argmax(gains))
-            if gains[best] > gains[state.candidate] * (1 + _BETTER):
-                state.candidate = best
-        state.loaded = found[state.candidate]
+        state.loaded = found[0] if slot is None or len(found) == 1 else _best(slot, state.loaded, found)
         state.drawn = state.blocks.matrix(values)
         state.since = 0
 
@@ -338,6 +354,13 @@ class INFIDA:
             return _root(2.0 * state.reach, state.squares)
         slots = _epoch(clock) if state.slots is None else state.slots
         return _root(2.0 * state.reach, blocks.budgets * state.pulls**2 / 4 * slots)
+
+
+def _best(slot: Slot, loaded: Loaded, found: Sequence[Loaded]) -> Loaded:
+    """What would have gained most in the slot; what is loaded stays unless it is beaten clearly."""
+    now, *gains = (slot.gain(each) for each in (loaded, *found))
+    best = int(np.argmax(gains))
+    return found[best] if gains[best] > now * (1 + _BETTER) else loaded
 
 
 def _epoch(clock: int) -> int:
