@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rivage.decentralized.cycle_time import critical_cycle, cycle_time_ms, start_times_ms
     from rivage.decentralized.designs import Design, design_of, mixing_of
     from rivage.decentralized.drawn import Matcha, matcha, matcha_law
+    from rivage.decentralized.literature import contenders
     from rivage.decentralized.overlays import Overlay
     from rivage.decentralized.silos import Silos
 
@@ -21,6 +22,7 @@ _HOMES = {
     "Matcha": "drawn",
     "Overlay": "overlays",
     "Silos": "silos",
+    "contenders": "literature",
     "critical_cycle": "cycle_time",
     "cycle_time_ms": "cycle_time",
     "delta_mbst": "classical",
@@ -40,6 +42,7 @@ __all__ = [
     "Matcha",
     "Overlay",
     "Silos",
+    "contenders",
     "critical_cycle",
     "cycle_time_ms",
     "delta_mbst",

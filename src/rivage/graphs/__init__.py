@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         random_regular,
         torus,
     )
-    from rivage.graphs.fastest_mixing import FastestMixing
+    from rivage.graphs.fastest import FastestMixing, fastest_mixing
     from rivage.graphs.geography import cities
     from rivage.graphs.matchings import edge_coloring
     from rivage.graphs.mixing import (
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Connectivity": "path_rules",
     "CycleMean": "cycles",
-    "FastestMixing": "fastest_mixing",
+    "FastestMixing": "fastest",
     "Network": "network",
     "PathRule": "path_rules",
     "Underlay": "underlay",
@@ -74,6 +74,7 @@ _HOMES = {
     "erdos_renyi": "topologies",
     "exponential": "families",
     "format_underlay": "underlay_files",
+    "fastest_mixing": "fastest",
     "geant": "topologies",
     "grid": "topologies",
     "hyper_hypercube": "families",
@@ -127,6 +128,7 @@ __all__ = [
     "edge_coloring",
     "erdos_renyi",
     "exponential",
+    "fastest_mixing",
     "format_underlay",
     "geant",
     "grid",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from rivage.core.errors import ConfigError
-from rivage.graphs.fastest_mixing import fastest_mixing
+from rivage.graphs.fastest import fastest_mixing
 from rivage.graphs.mixing import best_constant, contraction, metropolis
 
 
