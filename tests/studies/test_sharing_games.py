@@ -245,6 +245,8 @@ def test_what_was_tampered_with_breaks_the_bound(tmp_path: Path) -> None:
     for event in events:
         if event["event"] == "part":
             event["utilities"] = [[0.2] * 3 for _ in event["utilities"]]
+        if event["event"] == "point":
+            event["utilities"] = [0.2] * 3
     path.write_text("".join(f"{json.dumps(event)}\n" for event in events))
     assert next(c for c in record.certificates if c.check == "fairness_bound").verdict == "holds"
     certificate = CHECKS.get("fairness_bound")(RunRecord.open(record.folder), method="ohf")
