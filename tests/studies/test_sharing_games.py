@@ -529,3 +529,17 @@ def test_the_optimum_of_many_agents_is_certified() -> None:
     scene = stage(sharing="{ alpha = 1.0, budget = 8.0 }", demand=demand).scene
     assert scene.horizon(1.0).gap < 1e-5
     assert horizon_optimum(scene.instance.set, scene.mean, 1.0).gap > 1e-2
+
+
+def test_shares_are_means_over_all_slots_however_they_are_cut(tmp_path: Path) -> None:
+    demand = '{ kind = "stationary", means = { a = 0.5, b = 0.8, c = 0.3 }, slots = 10 }'
+    ends = []
+    for points in (1, 3, 10):  # parts of 10, of 4, 4 and 2, of 1
+        game = study(sharing="{}", demand=demand, run=f"{{ points = {points} }}", policies='[{ kind = "ohf" }]')
+        trial = play_study(game, out=tmp_path).trial("ohf", 0)
+        for point in trial.events("point"):
+            (shares,) = point["shares"].values()
+            assert sum(shares) == pytest.approx(1.0), "all of the budget is handed out"
+        ends.append(shares)
+    assert ends[1] == pytest.approx(ends[0])
+    assert ends[2] == pytest.approx(ends[0])
