@@ -157,3 +157,8 @@ def test_a_placement_above_the_relaxation_is_told(made: Made) -> None:
 def test_an_empty_promise_can_still_be_broken(made: Made) -> None:
     record = made([-400.0, -401.0, -402.0], bounds=[150.0] * 3)  # no honest gain is negative
     assert verdict(record) == "fails"
+
+
+def test_the_rounding_of_the_linear_program_breaks_no_promise(made: Made) -> None:
+    assert verdict(made([89.9999, 89.9999])) == "holds", "half of 200, less 10, to a millionth of 200"
+    assert verdict(made([89.999, 89.999])) == "fails"
