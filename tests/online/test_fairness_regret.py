@@ -420,6 +420,14 @@ def test_a_broken_promise_fails(tmp_path: Path) -> None:
     assert fairness_bound(record, method="ohf").verdict == "fails"
 
 
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_multipliers_beyond_either_end_of_their_box_fail(tmp_path: Path, factor: float) -> None:
+    slots, policy = [TOY[t % 2] for t in range(20)], OHF(alpha=1.0)
+    low, high = FairTerms.of(policy, INSTANCE).box
+    weights = np.full((20, 2), low if factor < 1 else high) * factor
+    assert multipliers_in_box(record_of(tmp_path, slots, policy, multipliers=weights), method="ohf").verdict == "fails"
+
+
 def test_fewer_than_eight_slots_do_not_tell_whether_fairness_can_be_learnt(tmp_path: Path) -> None:
     for slots, verdict in ((1, "no_power"), (7, "no_power"), (8, "holds")):
         record = record_of(tmp_path / str(slots), [TOY[0]] * slots, OHF(alpha=1.0))
