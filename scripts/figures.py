@@ -345,6 +345,19 @@ def inference_delivery(runs: Runs) -> str:
     return drawing
 
 
+def delivery_compared(runs: Runs) -> str:
+    """Policies of inference delivery, paired differences as stored; the drawing is in a file of its own."""
+    file = runpy.run_path(str(ROOT / "scripts" / "figures_delivery.py"))
+    drawing: str = file["differences"](file["load"](FOLDER / file["STORED"]), standalone)
+    return drawing
+
+
+def delivery_tracking(runs: Runs) -> str:
+    """The same over time, and latency against accuracy."""
+    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_delivery.py"))["tracking"](standalone)
+    return drawing
+
+
 def similarity_caching(runs: Runs) -> str:
     """Similarity caches by capacity and over time; the drawing is in a file of its own."""
     drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_similarity.py"))["figure"](standalone)
@@ -402,6 +415,8 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "no-regret-steps": no_regret_steps,
     "inference-delivery": inference_delivery,
     "similarity-caching": similarity_caching,
+    "delivery-compared": delivery_compared,
+    "delivery-tracking": delivery_tracking,
 }
 TABLES: Mapping[str, tuple[Callable[[Runs], str], tuple[Path, ...]]] = {
     "results": (results, (ROOT / "README.md", EXPLANATION / "personalisation.md")),
