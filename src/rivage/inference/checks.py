@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
-from numpy import ndarray
 
 from rivage.core.certificates import Certificate, Verdict
-from rivage.core.errors import StoreError
 from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.trials import finished_trials, points
 
 __all__ = ["delivery_gap", "delivery_regret", "placement_fits", "placement_gap"]
 
@@ -24,8 +22,8 @@ def delivery_regret(record: RunRecord, *, method: str) -> Certificate:
     What they lost is bounded by the supergradients of the gains, Σ_t g_t · (y − y_t) at its largest over y, and that by
     the analysis. A bound that is as large as all there was to gain promises nothing: no power.
     """
-    trials = _trials(record, method)
-    regret, bound, base, slots = (_columns(trials, key) for key in ("regret", "bound", "base", "slots"))
+    trials = finished_trials(record, method)
+    regret, bound, base, slots = (points(trials, key) for key in ("regret", "bound", "base", "slots"))
     # What there was to gain is known of all slots together, so emptiness shows at the end only.
     most = (base - slots * np.array([[_reference(trial)["least"]] for trial in trials]))[:, -1]
     kept = bool((regret <= bound + _ROUNDING * base).all())
@@ -48,7 +46,7 @@ def delivery_regret(record: RunRecord, *, method: str) -> Certificate:
 
 def delivery_gap(record: RunRecord, *, method: str) -> Certificate:
     """How far is the gain from what no fixed allocation can exceed? Both per request; who follows may be above."""
-    trials = _trials(record, method)
+    trials = finished_trials(record, method)
     ends = [trial.events("point")[-1] for trial in trials]
     gained = float(np.mean([end["gain"] / end["requests"] for end in ends]))
     most = float(
@@ -81,26 +79,9 @@ def _reference(trial: TrialRecord) -> dict[str, Any]:
     return dict(trial.events("reference")[0])
 
 
-def _trials(record: RunRecord, method: str) -> list[TrialRecord]:
-    trials = [trial for trial in record.trials if trial.method == method]
-    if not trials or not all(trial.finished for trial in trials):
-        raise StoreError(
-            f'"{method}" has not been played to the end',
-            where=str(record.folder),
-            mend="Finish the run first: start it again, it resumes.",
-        )
-    return trials
-
-
-def _columns(trials: Sequence[TrialRecord], key: str) -> Float64[ndarray, "seeds points"]:
-    rows: list[list[Any]] = [[point[key] for point in trial.events("point")] for trial in trials]
-    shortest = min(map(len, rows))
-    return np.array([[*row[: shortest - 1], row[-1]] for row in rows], np.float64)
-
-
 def placement_gap(record: RunRecord, *, method: str) -> Certificate:
     """How far is the cost of a plan from what no placement can go below? The cost is added up from the routing."""
-    trials = _trials(record, method)
+    trials = finished_trials(record, method)
     costs, bounds = [], []
     for trial in trials:
         end = trial.events("point")[-1]
@@ -124,7 +105,7 @@ def placement_gap(record: RunRecord, *, method: str) -> Certificate:
 
 def placement_fits(record: RunRecord, *, method: str) -> Certificate:
     """Does every node hold what it was given?"""
-    trials = _trials(record, method)
+    trials = finished_trials(record, method)
     shares = [
         used / budget if budget else float(used > 0)
         for trial in trials
