@@ -45,6 +45,27 @@ def test_against_all_undirected_overlays_of_five(square_of: SquareOf, access_bps
         assert delta_mbst(silos).cycle_time_ms <= mst(silos).cycle_time_ms
 
 
+def times_of_all_of_four(silos: Silos) -> list[float]:
+    """Cycle times of all strong sets of arcs over four silos."""
+    pairs = [(a, b) for a in range(4) for b in range(4) if a != b]
+    sets = ([pair for k, pair in enumerate(pairs) if mask >> k & 1] for mask in range(4096))
+    return [
+        cycle_time_ms(Overlay.of(silos, arcs))
+        for arcs in sets
+        if len(arcs) > 3 and nx.is_strongly_connected(nx.DiGraph([*arcs, *((k, k) for k in range(4))]))
+    ]
+
+
+@pytest.mark.parametrize("access_bps", [np.inf, 1e8])
+def test_against_all_directed_overlays_of_four(square_of: SquareOf, access_bps: float) -> None:
+    """None is faster than the optimum; rings are within 3 N of it."""
+    silos = square_of(7, 4, access_bps=access_bps)
+    best = min(times_of_all_of_four(silos))
+    for build in DESIGNERS:
+        assert build(silos).cycle_time_ms >= best - 1e-9
+    assert ring(silos).cycle_time_ms <= 12 * best
+
+
 @given(st.integers(0, 10**6), st.integers(2, 7), st.sampled_from([np.inf, 1e9, 1e8]))
 def test_relations_that_always_hold(square_of: SquareOf, seed: int, silos: int, access_bps: float) -> None:
     network = square_of(seed, silos, access_bps=access_bps)
@@ -261,13 +282,7 @@ def test_all_overlays_of_four_silos_of_gaia(
 ) -> None:
     """All 4096 sets of arcs, of which 1606 are strong."""
     silos = of_names(silos_of("Gaia", access_bps=access_bps), names)
-    pairs = [(a, b) for a in range(4) for b in range(4) if a != b]
-    sets = ([pair for k, pair in enumerate(pairs) if mask >> k & 1] for mask in range(4096))
-    times = [
-        cycle_time_ms(Overlay.of(silos, arcs))
-        for arcs in sets
-        if len(arcs) > 3 and nx.is_strongly_connected(nx.DiGraph([*arcs, *((k, k) for k in range(4))]))
-    ]
+    times = times_of_all_of_four(silos)
     assert len(times) == 1606
     assert min(times) == pytest.approx(directed, abs=1e-3)
     assert min(cycle_time_ms(Overlay.links(silos, links)) for links in all_links(4)) == pytest.approx(
