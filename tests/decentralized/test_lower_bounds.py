@@ -102,6 +102,27 @@ def test_any_multipliers_prove_something_true(square_of: SquareOf, seed: int, si
     assert other.value(delays) <= proof.value(delays) + 1e-6
 
 
+@settings(max_examples=20)
+@given(st.integers(0, 10**6))
+def test_reduced_delays_of_no_circuit_exceed_its_delays(square_of: SquareOf, seed: int) -> None:
+    """The step of the proof that must hold for all multipliers, circuit by circuit: the least r alone hides faults."""
+    delays, rng = square_of(seed, 5, symmetric=False).single_delays_ms(), np.random.default_rng(seed)
+    sets = rng.random((4, 5)) < 0.5
+    sets[:, 0], sets[:, 3] = False, True
+    proof = replace(
+        circuit_bound(delays, 0),
+        potentials=rng.normal(size=5) * 10,
+        degrees=rng.exponential(10, 5),
+        sets=sets,
+        members=np.full(4, 3),
+        weights=rng.exponential(10, 4),
+    )
+    reduced = proof.reduced(delays)
+    for circuit in simple_circuits(5, 0):
+        one, other = np.array(circuit), np.roll(circuit, -1)
+        assert reduced[one, other].sum() <= delays[one, other].sum() + 1e-9
+
+
 def test_multipliers_that_prove_nothing_are_refused(square_of: SquareOf) -> None:
     delays = square_of(0, 6).single_delays_ms()
     proof = circuit_bound(delays, 2)
