@@ -2,13 +2,13 @@
 
 In a slot r_ρ requests of each type come, and the possibility at rank k of type ρ could serve l_ρ^k of them if its model
 were loaded: the *potential available capacity*, given what else the model has to do. With z_ρ^k = x l_ρ^k requests fill
-the ranks from the cheapest on:
+the ranks from the cheapest on::
 
     C(r, l, x) = Σ_ρ Σ_k γ_ρ^k min{ r_ρ − Σ_{k'<k} z_ρ^k' , z_ρ^k } 1{ Σ_{k'<k} z_ρ^k' < r_ρ }
     G(r, l, x) = C(r, l, ω) − C(r, l, x)
                = Σ_ρ Σ_k (γ_ρ^{k+1} − γ_ρ^k) ( Z_ρ^k(x) − Z_ρ^k(ω) ),   Z_ρ^k = min{ r_ρ , Σ_{k'<=k} z_ρ^k' }.
 
-The same formulas for fractions y in [0, 1] give the relaxed gain: concave and piecewise linear, so that
+The same formulas for fractions y in [0, 1] give the relaxed gain: concave and piecewise linear, so that::
 
     g_m^v = Σ_ρ l_ρ^k ( γ_ρ^{K*} − γ_ρ^k ) 1{ k < K* },   K*_ρ = min{ k : Σ_{k'<=k} z_ρ^k' >= r_ρ },
 

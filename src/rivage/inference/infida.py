@@ -80,13 +80,13 @@ class InfidaState:
     Args:
         blocks: what each node decides.
         reach: R of each block.
-        pulls: no |g/s| of a block gets larger, for ``theory``.
+        pulls: no g/s of a block, up to its sign, gets larger, for ``theory``.
         slots: the horizon, None when unknown.
         promised: share of the gain of fractions that draws keep in expectation, None where nothing is known.
         logs: ln y of every place.
         start: ln y_1.
         steps: η of each block in the last slot, 0 before the first gradient.
-        largest: largest |g/s| of each block that counts.
+        largest: largest g/s of each block that counts, up to its sign.
         squares: Σ b q²/4 of each block.
         loaded: what is loaded now.
         drawn: the fractions that it was drawn from.
@@ -149,7 +149,7 @@ class INFIDA:
     """Mirror ascent on fractions of models, rounded.
 
     Args:
-        step: ``scale_free`` is c over the largest |g/s| that a node has seen; ``constant`` is η = c; ``theory`` the
+        step: ``scale_free`` is c over the largest g/s that a node has seen; ``constant`` is η = c; ``theory`` the
             best constant step for the horizon and ``most`` requests, in epochs of 1, 2, 4, … slots where the horizon is
             unknown; ``self_confident`` is √(2R / Σ b q²/4) for what was seen. All but ``constant`` differ by node.
         scale: c > 0, a multiple of the step.
@@ -389,7 +389,7 @@ class Published(NamedTuple):
     """The constants of the publication's theorem.
 
     Args:
-        sigma: σ, above every |g_m|/s_m.
+        sigma: σ, above every g_m/s_m, up to its sign.
         diameter: D.
         convexity: θ of the mirror map, in the norm Σ s |y|.
     """

@@ -1,7 +1,7 @@
 """The least that any placement and routing could cost in a slot: a linear program, with the price of every resource.
 
 Static plans are held against it. With f_ρ^k requests of type ρ served by the possibility of rank k, y fractions of the
-free models, and what a model can serve shared as one likes,
+free models, and what a model can serve shared as one likes::
 
     minimise   Σ_ρ Σ_k γ_ρ^k f_ρ^k
     subject to Σ_k f_ρ^k = r_ρ,   f_ρ^k <= r_ρ y,   Σ_ρ f_ρ^k <= L y for every model on a node,
