@@ -13,8 +13,8 @@ remote ones, 1 − x_o at cost d_o + c_f, the cheapest first until k are taken. 
     g_o = min(c_f, max(0, c* − d_o))
 
 is a supergradient of G, between 0 and c_f; and at whole x it is exactly what the gain grows by when o is added. With
-S(λ, x) = Σ_{λ − c_f < d_o <= λ} x_o and n(λ) the number of d_o <= λ, the gain is ∫ min( S(λ, x), max(0, k − n(λ − c_f)) )
-dλ: a sum of truncated counts, monotone and submodular over sets.
+S(λ, x) = Σ_{λ − c_f < d_o <= λ} x_o and n(λ) the number of d_o <= λ, the gain is
+∫ min( S(λ, x), max(0, k − n(λ − c_f)) ) dλ: a sum of truncated counts, monotone and submodular over sets.
 
 The lists of nearest objects come from `rivage.online.nearest`. Where these are approximate or end after m objects,
 costs and gains are of what is in the list, for the cache, its rivals and the best fixed set alike.
