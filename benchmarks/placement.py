@@ -1,9 +1,9 @@
 """How long does a slot of INFIDA take, a replay on Topology I, and a plan for a large network?
 
-Three bars. A slot with 10^4 request types of 200 ranks each, all of INFIDA counted (contention, gain, slope, step of every
-node, drawing; not the meters): at most 50 ms on one core; beside it, the same gain and slope in vectorised NumPy. 600 slots on
-Topology I, 31 nodes, 20 tasks of 10 variants: less than 60 s. A plan with its bound, prices and curves for 200 nodes,
-2,000 request types on paths of at most 4 nodes, 10 variants per task: less than 5 minutes; its gap is told.
+Three bars. A slot with 10^4 request types of 200 ranks each, all of INFIDA counted (contention, gain, slope, step of
+every node, drawing; not the meters): at most 50 ms on one core; beside it, the same gain and slope in vectorised NumPy.
+600 slots on Topology I, 31 nodes, 20 tasks of 10 variants: less than 60 s. A plan with its bound and prices for 200
+nodes, 2,000 request types on paths of at most 4 nodes, 10 variants per task: less than 5 minutes; its gap is told.
 
     python benchmarks/placement.py [--json]
 """

@@ -224,7 +224,9 @@ class INFIDA:
         self._draw(state)
         return state
 
-    def warm(self, state: InfidaState, allocation: Matrix | Bool[ndarray, "nodes models"], *, trust: float = 0.9) -> None:  # fmt: skip  # noqa: E501
+    def warm(
+        self, state: InfidaState, allocation: Matrix | Bool[ndarray, "nodes models"], *, trust: float = 0.9
+    ) -> None:
         """Begin from an allocation or fractions instead, before the first slot: (1 − trust) y_1 + trust x, made to fit.
 
         Args:

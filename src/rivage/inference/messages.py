@@ -230,7 +230,9 @@ def _worst(offers: tuple[Offer, ...], requests: float) -> float | None:
     return None
 
 
-def agents_of(policy: INFIDA, instance: Instance, streams: Streams, *, slots: int | None = None, patience: int = 1) -> list[Agent]:  # fmt: skip  # noqa: E501
+def agents_of(
+    policy: INFIDA, instance: Instance, streams: Streams, *, slots: int | None = None, patience: int = 1
+) -> list[Agent]:
     """The agents of a network, one for each node, each with its part alone; draws are those of the whole."""
     state = policy.init(instance, streams, slots=slots)
     blocks = {int(node): number for number, node in enumerate(state.blocks.node)}
