@@ -1,0 +1,104 @@
+"""The protocol of a decentralised algorithm: silos train, and average with those they have arcs with. No server.
+
+An algorithm is one frozen dataclass of hyper-parameters, written for ONE silo and run for all: the last axis of every
+tensor is the flat parameter vector D, scalars of a silo have shape ``[..., 1]``, so the same code broadcasts over a
+stack of silos ``[silos, D]`` unchanged, and runs alone in a process of its own. Engines know no algorithm, algorithms
+know neither engine nor overlay.
+
+A round, as an engine plays it::
+
+    state  = start(initial model)                        the same for all silos, before round 0
+    delta  = <local training from state["params"]> − state["params"]
+    sent   = send(state, delta, rate)                    to every silo that receives from this one
+    sums   = Σ_j W_ij sent_j, entry by entry             own share W_ii included
+    state  = receive(state, delta, rate, sent, sums)
+
+With one mini-batch step of plain SGD, ``delta = −rate · gradient``, so methods that need the gradient have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from rivage.federated.algorithm import Phase, Reference, State
+
+__all__ = ["BatchKind", "GossipAlgorithm", "Mix", "Needs", "State", "one_step", "play"]
+
+Needs = Literal["symmetric", "doubly", "column"]
+"""What a method asks of W: one symmetric matrix for all rounds, rows and columns that sum to 1, or columns only."""
+
+BatchKind = Literal["shuffle", "poisson", "endless"]
+
+Mix = Callable[[State], State]
+"""``sent`` of the silos at hand -> ``sums`` of the same silos."""
+
+
+@runtime_checkable
+class GossipAlgorithm(Protocol):
+    """A decentralised algorithm."""
+
+    reference: ClassVar[Reference]
+    needs: ClassVar[Needs]
+
+    @property
+    def learning_rate(self) -> float:
+        """Step size, > 0."""
+        ...
+
+    @property
+    def overlay(self) -> Any:
+        """Settings of the overlay: one of `rivage.decentralized.designers.DESIGNERS`."""
+        ...
+
+    @property
+    def work(self) -> Phase:
+        """What a silo does on its own data in a round."""
+        ...
+
+    def start(self, params: Float[Tensor, "*silos dim"]) -> State:
+        """What a silo holds before round 0.
+
+        Args:
+            params: the initial model, the same for all silos.
+
+        Returns:
+            Named tensors. Under ``params`` is the model from which the silo trains, and with which it predicts.
+        """
+        ...
+
+    def send(self, state: State, delta: Float[Tensor, "*silos dim"], rate: float) -> State:
+        """What goes to every out-neighbour, after local training.
+
+        Args:
+            state: before the round.
+            delta: the trained model minus ``state["params"]``.
+            rate: step size with which it was trained, > 0.
+        """
+        ...
+
+    def receive(self, state: State, delta: Float[Tensor, "*silos dim"], rate: float, sent: State, sums: State) -> State:
+        """The state after the round.
+
+        Args:
+            state: before it.
+            delta: as for `send`.
+            rate: as for `send`.
+            sent: what `send` returned.
+            sums: for each entry Σ_j W_ij sent_j over the silos this one receives from and itself.
+        """
+        ...
+
+
+def play(algorithm: GossipAlgorithm, state: State, delta: Float[Tensor, "*silos dim"], rate: float, mix: Mix) -> State:
+    """The exchange of one round, for the silos at hand."""
+    sent = algorithm.send(state, delta, rate)
+    return algorithm.receive(state, delta, rate, sent, mix(sent))
+
+
+def one_step(batch_size: int | None, batches: BatchKind = "shuffle") -> Phase:
+    """The local work of methods that take one mini-batch gradient a round."""
+    return Phase(updates=1, batch_size=batch_size, batches=batches)
