@@ -209,8 +209,8 @@ def test_the_record_of_a_placement(placement: Placement, placed: RunRecord) -> N
 def test_the_summary_of_a_placement(placed: RunRecord) -> None:
     summary = placed.summary
     assert {"allocation", "routing", "cost", "lp_bound", "gap", "shadow_prices", "certificates"} <= set(summary)
-    best = summary["policies"][summary["planner"]]
-    assert best["cost"] == min(row["cost"] for row in summary["policies"].values())
+    best = summary["planners"][summary["planner"]]
+    assert best["cost"] == min(row["cost"] for row in summary["planners"].values())
     assert summary["gap"] == pytest.approx(best["gap"])
     assert set(summary["allocation"]) == {"cell 1", "cell 2", "cell 3", "hub", "cloud"}
     assert summary["allocation"]["cloud"] == ["see-s", "see-l", "hear-s"]

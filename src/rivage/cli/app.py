@@ -50,6 +50,11 @@ _VERBS = {
         "rivage place city.toml --set delivery.alpha_ms_per_point=2",
         "games",
     ),
+    "design": _Verb(
+        "Design the overlay over which silos train fastest: cycle times, and how far from the best there is.",
+        "rivage design gaia.gml --model-bits 44961717 --compute-ms 25.4 --access-gbps 10 --core-gbps 1",
+        "design",
+    ),
     "report": _Verb(
         "Draw one self-contained HTML page from one or several runs.",
         "rivage report runs/hospitals-3f9c2a17 runs/hospitals-77b01d4e --out comparison.html",
@@ -71,7 +76,7 @@ _VERBS = {
         "rivage doctor",
     ),
 }
-_KEEPS = {"run": "trained", "train": "trained", "play": "played to the end", "place": "planned"}
+_KEEPS = {"run": "trained", "train": "trained", "play": "played to the end", "place": "planned", "design": "designed"}
 """Verbs that resume, and what they keep."""
 
 

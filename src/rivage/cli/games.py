@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rivage.core.records import RunRecord
     from rivage.studies.games.study import GameStudy
 
-__all__ = ["place", "play", "show_game"]
+__all__ = ["Settings", "place", "play", "play_and_show"]
 
 Settings = Annotated[tuple[str, ...], Parameter(name="--set")]
 
@@ -58,7 +58,7 @@ def play(
     require_folder(out)
     overrides = [*settings, *([] if options.seed is None else [f"run.seeds=[{options.seed}]"])]
     game = _game(study, trace, {"--format": format, "--capacity": capacity, "--policies": policies}, overrides)
-    return show_game(_played(game, out, fresh, options), options, strict)
+    return play_and_show(game, out, fresh, strict, options)
 
 
 def _game(study: Path | None, trace: Path | None, short: Mapping[str, Any], overrides: Sequence[str]) -> GameStudy:
@@ -114,11 +114,11 @@ def place(
 
     require_folder(out)
     overrides = [*settings, *([] if options.seed is None else [f"run.seeds=[{options.seed}]"])]
-    return show_game(_played(load_placement(study, overrides), out, fresh, options), options, strict)
+    return play_and_show(load_placement(study, overrides), out, fresh, strict, options)
 
 
-def _played(game: GameStudy, out: Path | None, fresh: bool, options: Options) -> RunRecord:
-    """The record of a study, played to its end, with its page."""
+def play_and_show(game: GameStudy, out: Path | None, fresh: bool, strict: bool, options: Options) -> int:
+    """Play a study to its end, draw its page and show its summary; the exit code."""
     from rivage.cli.progress import Interruptible, progress
     from rivage.studies.play import play_study
 
@@ -130,16 +130,17 @@ def _played(game: GameStudy, out: Path | None, fresh: bool, options: Options) ->
     ):
         record = play_study(game, out=out, fresh=fresh, observer=observer)
     draw_if_possible(record, options)
-    return record
+    return _show(record, options, strict)
 
 
-def show_game(record: RunRecord, options: Options, strict: bool) -> int:
+def _show(record: RunRecord, options: Options, strict: bool) -> int:
     """Show the summary of a run of policies; the exit code."""
     game, summary = view(record), record.summary
     certificates, page = summary["certificates"], summary["report"]
-    ordered = {name: summary["policies"][name] for name in game.policies}  # keys of files are sorted
-    summary = {**summary, "policies": ordered}
-    one, several = ("planner", "planners") if record.verb == "place" else ("policy", "policies")
+    several = record.compared
+    one = {"policies": "policy"}.get(several, several.removesuffix("s"))
+    ordered = {name: summary[several][name] for name in game.policies}  # keys of files are sorted
+    summary = {**summary, several: ordered}
     shown = [column for column in game.columns if not column.detail]
     show(
         options,

@@ -81,7 +81,7 @@ class GameView(Protocol):
 
     @property
     def policies(self) -> dict[str, dict[str, Any]]:
-        """The ``policies`` object of ``summary.json``: policy -> its numbers, with ``foresees`` and ``finished``."""
+        """What ``summary.json`` says of each policy, planner, overlay: its numbers, with ``foresees`` and ``finished``."""
         ...
 
     @property

@@ -29,8 +29,8 @@ def changes(record: RunRecord) -> Iterator[str]:
     summary = record.summary
     if summary.get("hash") != record.hash:
         yield "the settings or a record.jsonl are not those that the summary was made from"
-    key, told = ("policies", view(record).policies) if record.is_game else ("methods", summarize(record))
-    if _rounded(summary.get(key)) != _rounded(json.loads(dumps(told))):
+    told = view(record).policies if record.is_game else summarize(record)
+    if _rounded(summary.get(record.compared)) != _rounded(json.loads(dumps(told))):
         yield "summary.json does not follow from the record"
     for trial in record.trials:
         models, log = trial.folder / "models.safetensors", trial.folder / LOG_NAME

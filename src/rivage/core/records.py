@@ -47,7 +47,7 @@ __all__ = ["Event", "RunRecord", "TrialRecord"]
 
 Event = dict[str, Any]
 
-_VERBS = {"policies": "play", "planners": "place"}
+_VERBS = {"policies": "play", "planners": "place", "overlays": "design"}
 _PACKAGES = ("rivage", "numba", "numpy", "scipy", "torch")
 _PER_CLIENT = (
     "test",
@@ -283,8 +283,13 @@ class RunRecord:
 
     @property
     def verb(self) -> str:
-        """The command that makes such a run: ``play`` for online policies, ``place`` for planners, else ``train``."""
-        return next((verb for table, verb in _VERBS.items() if table in self.settings), "train")
+        """The command that makes such a run: ``play``, ``place`` or ``design`` by what is compared, else ``train``."""
+        return _VERBS.get(self.compared, "train")
+
+    @property
+    def compared(self) -> str:
+        """What is compared, as settings and summary call it: policies, planners, overlays, methods."""
+        return next((table for table in _VERBS if table in self.settings), "methods")
 
     @property
     def is_game(self) -> bool:

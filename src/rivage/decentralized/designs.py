@@ -41,6 +41,11 @@ class Design:
     hub: str | None = None
     error_ms: float = 0.0
 
+    @property
+    def drawn(self) -> bool:
+        """Whether rounds differ by chance."""
+        return not self.critical_circuit
+
     def plain(self) -> dict[str, Any]:
         """The same in words and numbers, for JSON."""
         return {

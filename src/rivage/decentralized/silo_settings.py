@@ -1,8 +1,9 @@
-"""The table ``[silos]`` of a study: what silos do in a round, and what their network offers them."""
+"""The tables ``[silos]`` and ``[underlay]`` of a study: what silos do in a round, and the network between them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -10,14 +11,51 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from rivage.core.errors import ConfigError, require, require_one_of
+from rivage.core.registry import Registry
 from rivage.decentralized.silos import Silos
 from rivage.graphs.path_rules import Connectivity, PathRule, connectivity
 from rivage.graphs.underlay import Underlay
+from rivage.graphs.underlay_files import load_connectivity
 
-__all__ = ["SiloSettings"]
+__all__ = ["NETWORKS", "Matrices", "SiloSettings"]
+
+NETWORKS = Registry(
+    "rivage.silo_networks",
+    "network",
+    {
+        "cities": "rivage.graphs.place_kinds:Cities",
+        "described": "rivage.graphs.place_kinds:Described",
+        "file": "rivage.graphs.underlay_kinds:FileUnderlay",
+        "matrices": "rivage.decentralized.silo_settings:Matrices",
+        "tiers": "rivage.graphs.underlay_kinds:Tiers",
+    },
+)
+"""Kind -> settings that build an `Underlay`, or a `Connectivity` where every two nodes were measured."""
 
 CORE_BPS = 1e9
 """Capacity of every core link in the published tables."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matrices:
+    """What was measured between every two sites, in each direction: CSV matrices, names in first row and column.
+
+    Args:
+        latency: the file, in milliseconds.
+        bandwidth: a second matrix.
+        measured: what latencies are: ``round_trip_ms``, as ping shows them, or one way, ``latency_ms``.
+        bandwidth_unit: of the cells of the second.
+    """
+
+    latency: Path
+    bandwidth: Path
+    measured: Literal["round_trip_ms", "latency_ms"] = "round_trip_ms"
+    bandwidth_unit: Literal["bit/s", "kbit/s", "Mbit/s", "Gbit/s"] = "bit/s"
+
+    def build(self) -> Connectivity:
+        """Read them."""
+        unit = self.bandwidth_unit
+        return load_connectivity(self.latency, measured=self.measured, bandwidth=self.bandwidth, bandwidth_unit=unit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

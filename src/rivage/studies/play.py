@@ -117,7 +117,7 @@ def _conclude(stages: type[Stage], record: RunRecord) -> None:
             "report": str(page) if page.exists() else None,
             "answer": game.answer,
             **game.more,
-            "policies": game.policies,
+            record.compared: game.policies,
             "certificates": [certificate.as_dict() for certificate in certificates],
         }
     )

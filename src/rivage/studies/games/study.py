@@ -38,6 +38,7 @@ STAGES = Registry(
     {
         "cache": "rivage.studies.games.cache_stage:CacheStage",
         "delivery": "rivage.studies.games.delivery_stage:DeliveryStage",
+        "overlays": "rivage.studies.games.design_stage:DesignStage",
         "network": "rivage.studies.games.network_stage:NetworkStage",
         "sharing": "rivage.studies.games.sharing_stage:SharingStage",
         "planners": "rivage.studies.games.placement_stage:PlacementStage",
