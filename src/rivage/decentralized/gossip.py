@@ -7,13 +7,13 @@ know neither engine nor overlay.
 
 A round, as an engine plays it::
 
-    state  = start(initial model)                        the same for all silos, before round 0
-    delta  = <local training from state["params"]> − state["params"]
-    sent   = send(state, delta, rate)                    to every silo that receives from this one
-    sums   = Σ_j W_ij sent_j, entry by entry             own share W_ii included
-    state  = receive(state, delta, rate, sent, sums)
+    state   = start(initial model)                       the same for all silos, before round 0
+    trained = <local training from state["params"]>
+    sent    = send(state, trained, rate)                 to every silo that receives from this one
+    sums    = Σ_j W_ij sent_j, entry by entry            own share W_ii included
+    state   = receive(state, trained, rate, sent, sums)
 
-With one mini-batch step of plain SGD, ``delta = −rate · gradient``, so methods that need the gradient have it.
+With one mini-batch step of plain SGD the gradient is (state["params"] − trained) / rate: methods that need it have it.
 """
 
 from __future__ import annotations
@@ -70,22 +70,24 @@ class GossipAlgorithm(Protocol):
         """
         ...
 
-    def send(self, state: State, delta: Float[Tensor, "*silos dim"], rate: float) -> State:
+    def send(self, state: State, trained: Float[Tensor, "*silos dim"], rate: float) -> State:
         """What goes to every out-neighbour, after local training.
 
         Args:
             state: before the round.
-            delta: the trained model minus ``state["params"]``.
+            trained: the model that local training made of ``state["params"]``.
             rate: step size with which it was trained, > 0.
         """
         ...
 
-    def receive(self, state: State, delta: Float[Tensor, "*silos dim"], rate: float, sent: State, sums: State) -> State:
+    def receive(
+        self, state: State, trained: Float[Tensor, "*silos dim"], rate: float, sent: State, sums: State
+    ) -> State:
         """The state after the round.
 
         Args:
             state: before it.
-            delta: as for `send`.
+            trained: as for `send`.
             rate: as for `send`.
             sent: what `send` returned.
             sums: for each entry Σ_j W_ij sent_j over the silos this one receives from and itself.
@@ -93,10 +95,12 @@ class GossipAlgorithm(Protocol):
         ...
 
 
-def play(algorithm: GossipAlgorithm, state: State, delta: Float[Tensor, "*silos dim"], rate: float, mix: Mix) -> State:
+def play(
+    algorithm: GossipAlgorithm, state: State, trained: Float[Tensor, "*silos dim"], rate: float, mix: Mix
+) -> State:
     """The exchange of one round, for the silos at hand."""
-    sent = algorithm.send(state, delta, rate)
-    return algorithm.receive(state, delta, rate, sent, mix(sent))
+    sent = algorithm.send(state, trained, rate)
+    return algorithm.receive(state, trained, rate, sent, mix(sent))
 
 
 def one_step(batch_size: int | None, batches: BatchKind = "shuffle") -> Phase:
