@@ -18,6 +18,8 @@ from rivage.decentralized import Overlay, Silos, critical_cycle, cycle_time_ms
 from rivage.decentralized.classical import delta_mbst, mst, ring, ring_2opt, star
 from rivage.decentralized.directed_search import DirectedSearch
 from rivage.decentralized.lower_bounds import lower_bound
+from rivage.decentralized.search_cycles import earliest
+from rivage.decentralized.search_net import Costs, Memory, Net, load
 from rivage.graphs import max_cycle_mean, start_times
 
 SquareOf = Callable[..., Silos]
@@ -128,6 +130,62 @@ def test_work_of_all_adds_to_every_mean(square_of: SquareOf) -> None:
     slower = replace(silos, step_ms=silos.step_ms + 64)
     one, other = DirectedSearch(steps=300).design(silos), DirectedSearch(steps=300).design(slower)
     assert other.design.cycle_time_ms == pytest.approx(one.design.cycle_time_ms + 64, rel=1e-9)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([2.0**-20, 2.0**10, 2.0**40]))
+@settings(max_examples=8)
+def test_units_change_nothing(square_of: SquareOf, seed: int, times: float) -> None:
+    """Rounds of nanoseconds and of years: the same overlay, as many times as slow."""
+    silos = square_of(seed, 9, access_bps=1e9)
+    longer = replace(
+        silos,
+        connectivity=replace(silos.connectivity, latency_ms=silos.connectivity.latency_ms * times),
+        step_ms=silos.step_ms * times,
+        model_bits=silos.model_bits * times,
+    )
+    one, other = DirectedSearch(steps=40).design(silos).design, DirectedSearch(steps=40).design(longer).design
+    assert one.overlay.arcs.tolist() == other.overlay.arcs.tolist()
+    assert other.cycle_time_ms == pytest.approx(times * one.cycle_time_ms, rel=1e-14)
+
+
+@pytest.mark.parametrize("far", [1e6, 1e12])
+def test_delays_of_all_magnitudes_end(square_of: SquareOf, far: float) -> None:
+    """Beside a silo that far away, what the others do is lost in rounding."""
+    silos = square_of(3, 8)
+    silos.connectivity.latency_ms[2] *= far
+    found = DirectedSearch(steps=60).design(silos).design
+    assert found.cycle_time_ms <= min(each(silos).cycle_time_ms for each in (mst, ring_2opt, star)) * (1 + 1e-9)
+
+
+def test_paths_that_grow_for_ever_are_left() -> None:
+    """With a mean below that of the circuit no start is the earliest."""
+    nodes = 5
+    net = Net(
+        has=np.zeros((nodes, nodes), np.bool_),
+        out=np.zeros((nodes, nodes), np.int64),
+        into=np.zeros((nodes, nodes), np.int64),
+        sending=np.zeros(nodes, np.int64),
+        receiving=np.zeros(nodes, np.int64),
+    )
+    load(net, np.roll(np.eye(nodes, dtype=np.bool_), 1, axis=1))
+    costs = Costs(
+        fixed=np.ones((nodes, nodes)), core=np.zeros((nodes, nodes)), up=np.zeros(nodes), down=np.zeros(nodes)
+    )
+    whole, real, marks = np.zeros(nodes, np.int64), np.zeros(nodes), np.zeros(nodes, np.bool_)
+    memory = Memory(
+        policy=whole.copy(),
+        values=real.copy(),
+        order=np.arange(nodes),
+        state=np.ones(1, np.uint64),
+        marks=marks,
+        stack=whole.copy(),
+        circuit=whole.copy(),
+        lengths=real.copy(),
+        starts=real.copy(),
+    )
+    assert not earliest(net, costs, 0, 0.9, memory)
+    assert earliest(net, costs, 0, 1.0, memory)
+    assert memory.starts.tolist() == [0] * nodes
 
 
 # Limits and edges.

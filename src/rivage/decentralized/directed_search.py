@@ -31,7 +31,7 @@ from time import perf_counter
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from numpy import ndarray
 
 from rivage.core.errors import require, require_one_of
@@ -40,13 +40,16 @@ from rivage.decentralized.classical import delta_mbst, mst, ring_2opt, star
 from rivage.decentralized.cycle_time import cycle_time_ms
 from rivage.decentralized.designs import Design, design_of
 from rivage.decentralized.overlays import Overlay
-from rivage.decentralized.search_kernel import Costs, Memory, Net, fill_free, load, prune, walk
+from rivage.decentralized.search_kernel import fill_free, prune, walk
+from rivage.decentralized.search_net import Costs, Memory, Net, load
 from rivage.decentralized.silos import Silos
 
 __all__ = ["DirectedSearch", "SearchResult"]
 
 Matrix = Bool[ndarray, "silos silos"]
 
+_LONGEST = 1024.0  # the largest delay in the search's unit: rounding there is far below what counts as the same
+_TIE = 1e-9  # relative: what arcs that are free to within rounding may cost
 _POWER = 3.0  # θ is the largest margin times u³: mostly small
 _SLICE_S = 0.05  # between two looks at the clock
 _SLICE = 64  # steps likewise where their number ends the search: what is noted must not depend on the clock
@@ -123,7 +126,7 @@ class DirectedSearch:
         order = np.array(sorted(range(len(silos)), key=silos.names.__getitem__), np.int64)
         found = _Run(self, silos.reordered(order))
         found.search()
-        overlay = Overlay(silos=silos, arcs=order[np.argwhere(found.finished())], name="directed")
+        overlay = Overlay(silos=silos, arcs=order[found.finished()], name="directed")
         return SearchResult(
             design=design_of(overlay),
             steps=found.steps,
@@ -137,14 +140,15 @@ class _Run:
 
     def __init__(self, settings: DirectedSearch, silos: Silos) -> None:
         self.settings, self.silos, self.began = settings, silos, perf_counter()
-        self.costs, self.net, self.memory = _costs(silos), _room(len(silos)), _memory(len(silos))
-        self.memory.state[0] = Streams(settings.seed).seed("directed search") | 1
         apart = silos.single_delays_ms()[~np.eye(len(silos), dtype=bool)]
-        self.scale = float(apart.std()) if len(apart) else 0.0
+        self.unit = _unit(apart)
+        self.costs, self.net, self.memory = _costs(silos, self.unit), _room(len(silos)), _memory(len(silos))
+        self.memory.state[0] = Streams(settings.seed).seed("directed search") | 1
+        self.scale = float(apart.std()) / self.unit if len(apart) else 0.0
         self.steps, self.improvements = 0, list[tuple[int, float]]()
         self.starts = [(overlay, cycle_time_ms(overlay)) for overlay in _starts(silos)]
-        first, time = min(self.starts, key=lambda pair: pair[1])
-        self.best, self.time = first.adjacency.astype(np.bool_), time
+        self.first, self.time = min(self.starts, key=lambda pair: pair[1])
+        self.best = self.first.adjacency.astype(np.bool_)
         self._note()
 
     def search(self) -> None:
@@ -156,19 +160,21 @@ class _Run:
             overlay, time = self.starts[number % len(self.starts)]
             self._walk(overlay.adjacency.astype(np.bool_), time, left)
 
-    def finished(self) -> Matrix:
-        """The best overlay, with as many arcs as was asked for."""
+    def finished(self) -> Int64[ndarray, "arcs 2"]:
+        """The arcs of the best overlay, as many as was asked for; never of a slower one than it started with."""
         load(self.net, self.best)
         (prune if self.settings.arcs == "few" else fill_free)(self.net, self.costs, self.memory)
-        return self.net.has.copy()
+        found = replace(self.first, arcs=np.argwhere(self.net.has))
+        slowest = min(time for _, time in self.starts) * (1 + _TIE)
+        return (found if cycle_time_ms(found) <= slowest else self.first).arcs
 
     def _walk(self, current: Matrix, time: float, sharing: int) -> None:
-        settings, means = self.settings, np.array([time, self.time])
+        settings, means = self.settings, np.array([time, self.time]) / self.unit
         begin, first = perf_counter(), self.steps
         seconds = (self.began + settings.seconds - begin) / sharing
         steps = None if settings.steps is None else (settings.steps - first) // sharing
         chunk = 1
-        while means[1] > settings.target_ms and (steps is None or self.steps - first < steps):
+        while means[1] * self.unit > settings.target_ms and (steps is None or self.steps - first < steps):
             now = perf_counter()
             if now - begin >= seconds:
                 break
@@ -181,8 +187,8 @@ class _Run:
             walk(self.net, self.costs, self.memory, current, self.best, means, rules, heats)
             self.steps += len(done)
             chunk = min(2 * chunk, _SLICE) if steps is not None else _next_chunk(chunk, perf_counter() - now)
-            if means[1] < self.time:
-                self.time = float(means[1])
+            if means[1] * self.unit < self.time:
+                self.time = float(means[1]) * self.unit
                 self._note()
 
     def _note(self) -> None:
@@ -211,14 +217,20 @@ def _together(one: Overlay, other: Overlay) -> Overlay:
     return replace(one, arcs=np.unique(np.concatenate([one.arcs, other.arcs]), axis=0))
 
 
-def _costs(silos: Silos) -> Costs:
-    """The parts of delays, in ms."""
-    nodes, transfer = len(silos), 1000 * silos.model_bits
+def _unit(delays: ndarray) -> float:
+    """How many ms are one in the search: a power of two, so that nothing is rounded and units do not matter."""
+    longest = float(delays.max(initial=0.0))
+    return float(2.0 ** np.ceil(np.log2(longest / _LONGEST))) if longest > 0 else 1.0
+
+
+def _costs(silos: Silos, unit: float) -> Costs:
+    """The parts of delays, in the unit."""
+    nodes, transfer = len(silos), 1000 * silos.model_bits / unit
     off = ~np.eye(nodes, dtype=bool)
     available = silos.connectivity.available_bps
     assert available is not None, "checked when silos were made"
     return Costs(
-        fixed=silos.work_ms[:, None] + silos.connectivity.latency_ms,
+        fixed=(silos.work_ms[:, None] + silos.connectivity.latency_ms) / unit,
         core=np.divide(transfer, available, out=np.zeros((nodes, nodes)), where=off),
         up=transfer / silos.access_up_bps,
         down=transfer / silos.access_down_bps,
