@@ -1,0 +1,95 @@
+"""The tables ``[silos]`` and ``[underlay]``: numbers that become silos, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rivage.core.errors import ConfigError
+from rivage.core.settings import dump, read
+from rivage.decentralized.silo_settings import Matrices, SiloSettings
+from rivage.graphs import Underlay
+
+
+def line(**more: Any) -> Underlay:
+    return Underlay.of(["a", "b", "c"], [("a", "b"), ("b", "c")], **more)
+
+
+def test_distances_alone_go_by_the_published_rule() -> None:
+    silos = SiloSettings(model_bits=1e6, step_ms=5).silos(line(distance_km=[1000, 3000]))
+    assert silos.connectivity.latency_ms[0, 1] == pytest.approx(0.0085 * 1000 + 4)
+    assert silos.connectivity.latency_ms[0, 2] == pytest.approx(0.0085 * 4000 + 4)
+    assert silos.connectivity.available_bps is not None
+    assert silos.connectivity.available_bps[0, 2] == 5e8, "1 Gbit/s over two hops"
+    assert np.isinf(silos.access_up_bps).all()
+
+
+def test_latencies_of_links_go_by_the_links() -> None:
+    known = line(distance_km=[1000, 3000], latency_ms=[1, 2], capacity_bps=[1e9, 4e8])
+    silos = SiloSettings(model_bits=1e6).silos(known)
+    assert silos.connectivity.latency_ms[0, 2] == 3
+    assert silos.connectivity.available_bps is not None
+    assert silos.connectivity.available_bps[0, 2] == 4e8
+    published = SiloSettings(model_bits=1e6, paths="published", core_bps=2e9).silos(known)
+    assert published.connectivity.latency_ms[0, 1] == pytest.approx(12.5)
+    assert published.connectivity.available_bps is not None
+    assert published.connectivity.available_bps[0, 2] == 1e9
+
+
+def test_access_rates_are_the_studys_else_the_networks_else_unlimited() -> None:
+    known = line(latency_ms=1, capacity_bps=1e9, access_bps=[1e6, 2e6, 3e6])
+    assert SiloSettings(model_bits=1).silos(known).access_down_bps.tolist() == [1e6, 2e6, 3e6]
+    told = SiloSettings(model_bits=1, access_bps=5e6).silos(known)
+    assert told.access_up_bps.tolist() == told.access_down_bps.tolist() == [5e6] * 3
+    apart = SiloSettings(model_bits=1, access_bps=5e6, access_down_bps=(1.0, 2.0, 3.0)).silos(known)
+    assert apart.access_up_bps.tolist() == [5e6] * 3
+    assert apart.access_down_bps.tolist() == [1.0, 2.0, 3.0]
+
+
+def test_the_size_of_a_model_that_is_trained_fills_in() -> None:
+    known = line(latency_ms=1, capacity_bps=1e9)
+    assert SiloSettings().silos(known, 32e3).model_bits == 32e3
+    assert SiloSettings(model_bits=7).silos(known, 32e3).model_bits == 7
+    with pytest.raises(ConfigError, match="the size of the model is not known"):
+        SiloSettings().silos(known)
+
+
+def test_matrices_keep_their_directions(tmp_path: Path) -> None:
+    (tmp_path / "ms.csv").write_text("ms,a,b\na,,10\nb,30,\n")
+    (tmp_path / "rate.csv").write_text("Mbit,b,a\na,5,\nb,,7\n")
+    table = {"latency": str(tmp_path / "ms.csv"), "bandwidth": str(tmp_path / "rate.csv")}
+    table |= {"bandwidth_unit": "Mbit/s", "measured": "latency_ms"}
+    silos = SiloSettings(model_bits=1e6).silos(read(Matrices, table).build())
+    assert silos.connectivity.latency_ms.tolist() == [[0, 10], [30, 0]]
+    assert silos.delay_ms(np.array([[0, 1], [1, 0]])).tolist() == pytest.approx([10 + 200, 30 + 1000 / 7])
+
+
+def test_settings_come_back_from_their_table() -> None:
+    settings = SiloSettings(model_bits=3, step_ms=(1.0, 2.0), access_bps=1e9, paths="links")
+    assert read(SiloSettings, dump(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"model_bits": 0}, "model_bits is 0"),
+        ({"step_ms": -1.0}, "step_ms is -1"),
+        ({"step_ms": (1.0, float("nan"))}, "step_ms is nan"),
+        ({"access_bps": 0.0}, "access_bps is 0"),
+        ({"access_down_bps": (1.0, -2.0)}, "access_down_bps is -2"),
+        ({"core_bps": -1}, "core_bps is -1"),
+        ({"local_steps": -1}, "local_steps is -1"),
+        ({"paths": "shortest"}, 'paths is "shortest"'),
+    ],
+)
+def test_numbers_out_of_range_are_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        SiloSettings(**given)
+
+
+def test_one_number_for_each_silo_must_be_as_many() -> None:
+    with pytest.raises(ConfigError, match="step_ms has 2 numbers for 3 silos"):
+        SiloSettings(model_bits=1, step_ms=(1.0, 2.0)).silos(line(latency_ms=1, capacity_bps=1e9))
