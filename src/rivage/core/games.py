@@ -30,6 +30,7 @@ GAMES = Registry(
         "network": "rivage.report.games.networks:NetworkView",
         "sharing": "rivage.report.games.sharing:SharingView",
         "planners": "rivage.report.games.placements:PlacementView",
+        "overlays": "rivage.report.games.designs:DesignView",
     },
 )
 """Table of the study -> how its runs are told; plug-ins register theirs under the entry-point group of this name."""
@@ -81,7 +82,7 @@ class GameView(Protocol):
 
     @property
     def policies(self) -> dict[str, dict[str, Any]]:
-        """What ``summary.json`` says of each policy, planner, overlay: its numbers, with ``foresees`` and ``finished``."""
+        """What ``summary.json`` says of each policy, planner or overlay, with ``foresees`` and ``finished``."""
         ...
 
     @property

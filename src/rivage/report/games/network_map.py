@@ -23,7 +23,7 @@ from rivage.report.theme import INK, LABEL, MUTED, PAPER, Look, to_svg
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_map", "layout"]
+__all__ = ["draw_map", "layout", "spread_out"]
 
 _ROUNDS = 200  # of majorisation, more than enough for a few hundred nodes
 _NAMED = 40  # nodes whose names and numbers still find room
@@ -31,9 +31,13 @@ _NAMED = 40  # nodes whose names and numbers still find room
 
 def layout(nodes: int, links: Int64[ndarray, "links 2"]) -> Float64[ndarray, "nodes 2"]:
     """A place for each node of a connected network, in the unit square; the same links give the same places."""
-    if nodes == 1:
+    return spread_out(_hops(nodes, links))
+
+
+def spread_out(far: Float64[ndarray, "nodes nodes"]) -> Float64[ndarray, "nodes 2"]:
+    """Places in the unit square whose distances follow ``far``, symmetric and > 0, as well as paper can."""
+    if len(far) == 1:
         return np.full((1, 2), 0.5)
-    far = _hops(nodes, links)
     places = _scaled(far)
     weights = np.divide(1.0, far**2, out=np.zeros_like(far), where=far > 0)
     pull = np.linalg.pinv(np.diag(weights.sum(axis=1)) - weights)

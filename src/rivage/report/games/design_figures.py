@@ -1,0 +1,176 @@
+"""The figures of a run of ``rivage design``: times of a round against the bound, and against rounds until agreement.
+
+Each function takes the summary of the run and the looks of the overlays and returns one inline SVG, or None when there
+is nothing to draw. The same record gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rivage.report.games.design_words import above, human_ms, ms
+from rivage.report.theme import INK, LABEL, MUTED, Look, to_svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["agreement", "cycle_times"]
+
+Looks = Mapping[str, Look]
+Row = Mapping[str, Any]
+WIDTH = 10.0  # inches
+_FAR = 12.0  # times the bound from which on a scale of ratios is used
+_DASHED: Any = (0, (4, 3))
+_BESIDE: Any = {"textcoords": "offset points", "va": "center", "color": LABEL, "fontsize": 8.5}
+
+
+# --- times of a round -----------------------------------------------------------------------------------------------
+
+
+def cycle_times(summary: Mapping[str, Row], bound: float | None, looks: Looks, *, name: str) -> str | None:
+    """A bar for each overlay, the fastest on top, and the bound that no overlay goes below."""
+    rows = {overlay: row for overlay, row in summary.items() if row["cycle_time_ms"] is not None}
+    if not rows:
+        return None
+    order = sorted(rows, key=lambda overlay: float(rows[overlay]["cycle_time_ms"]))
+    longest = max(float(row["most_ms"]) for row in rows.values())
+    ratios = bound is not None and bound > 0 and longest > _FAR * bound
+
+    def fill(figure: Figure) -> None:
+        axes = figure.subplots()
+        start = bound if ratios and bound is not None else 0.0
+        for place, overlay in enumerate(order):
+            _draw_bar(axes, place, rows[overlay], looks[overlay].color, start)
+            text = _said(rows[overlay], first=place == 0)
+            far = max(float(rows[overlay]["cycle_time_ms"]), _whiskers(rows[overlay])[1])
+            axes.annotate(
+                text, (far, place), (5, 0), textcoords="offset points", va="center", color=LABEL, fontsize=8.5
+            )
+        if bound is not None:
+            axes.axvline(bound, color=INK, linestyle=_DASHED, linewidth=1.1)
+            across = axes.get_xaxis_transform()
+            axes.text(
+                bound, 1.0, f" no overlay below {ms(bound)}", transform=across, color=LABEL, fontsize=8.5, va="bottom"
+            )
+        _shape_bars(axes, [overlay[:30] for overlay in order], start, longest, ratios)
+
+    told = "; ".join(f"{overlay} {ms(rows[overlay]['cycle_time_ms'])}" for overlay in order)
+    least = "" if bound is None else f" No overlay goes below {ms(bound)}."
+    size = (WIDTH, 0.85 + 0.34 * len(order))
+    return to_svg(fill, size=size, name=name, label=f"Time of a round: {told}.{least}")
+
+
+def _draw_bar(axes: Axes, place: int, row: Row, color: str, start: float) -> None:
+    time = float(row["cycle_time_ms"])
+    axes.barh(place, time - start, left=start, height=0.62, color=color, alpha=0.85, linewidth=0)
+    low, high = _whiskers(row)
+    if high > low:
+        axes.plot([low, high], [place, place], color=INK, linewidth=1.2, marker="|", markersize=7, zorder=4)
+
+
+def _whiskers(row: Row) -> tuple[float, float]:
+    """Smallest and largest of the seeds; of one seed one standard error to both sides."""
+    time, error = float(row["cycle_time_ms"]), float(row["error_ms"])
+    if row["least_ms"] < row["most_ms"]:
+        return float(row["least_ms"]), float(row["most_ms"])
+    return time - error, time + error
+
+
+def _said(row: Row, *, first: bool) -> str:
+    time = ms(row["cycle_time_ms"])
+    return f"{time}, at most {above(row['gap'])} above the bound" if first and row["gap"] is not None else time
+
+
+def _shape_bars(axes: Axes, names: Sequence[str], start: float, longest: float, ratios: bool) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.set(ylim=(len(names) - 0.4, -0.6), xlabel="time of a round, ms")
+    axes.grid(False, axis="y")
+    axes.grid(True, axis="x")
+    if ratios:
+        axes.set_xscale("log")
+        axes.set_xlim(start * 0.92, start * (longest / start) ** 1.22)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    else:
+        axes.set_xlim(0, 1.28 * longest)
+
+
+# --- agreement ------------------------------------------------------------------------------------------------------
+
+
+def agreement(summary: Mapping[str, Row], looks: Looks, *, name: str) -> str | None:
+    """Time of a round against rounds until models differ 1000 times less; what costs the same time is on one line."""
+    rows = {overlay: row for overlay, row in summary.items() if row["agreement_ms"] is not None}
+    if not rows:
+        return None
+    times = np.array([float(row["cycle_time_ms"]) for row in rows.values()])
+    needed = np.array([float(row["agreement_rounds"]) for row in rows.values()])
+    spans = [(low / 1.35, high * 1.7) for low, high in ((times.min(), times.max()), (needed.min(), needed.max()))]
+
+    def fill(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.set(xscale="log", yscale="log", xlim=spans[0], ylim=spans[1])
+        _draw_equal_times(axes, spans)
+        for overlay, x, y in zip(rows, times, needed, strict=True):
+            look = looks[overlay]
+            marker = look.marker if look.marker != "_" else "o"
+            axes.plot(x, y, marker, color=look.color, markersize=8, markeredgewidth=0, zorder=4)
+        _name_points(axes, list(rows), times, needed, [human_ms(row["agreement_ms"]) for row in rows.values()])
+        axes.set(xlabel="time of a round, ms", ylabel="rounds until models differ 1000 times less")
+        axes.grid(True, axis="both")
+        _plain_ticks(axes)
+
+    told = "; ".join(
+        f"{overlay} {row['agreement_rounds']:.3g} rounds of {ms(row['cycle_time_ms'])}, {human_ms(row['agreement_ms'])}"
+        for overlay, row in rows.items()
+    )
+    return to_svg(fill, size=(WIDTH, 4.6), name=name, label=f"Predicted agreement: {told}.")
+
+
+def _draw_equal_times(axes: Axes, spans: Sequence[tuple[float, float]]) -> None:
+    """Lines of the same predicted time, at 1, 2 and 5 times powers of ten."""
+    (left, right), (low, high) = spans
+    exponents = range(math.floor(math.log10(left * low)), math.ceil(math.log10(right * high)) + 1)
+    totals = [step * 10.0**exponent for exponent in exponents for step in (1, 2, 5)]
+    inside = [total for total in totals if left * low < total < right * high]
+    for total in inside[:: max(1, len(inside) // 6)]:
+        axes.plot([left, right], [total / left, total / right], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+        x, y = (right, total / right) if low <= total / right <= high else (total / low, low)
+        sides: Any = {"ha": "right", "va": "bottom"}
+        axes.annotate(human_ms(total), (x, y), (-3, 2), textcoords="offset points", color=MUTED, fontsize=7.5, **sides)
+
+
+def _name_points(axes: Axes, names: Sequence[str], x: Any, y: Any, texts: Sequence[str]) -> None:
+    """Names beside the points; those at nearly the same place share a line of text."""
+    for group in _neighbours(np.log(x), np.log(y)):
+        text = f"{', '.join(names[point][:30] for point in group)}: {texts[group[0]]}"
+        place = float(x[group[0]]), float(y[group[0]])
+        axes.annotate(text, place, (8, 0), **_BESIDE)
+
+
+def _neighbours(x: Any, y: Any) -> list[list[int]]:
+    """Points in groups that one line of text can name, each from left to right."""
+    groups = list[list[int]]()
+    for point in np.lexsort((y, x)).tolist():
+        near = [group for group in groups if abs(x[point] - x[group[0]]) < 0.04 and abs(y[point] - y[group[0]]) < 0.1]
+        if near:
+            near[0].append(point)
+        else:
+            groups.append([point])
+    return groups
+
+
+def _plain_ticks(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axis.set_minor_formatter(NullFormatter())

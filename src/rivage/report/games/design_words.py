@@ -1,0 +1,131 @@
+"""What a run of ``rivage design`` says in sentences: which overlay is fastest, and how far from the best possible."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rivage.core.records import RunRecord
+from rivage.report.games.design_numbers import BOUND, CLASSICAL, best_of, lower_bound, scene_of, trials_of
+from rivage.report.games.sentences import count, names_of
+from rivage.report.tables import MISSING, human_seconds
+
+__all__ = ["above", "circuit", "design_answer", "design_compared", "design_progress", "human_ms", "ms"]
+
+Row = Mapping[str, Any]
+
+_NAMES = 4  # silos of a circuit that are listed
+_TWICE = 2.0  # times as long: from here on no percentages
+
+
+def ms(value: float | None, std: float | None = None) -> str:
+    """Milliseconds to a hundredth, of many to a tenth.
+
+    Example:
+        >>> ms(116.4625), ms(18983.2), ms(80.073, 0.01), ms(None)
+        ('116.46 ms', '18,983.2 ms', '80.07 ± 0.01 ms', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    digits = 2 if value < 1000 else 1
+    text = f"{value:,.{digits}f}"
+    return f"{text} ms" if std is None else f"{text} ± {std:,.{digits}f} ms"
+
+
+def human_ms(value: float | None) -> str:
+    """Milliseconds below a second, seconds, minutes and hours above.
+
+    Example:
+        >>> human_ms(116.46), human_ms(4_215.0), human_ms(None)
+        ('116 ms', '4.2 s', 'never')
+    """
+    if value is None:
+        return "never"
+    return f"{value:.3g} ms" if value < 999.5 else human_seconds(value / 1000)
+
+
+def above(gap: float | None) -> str:
+    """A share above the bound in per cent, two digits.
+
+    Example:
+        >>> above(0.0123), above(2e-5), above(1e-12), above(0.2034), above(39.1), above(None)
+        ('1.2 %', '0.002 %', '0 %', '20 %', '3,910 %', '–')
+    """
+    if gap is None:
+        return MISSING
+    share = 100 * round(gap, 8) + 0.0  # below is rounding; 0.0 takes the sign of −0
+    return f"{share:,.0f} %" if share >= 99.5 else f"{share:.2g} %"
+
+
+def circuit(names: Sequence[str]) -> str:
+    """A circuit, closed; of a long one the first silos and how many there are.
+
+    Example:
+        >>> circuit(["a"]), circuit(["a", "b"]), circuit(list("abcdef")), circuit([])
+        ('a alone', 'a → b → a', 'a → b → c → … (6 silos)', '–')
+    """
+    if len(names) < 2:
+        return f"{names[0]} alone" if names else MISSING
+    if len(names) <= _NAMES:
+        return " → ".join([*names, names[0]])
+    return f"{' → '.join(names[: _NAMES - 1])} → … ({len(names)} silos)"
+
+
+def design_compared(record: RunRecord, summary: Mapping[str, Row]) -> str:
+    """What was compared: ``"5 overlays for 11 silos of gaia, 1 seed"``."""
+    scene = scene_of(record)
+    if not summary:
+        return "No overlay has been designed yet."
+    where = f" for {count(len(scene['names']), 'silo')} of {scene['network']}" if scene else ""
+    return f"{count(len(summary), 'overlay')}{where}, {count(len(record.seeds), 'seed')}"
+
+
+def design_answer(record: RunRecord, summary: Mapping[str, Row]) -> str:
+    """The fastest overlay, how far above the bound at most, and how much faster than those of the literature."""
+    best = best_of(summary)
+    if best is None:
+        return "No overlay has been designed yet: there is no answer to report."
+    row, bound = summary[best], lower_bound(record).get("value_ms")
+    seeds = f", the fastest of {count(len(trials_of(record, best)), 'seed')} ({_spread(row)})" if row["std_ms"] else ""
+    proved = (
+        "; how far that is from the best possible is not known yet"
+        if row["gap"] is None
+        else f", at most {above(row['gap'])} above the best possible: no overlay goes below {ms(bound)}"
+    )
+    return f"{best} is the fastest, {ms(row['cycle_time_ms'])} a round{seeds}{proved}.{_beaten(summary, best)}"
+
+
+def _spread(row: Row) -> str:
+    return f"{ms(row['mean_ms'], row['std_ms'])} over all"
+
+
+def _beaten(summary: Mapping[str, Row], best: str) -> str:
+    """How much longer the fastest of each other classical kind takes, the fastest kind first."""
+    rivals = {name: row for name, row in summary.items() if name != best}
+    names = [found for kind in CLASSICAL if (found := best_of(rivals, (kind,))) is not None]
+    ratios = {name: rivals[name]["cycle_time_ms"] / summary[best]["cycle_time_ms"] for name in names}
+    order = sorted(names, key=lambda name: ratios[name])
+    near = [f"{above(ratios[name] - 1)} longer over {name}" for name in order if ratios[name] < _TWICE]
+    far = [f"{_times(ratios[name])} times as long over {name}" for name in order if ratios[name] >= _TWICE]
+    return f" A round takes {_and([*near, *far])}." if near or far else ""
+
+
+def _and(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.1f}" if ratio < 100 else f"{ratio:,.0f}"
+
+
+def design_progress(record: RunRecord) -> list[str]:
+    """Overlays that are not designed, and the bound if it is not there."""
+    done = {(str(trial.start.get("policy", trial.method)), trial.seed) for trial in record.trials if trial.finished}
+    texts = [
+        f"{name}, seed {seed}: no overlay yet"
+        for name, seed in names_of(record, "overlays")
+        if (name, seed) not in done
+    ]
+    bounded = any(trial.finished for trial in trials_of(record, BOUND))
+    return [*texts, *([] if bounded else ["no lower bound yet"])]
