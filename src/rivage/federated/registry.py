@@ -12,6 +12,8 @@ ALGORITHMS = Registry(
     {
         "apfl": "rivage.federated.apfl:APFL",
         "ditto": "rivage.federated.ditto:Ditto",
+        "dpasgd": "rivage.decentralized.dpsgd:DPASGD",
+        "dpsgd": "rivage.decentralized.dpsgd:DPSGD",
         "fedadagrad": "rivage.federated.fedopt:FedAdagrad",
         "fedadam": "rivage.federated.fedopt:FedAdam",
         "fedavg": "rivage.federated.fedavg:FedAvg",
