@@ -1,0 +1,221 @@
+"""Studies of overlays: the run folder, what it says, and certificates that a forged record does not pass."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rivage.core.certificates import CHECKS, Certificate
+from rivage.core.errors import ConfigError
+from rivage.core.records import RunRecord
+from rivage.core.settings import dump
+from rivage.decentralized import Overlay
+from rivage.decentralized.checks import recorded_silos
+from rivage.graphs.cycles import max_cycle_mean
+from rivage.studies.games.design import BOUND, CONTENDERS, make_design
+from rivage.studies.play import play_study
+
+NODES = [{"name": name, "access_bps": 1e9} for name in "abcde"]
+LENGTHS = {"ab": 300.0, "bc": 900.0, "cd": 2000.0, "de": 700.0, "ea": 1500.0, "ac": 400.0}
+NETWORK = {
+    "kind": "described",
+    "nodes": NODES,
+    "links": [{"ends": list(ends), "distance_km": km} for ends, km in LENGTHS.items()],
+}
+STUDY: dict[str, Any] = {
+    "name": "five",
+    "silos": {"model_bits": 2e7, "step_ms": 5.0},
+    "underlay": NETWORK,
+}
+QUICK = ["overlays.best.steps=300", "overlays.matcha.rounds=100", "overlays.matcha_plus.rounds=100"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return play_study(make_design(STUDY, "", QUICK), out=tmp_path_factory.mktemp("runs")).folder
+
+
+@pytest.fixture
+def record(folder: Path) -> RunRecord:
+    return RunRecord.open(folder)
+
+
+@pytest.fixture
+def forged(folder: Path, tmp_path: Path) -> Callable[[str, Callable[[dict[str, Any]], None]], RunRecord]:
+    """A copy of the run in which the last but one event of a trial, what was found, is changed."""
+
+    def make(method: str, change: Callable[[dict[str, Any]], None]) -> RunRecord:
+        copy = tmp_path / folder.name
+        for path in folder.rglob("*.*"):
+            target = copy / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+        path = copy / "trials" / method / "seed-0" / "record.jsonl"
+        *before, event, end = path.read_text().splitlines()
+        changed = json.loads(event)
+        change(changed)
+        path.write_text("\n".join([*before, json.dumps(changed), end]) + "\n")
+        return RunRecord.open(copy)
+
+    return make
+
+
+def certificate(record: RunRecord, check: str, **fields: str) -> Certificate:
+    found: Certificate = CHECKS.get(check)(record, **fields)
+    return found
+
+
+def test_the_summary_is_the_contract(record: RunRecord) -> None:
+    summary = record.summary
+    assert {"overlays", "lower_bound_ms", "gap", "certificates", "answer", "hash", "run"} <= set(summary)
+    assert set(summary["overlays"]) == {each["name"] for each in CONTENDERS}
+    keys = {"cycle_time_ms", "arcs", "max_degree", "hub", "critical_circuit", "spectral_gap", "gap"}
+    assert all(keys <= set(row) for row in summary["overlays"].values())
+    best = min(row["cycle_time_ms"] for row in summary["overlays"].values() if row["critical_circuit"])
+    assert summary["gap"] == pytest.approx(best / summary["lower_bound_ms"] - 1, rel=1e-9)
+    assert record.verb == "design"
+
+
+def test_every_fixed_overlay_is_certified_and_drawn_ones_promise_nothing(record: RunRecord) -> None:
+    claims = {(c.check, c.fields.get("method")) for c in record.certificates}
+    fixed = {each["name"] for each in CONTENDERS} - {"matcha", "matcha_plus"}
+    assert claims == {("cycle_time_bound", None)} | {(c, m) for c in ("cycle_time", "overlay_gap") for m in fixed}
+    assert {c.verdict for c in record.certificates} == {"holds"}
+
+
+def test_the_record_says_what_karp_says(record: RunRecord) -> None:
+    silos = recorded_silos(record)
+    for method in {"mst", "delta_mbst", "ring", "ring_2opt", "best"}:
+        (event,) = record.trial(method, 0).events("overlay")
+        overlay = Overlay.named(silos, [tuple(arc) for arc in event["arcs"]])
+        assert overlay.delays_ms.tolist() == pytest.approx(event["delays_ms"], rel=1e-12)
+        karp = max_cycle_mean(overlay.delay_matrix_ms, method="karp").mean
+        assert event["cycle_time_ms"] == pytest.approx(karp, rel=1e-12)
+
+
+def test_the_bound_is_below_every_overlay_of_the_record(record: RunRecord) -> None:
+    bound = record.trial(BOUND, 0).events("bound")[0]
+    fixed = [e for e in record.events("overlay") if not e["drawn"]]
+    assert bound["complete"]
+    assert all(event["cycle_time_ms"] >= bound["value_ms"] for event in fixed)
+    rate = np.array([[np.inf if cell is None else cell for cell in row] for row in _matrices(record)["available_bps"]])
+    assert np.isinf(np.diag(rate)).all()
+
+
+def _matrices(record: RunRecord) -> dict[str, Any]:
+    return dict(record.trial(BOUND, 0).events("network")[0])
+
+
+def test_starting_again_changes_nothing_and_an_interrupted_trial_is_played_again(record: RunRecord) -> None:
+    before, out = record.hash, record.folder.parent
+    study = make_design(STUDY, "", QUICK)
+    assert play_study(study, out=out).hash == before
+    path = record.trial_folder("best", 0) / "record.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:1]))
+    assert play_study(study, out=out).hash == before, "the same steps of the same search"
+
+
+def test_settings_repeat_the_run(record: RunRecord, tmp_path: Path) -> None:
+    assert dump(make_design(record.settings)) == record.settings
+    assert play_study(make_design(record.settings), out=tmp_path).hash == record.hash
+
+
+def test_seeds_share_what_nothing_is_drawn_for(tmp_path: Path) -> None:
+    study = make_design(STUDY, "", [*QUICK, "run.seeds=[0, 1]"])
+    again = play_study(study, out=tmp_path)
+    for method in (BOUND, "star", "mst", "ring_2opt"):
+        one, two = (again.trial(method, seed).events()[1:] for seed in (0, 1))
+        assert one == two
+    times = [again.trial("matcha", seed).events("overlay")[0]["cycle_time_ms"] for seed in (0, 1)]
+    row = again.summary["overlays"]["matcha"]
+    assert row["cycle_time_ms"] == pytest.approx(np.mean(times), rel=1e-12)
+
+
+@pytest.mark.parametrize("method", ["star_best", "mst", "best"])
+def test_a_time_that_is_too_good_does_not_pass(forged: Any, method: str) -> None:
+    def faster(event: dict[str, Any]) -> None:
+        event["cycle_time_ms"] *= 0.999
+
+    changed = forged(method, faster)
+    assert certificate(changed, "cycle_time", method=method).verdict == "fails"
+
+
+def test_potentials_and_circuits_of_another_overlay_do_not_pass(forged: Any) -> None:
+    def other_potentials(event: dict[str, Any]) -> None:
+        event["potentials"][0] += 1
+
+    assert certificate(forged("ring", other_potentials), "cycle_time", method="ring").verdict == "fails"
+
+    def arc_less(event: dict[str, Any]) -> None:
+        event["critical_circuit"] = event["critical_circuit"][:2]
+
+    assert certificate(forged("ring", arc_less), "cycle_time", method="ring").verdict == "fails"
+
+
+def test_a_bound_without_its_multipliers_does_not_pass(forged: Any) -> None:
+    def higher(event: dict[str, Any]) -> None:
+        event["value_ms"] += 0.001
+
+    assert certificate(forged(BOUND, higher), "cycle_time_bound").verdict == "fails"
+
+    def no_cuts(event: dict[str, Any]) -> None:
+        event["proof"]["degrees"] = [0.0] * 5
+        event["proof"]["potentials"] = [0.0] * 5
+
+    assert certificate(forged(BOUND, no_cuts), "cycle_time_bound").verdict == "fails"
+
+    def negative(event: dict[str, Any]) -> None:
+        event["proof"]["degrees"][0] = -1.0
+
+    with pytest.raises(ConfigError, match="prove nothing"):
+        certificate(forged(BOUND, negative), "cycle_time_bound")
+
+
+def test_a_network_that_has_changed_is_not_mixed_with_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "net.toml").write_text(
+        '[[nodes]]\nname = "a"\n[[nodes]]\nname = "b"\n[[links]]\nends = ["a", "b"]\ndistance_km = 100.0\n'
+    )
+    table = {**STUDY, "underlay": {"kind": "file", "path": str(tmp_path / "net.toml")}, "overlays": [{"kind": "ring"}]}
+    play_study(make_design(table), out=tmp_path)
+    (tmp_path / "net.toml").write_text((tmp_path / "net.toml").read_text().replace("100.0", "200.0"))
+    with pytest.raises(ConfigError, match="--fresh"):
+        play_study(make_design(table), out=tmp_path)
+
+
+def test_one_silo_and_two(tmp_path: Path) -> None:
+    silos = {**STUDY["silos"], "core_bps": 1e9}
+    one = {**STUDY, "silos": silos, "underlay": {"kind": "described", "nodes": NODES[:1], "links": []}}
+    with pytest.raises(ConfigError, match="single silo"):
+        play_study(make_design(one), out=tmp_path)
+    alone = play_study(
+        make_design({**one, "overlays": [{"kind": k} for k in ("star", "mst", "ring", "directed")]}), out=tmp_path
+    )
+    assert {row["cycle_time_ms"] for row in alone.summary["overlays"].values()} == {5.0}
+    assert alone.summary["gap"] == 0
+    two = {**STUDY, "underlay": {"kind": "described", "nodes": NODES[:2], "links": NETWORK["links"][:1]}}
+    pair = play_study(make_design(two, "", QUICK), out=tmp_path)
+    assert pair.summary["gap"] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"overlays": [{"kind": "mesh"}]}, "mesh"),
+        ({"overlays": []}, "there is no overlay"),
+        ({"overlays": [{"kind": "ring"}, {"kind": "ring"}]}, '2 overlays have the name "ring"'),
+        ({"overlays": [{"kind": "ring", "name": BOUND}]}, "is what the bound is called"),
+        ({"silos": {"step_ms": 5.0}}, "the size of the model is not known"),
+        ({"silos": {"model_bits": 1e6, "hub": "a"}}, "hub"),
+        ({"bound": {"seconds": 0}}, "seconds is 0"),
+        ({"overlays": [{"kind": "star", "hub": "z"}]}, 'hub is "z"'),
+        ({"underlay": {"kind": "file", "path": "missing.gml"}}, "missing.gml"),
+    ],
+)
+def test_wrong_studies_are_told(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        play_study(make_design({**STUDY, **change}), out=tmp_path)
