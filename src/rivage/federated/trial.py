@@ -23,7 +23,7 @@ from rivage.federated.stages import Pipeline, UpdateStage
 from rivage.learning.task import Task
 from rivage.simulation.devices import Devices
 
-__all__ = ["Trial"]
+__all__ = ["Trial", "judged"]
 
 _JUDGED = 10_000  # populations up to this size are evaluated whole, larger ones on so many clients / 10
 
@@ -93,11 +93,7 @@ class Trial:
     @property
     def judged(self) -> ClientIds:
         """Clients that are evaluated, ascending: all of them, or a uniform sample of a very large population."""
-        size = self.population.size
-        if size <= _JUDGED:
-            return np.arange(size, dtype=np.int64)
-        order = Permutation(size, Streams(self.seed).seed("judged"))
-        return np.sort(order(np.arange(_JUDGED // 10, dtype=np.int64)))
+        return judged(self.population.size, self.seed)
 
     @property
     def identity(self) -> str:
@@ -117,3 +113,11 @@ class Trial:
             "executor": self.execution.executor,
         }
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def judged(size: int, seed: int) -> ClientIds:
+    """Which of so many clients are evaluated, ascending."""
+    if size <= _JUDGED:
+        return np.arange(size, dtype=np.int64)
+    order = Permutation(size, Streams(seed).seed("judged"))
+    return np.sort(order(np.arange(_JUDGED // 10, dtype=np.int64)))

@@ -24,6 +24,7 @@ from rivage.core.toml import apply_overrides, load_toml, parse_toml
 from rivage.data.build import DATASETS
 from rivage.data.partition import PARTITIONS
 from rivage.data.shifts import SHIFTS
+from rivage.decentralized.silo_settings import NETWORKS, SiloSettings
 from rivage.federated.kinds import ADVERSARIES, COLLECTIONS, STAGES
 from rivage.federated.registry import ALGORITHMS
 from rivage.simulation.availability import AVAILABILITY, Always
@@ -61,6 +62,7 @@ __all__ = [
     "Study",
     "collector_faults",
     "dump_study",
+    "is_decentralized",
     "load_study",
     "override_study",
     "parse_study",
@@ -177,6 +179,8 @@ class Study:
         availability: who is there when.
         adversary: which clients do harm, and how; None means that all are honest.
         devices: how fast the clients' devices and links are and what they consume; None asks for no simulated time.
+        underlay: the network between the silos of decentralised methods; None asks for no simulated time.
+        silos: what the silos do in a round, and their access links; None with an underlay takes the defaults.
         task: model, loss and metric.
         work: local work of every method that does not say otherwise.
         run: rounds, cohort and seeds.
@@ -191,6 +195,8 @@ class Study:
     availability: Annotated[Availability, OneOf(AVAILABILITY)] = field(default_factory=Always)
     adversary: Annotated[Adversary, OneOf(ADVERSARIES)] | None = None
     devices: Annotated[Devices, OneOf(DEVICES)] | None = None
+    underlay: Annotated[Any, OneOf(NETWORKS)] | None = None
+    silos: SiloSettings | None = None
     task: TaskTable = field(default_factory=_TASK)
     work: Work = field(default_factory=_WORK)
     run: Run = field(default_factory=Run)
@@ -202,6 +208,7 @@ class Study:
             *ambiguous([method.name for method in self.methods], "method", "methods", "fedavg"),
             *_unfit(self.methods),
             *_unsound(self.methods, self.run.cohort),
+            *_without_server(self),
         ]:
             raise combine(problems)
 
@@ -227,6 +234,39 @@ def _unfit(methods: Sequence[Method]) -> Iterator[ConfigError]:
                 yield ConfigError(f'among names "{name}", but no method is called so', where=where, mend=mend)
 
 
+def is_decentralized(algorithm: Algorithm) -> bool:
+    """Whether a method trains without a server: it has an overlay."""
+    return hasattr(algorithm, "overlay")
+
+
+def _without_server(study: Study) -> Iterator[ConfigError]:
+    """Tables that decentralised methods cannot follow, and tables that only they can."""
+    named = [method.name for method in study.methods if is_decentralized(method.algorithm)]
+    if not named:
+        for table in ("underlay", "silos"):
+            if getattr(study, table) is not None:
+                mend = 'Leave it out, or add a decentralised method, such as kind = "dpasgd".'
+                yield ConfigError("no method trains over a network", where=f"[{table}]", mend=mend)
+        return
+    if study.silos is not None and study.underlay is None:
+        yield ConfigError("there is no network", where="[silos]", mend="Add [underlay], or leave [silos] out.")
+    if study.silos is not None and study.silos.local_steps != 1:
+        mend = "Leave it out, and set updates or epochs in [work]."
+        yield ConfigError("the local steps of a round are those of the method", where="[silos] local_steps", mend=mend)
+    servers = {
+        "[run] cohort": study.run.cohort is not None,
+        "[availability]": not isinstance(study.availability, Always),
+        "[adversary]": study.adversary is not None,
+        "[devices]": study.devices is not None,
+    }
+    for where in (where for where, given in servers.items() if given):
+        yield ConfigError(
+            f'"{named[0]}" trains without a server: its silos are honest, always there, and all take part',
+            where=where,
+            mend="Leave it out, or put decentralised methods in a study of their own.",
+        )
+
+
 def _unsound(methods: Sequence[Method], cohort: int | None) -> Iterator[ConfigError]:
     """Stages and collectors that cannot do what they promise."""
     for number, method in enumerate(methods, 1):
@@ -238,6 +278,10 @@ def _faults(method: Method, cohort: int | None) -> Iterator[RivageError]:
     from rivage.federated.stages import order_faults  # imports torch, as the methods have done by now
 
     yield from order_faults(method.stages)
+    if is_decentralized(method.algorithm):
+        if method.stages or method.collector != _AVERAGED():
+            yield ConfigError(f'"{method.name}" has no server', mend="Leave stages and collector out.")
+        return
     if not getattr(method.algorithm, "federates", False):
         if method.stages or method.collector != _AVERAGED():
             yield ConfigError(f'"{method.name}" sends no updates', mend="Leave stages and collector out.")
