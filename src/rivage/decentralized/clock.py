@@ -184,7 +184,7 @@ def start_times(
         >>> from rivage.decentralized.waiting import Waits
         >>> ring = Waits.of(3, [(0, 1), (1, 2), (2, 0)], work=[1.0, 2.0, 3.0])
         >>> start_times(ring, Clock(law=Constant()), 2).tolist()
-        [[0.0, 0.0, 0.0], [3.0, 2.0, 3.0], [6.0, 5.0, 6.0]]
+        [[0.0, 0.0, 0.0], [3.0, 2.0, 3.0], [6.0, 4.0, 6.0]]
     """
     require(rounds, "rounds", least=0)
     key, nodes = Streams(seed).seed("clock"), len(graph.work)

@@ -182,7 +182,7 @@ def path_bound(law: Law, in_degree: int) -> float:
         >>> [round(path_bound(Exponential(), degree), 3) for degree in (1, 2, 4, 10)]
         [2.678, 3.289, 3.994, 5.009]
     """
-    return _least(lambda theta: (np.log(in_degree + 1) + law.log_moment(theta)) / theta)
+    return _least(lambda theta: (float(np.log(in_degree + 1)) + law.log_moment(theta)) / theta)
 
 
 def bounds(graph: Waits, clock: Clock) -> tuple[float, float]:
