@@ -63,6 +63,19 @@ def test_never_above_all_simple_circuits_and_close_to_them(
     assert found.value_ms >= 0.97 * max(exact)
 
 
+@settings(max_examples=10)
+@given(st.integers(0, 10**6), st.integers(2, 14), st.sampled_from([np.inf, 1e9, 1e8]), st.booleans())
+def test_silos_left_out_give_no_better_bound(
+    square_of: SquareOf, seed: int, nodes: int, access_bps: float, symmetric: bool
+) -> None:
+    silos = square_of(seed, nodes, access_bps=access_bps, symmetric=symmetric)
+    delays = silos.single_delays_ms()
+    every = [circuit_bound(delays, silo).value(delays) for silo in range(nodes)]
+    found = lower_bound(silos)
+    assert found.complete
+    assert found.value_ms == pytest.approx(max(every), rel=1e-8)
+
+
 def test_all_circuits_of_seven_silos(square_of: SquareOf) -> None:
     delays = square_of(3, 7, symmetric=False).single_delays_ms()
     for silo in (0, 4):
