@@ -13,6 +13,8 @@ from rivage.report.theme import Look
 
 __all__ = ["game_page"]
 
+_SINGULAR = {"policies": "policy"}  # of others the plural ends in s
+
 
 def game_page(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dict[str, Any]:
     """What the template needs of one run."""
@@ -20,11 +22,15 @@ def game_page(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dic
 
     game = view(record)
     spreads = f" ± is the standard deviation over {len(record.seeds)} seeds." if len(record.seeds) > 1 else ""
+    noun = _SINGULAR.get(record.compared, record.compared.removesuffix("s"))
+    best = f" Bold: the best {noun}{' without foresight' if noun == 'policy' else ''}."
     rivals = [name for name, policy in game.policies.items() if not policy["foresees"]]
     return {
         "anchor": anchor,
         "verb": record.verb,
         "game": True,
+        "noun": noun,
+        "ground": "Designed for" if record.verb == "design" else "Played on",
         "title": words.title(record),
         "folder": record.folder.name,
         "compared": game.compared,
@@ -35,7 +41,7 @@ def game_page(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dic
         "columns": game.columns,
         "headings": ", ".join(column.heading for column in game.columns if not column.detail),
         "results": game.rows,
-        "note": f"{game.note}{spreads} Bold: the best policy without foresight." if rivals else f"{game.note}{spreads}",
+        "note": f"{game.note}{spreads}{best if rivals else ''}",
         "drawings": [(each.heading, each.caption, Markup(each.svg)) for each in game.drawings(styles, anchor)],
         "facts": game.facts,
         "settings": format_toml(record.settings),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rivage.report.games.design_words import above, human_ms, ms
+from rivage.report.games.labels import outside, place_labels
 from rivage.report.theme import INK, LABEL, MUTED, Look, to_svg
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ Row = Mapping[str, Any]
 WIDTH = 10.0  # inches
 _FAR = 12.0  # times the bound from which on a scale of ratios is used
 _DASHED: Any = (0, (4, 3))
+_PLOT = (650.0, 270.0)  # points that the axes of `agreement` take, about
 _BESIDE: Any = {"textcoords": "offset points", "va": "center", "color": LABEL, "fontsize": 8.5}
 
 
@@ -87,8 +89,6 @@ def _said(row: Row, *, first: bool) -> str:
 
 
 def _shape_bars(axes: Axes, names: Sequence[str], start: float, longest: float, ratios: bool) -> None:
-    from matplotlib.ticker import FuncFormatter
-
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", labelcolor=INK)
     axes.set(ylim=(len(names) - 0.4, -0.6), xlabel="time of a round, ms")
@@ -97,7 +97,7 @@ def _shape_bars(axes: Axes, names: Sequence[str], start: float, longest: float, 
     if ratios:
         axes.set_xscale("log")
         axes.set_xlim(start * 0.92, start * (longest / start) ** 1.22)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        _plain_ticks(axes.xaxis)
     else:
         axes.set_xlim(0, 1.28 * longest)
 
@@ -125,7 +125,8 @@ def agreement(summary: Mapping[str, Row], looks: Looks, *, name: str) -> str | N
         _name_points(axes, list(rows), times, needed, [human_ms(row["agreement_ms"]) for row in rows.values()])
         axes.set(xlabel="time of a round, ms", ylabel="rounds until models differ 1000 times less")
         axes.grid(True, axis="both")
-        _plain_ticks(axes)
+        for axis in (axes.xaxis, axes.yaxis):
+            _plain_ticks(axis)
 
     told = "; ".join(
         f"{overlay} {row['agreement_rounds']:.3g} rounds of {ms(row['cycle_time_ms'])}, {human_ms(row['agreement_ms'])}"
@@ -149,10 +150,14 @@ def _draw_equal_times(axes: Axes, spans: Sequence[tuple[float, float]]) -> None:
 
 def _name_points(axes: Axes, names: Sequence[str], x: Any, y: Any, texts: Sequence[str]) -> None:
     """Names beside the points; those at nearly the same place share a line of text."""
-    for group in _neighbours(np.log(x), np.log(y)):
-        text = f"{', '.join(names[point][:30] for point in group)}: {texts[group[0]]}"
-        place = float(x[group[0]]), float(y[group[0]])
-        axes.annotate(text, place, (8, 0), **_BESIDE)
+    groups = _neighbours(np.log(x), np.log(y))
+    texts = [f"{', '.join(names[point][:30] for point in group)}: {texts[group[0]]}" for group in groups]
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    spots = np.stack([np.log(x / left) / np.log(right / left), np.log(y / low) / np.log(high / low)], axis=1)
+    firsts, taken = [group[0] for group in groups], outside(*_PLOT)
+    for label in place_labels(texts, firsts, spots * np.array(_PLOT), size=8.5, taken=taken, radius=4.0):
+        place, style = (float(x[label.point]), float(y[label.point])), {"color": LABEL, "fontsize": 8.5, **label.sides}
+        axes.annotate(label.text, place, label.away, textcoords="offset points", **style)
 
 
 def _neighbours(x: Any, y: Any) -> list[list[int]]:
@@ -167,10 +172,10 @@ def _neighbours(x: Any, y: Any) -> list[list[int]]:
     return groups
 
 
-def _plain_ticks(axes: Axes) -> None:
+def _plain_ticks(axis: Any) -> None:
+    """1, 2, 5, 10 and so on along a logarithmic axis, written out."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-        axis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())

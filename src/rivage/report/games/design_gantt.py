@@ -44,7 +44,8 @@ def draw_rounds(overlays: Sequence[OverlayRecord], looks: Mapping[str, Look], *,
             _draw_waits(axes, overlay, times[overlay.name], shown, window)
             _shape(axes, overlay, shown, window)
             ended = count(rounds_ended(times[overlay.name], window), "round")
-            axes.set_title(f"{overlay.name[:40]}: {ended} in {ms(window)}", color=looks[overlay.name].color)
+            title = f"{overlay.name[:40]}: {ended} in {ms(window)}, one in {ms(overlay.cycle_time_ms)} in the long run"
+            axes.set_title(title, color=looks[overlay.name].color)
         panels[-1].set_xlabel("ms since all silos started")
 
     told = "; ".join(f"{each.name} ends {count(rounds_ended(times[each.name], window), 'round')}" for each in overlays)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float64
@@ -16,6 +16,7 @@ from numpy import ndarray
 
 from rivage.core.records import RunRecord
 from rivage.report.games.design_numbers import OverlayRecord, network_of, scene_of
+from rivage.report.games.labels import outside, place_labels
 from rivage.report.games.network_map import spread_out
 from rivage.report.theme import INK, LABEL, MUTED, Look, to_svg
 
@@ -31,9 +32,11 @@ _WIDTHS = {1: (7.0,), 2: (6.1, 3.7)}  # inches, by the number of maps
 _LEAST, _MOST = 3.0, 5.6  # inches of height
 _MARGIN = 26.0  # points around the silos, for their names
 _NAMED = 45  # silos whose names still find room; of more only those on the slowest circuit
+_NAMED_TWICE = 15  # likewise in the second, smaller map
+_CROWD = 25  # silos above which lines are thinner
 _DENSE = 8  # arcs a silo above which heads would hide everything
 _BOW = 0.13  # of arcs that have one the other way
-_SIDES = ((0, 9), (0, -9), (8, 0), (-8, 0), (7, 7), (-7, 7), (7, -7), (-7, -7))
+_FONT = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,10 @@ def draw_maps(record: RunRecord, shown: Sequence[OverlayRecord], looks: Mapping[
             axes.set(xlim=(0, 72 * width), ylim=(0, 72 * height))
             axes.set_axis_off()
             axes.set_title(overlay.name[:40], color=looks[overlay.name].color)
-            _draw(axes, overlay, links, on_paper(places, 72 * width, 72 * height), looks[overlay.name].color)
+            points = on_paper(places, 72 * width, 72 * height)
+            _draw(axes, overlay, links, points, looks[overlay.name].color)
+            if overlay is shown[0] or len(places) <= _NAMED_TWICE:  # silos stand at the same places
+                _draw_names(axes, overlay, points, (72 * width, 72 * height))
             left += width
 
     label = " ".join(_told(overlay) for overlay in shown)
@@ -144,24 +150,46 @@ def _draw(axes: Axes, overlay: OverlayRecord, links: list[tuple[int, int]], poin
     for arrow in arrows(overlay):
         _draw_arrow(axes, arrow, points, color, heads)
     _draw_silos(axes, overlay, points, color)
-    chosen = range(len(points)) if len(points) <= _NAMED else overlay.circuit
-    for silo, (x, y), (across, up) in _labels([overlay.names[silo][:18] for silo in chosen], chosen, points):
-        weight = "bold" if silo in overlay.circuit else "normal"
-        sides = {-1: "right", 0: "center", 1: "left"}[across], {-1: "top", 0: "center", 1: "bottom"}[up]
-        text = overlay.names[silo][:18]
-        axes.text(x, y, text, color=LABEL, fontsize=8, weight=weight, ha=sides[0], va=sides[1], zorder=6)
+
+
+def _draw_names(axes: Axes, overlay: OverlayRecord, points: Places, room: tuple[float, float]) -> None:
+    """Of all silos, or of those on the slowest circuit; bold these. ``room`` is that of the map, in points."""
+    chosen = list(range(len(points))) if len(points) <= _NAMED else list(overlay.circuit)
+    texts = [overlay.names[silo][:18] for silo in chosen]
+    taken = [*outside(*room), *_crossed(overlay, points)]
+    for label in place_labels(texts, chosen, points, size=_FONT, taken=taken):
+        weight = "bold" if label.point in overlay.circuit else "normal"
+        place = points[label.point].tolist()
+        style = {"color": LABEL, "fontsize": _FONT, "weight": weight, "zorder": 6, **label.sides}
+        axes.annotate(label.text, place, label.away, textcoords="offset points", **style)
+
+
+def _crossed(overlay: OverlayRecord, points: Places) -> list[Float64[ndarray, "4"]]:
+    """Boxes along the arrows, larger ones at their heads."""
+    boxes = []
+    for arrow in arrows(overlay) if len(overlay.arcs) <= _DENSE * len(points) else []:
+        start, end = points[arrow.sender], points[arrow.receiver]
+        along = end - start
+        length = float(np.hypot(*along)) or 1.0
+        aside = arrow.bow * np.array([along[1], -along[0]])  # of the middle control point, twice that of the curve
+        for share in np.arange(4.0, length, 5.0) / length:
+            spot = start + share * along + 2 * share * (1 - share) * aside
+            size = 4.0 if length * (1 - share) < 12 else 1.2
+            boxes.append(np.concatenate([spot - size, spot + size]))
+    return boxes
 
 
 def _draw_arrow(axes: Axes, arrow: Arrow, points: Places, color: str, heads: bool) -> None:
     from matplotlib.patches import FancyArrowPatch
 
-    width, over = (2.4, 4) if arrow.critical else (1.2, 3)
+    thin = 0.75 if len(points) > _CROWD else 1.0
+    width, over = (2.4 * thin, 4) if arrow.critical else (1.2 * thin, 3)
     axes.add_patch(
         FancyArrowPatch(
             tuple(points[arrow.sender]),
             tuple(points[arrow.receiver]),
             arrowstyle="-|>,head_length=0.42,head_width=0.2" if heads else "-",
-            mutation_scale=13 if arrow.critical else 10,
+            mutation_scale=(13 if arrow.critical else 10) * thin,
             connectionstyle=f"arc3,rad={arrow.bow}",
             shrinkA=3.5,
             shrinkB=3.5,
@@ -181,33 +209,3 @@ def _draw_silos(axes: Axes, overlay: OverlayRecord, points: Places, color: str) 
     if overlay.hub is not None:
         x, y = points[overlay.hub].tolist()
         axes.scatter(x, y, marker="s", s=60, color=INK, linewidth=0, zorder=5)
-
-
-def _labels(
-    texts: Sequence[str], silos: Iterable[int], points: Places
-) -> list[tuple[int, tuple[float, float], tuple[int, int]]]:
-    """For each name the silo, where it is put, and the side; greedily where it covers the fewest names and silos."""
-    taken = [np.array([x - 3, y - 3, x + 3, y + 3]) for x, y in points]
-    found = []
-    for text, silo in zip(texts, silos, strict=True):
-        boxes = [_box(points[silo], side, 4.6 * len(text)) for side in _SIDES]
-        best = min(range(len(boxes)), key=lambda k: (sum(_overlap(boxes[k], other) for other in taken), k))
-        taken.append(boxes[best])
-        x, y = points[silo]
-        dx, dy = _SIDES[best]
-        across, up = int(np.sign(dx)), int(np.sign(dy))
-        found.append((silo, (float(x + 0.75 * dx), float(y + 0.75 * dy)), (across, up)))
-    return found
-
-
-def _box(point: Any, side: tuple[int, int], width: float) -> Float64[ndarray, "4"]:
-    """Left, bottom, right, top of a word of 8 points on a side of a silo."""
-    across, up = np.sign(side[0]), np.sign(side[1])
-    x, y = point[0] + 0.75 * side[0], point[1] + 0.75 * side[1]
-    left, bottom = x - width * (1 - across) / 2, y - 9 * (1 - up) / 2
-    return np.array([left, bottom, left + width, bottom + 9])
-
-
-def _overlap(one: ndarray, other: ndarray) -> float:
-    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
-    return float(np.prod(np.maximum(sides, 0.0)))

@@ -180,6 +180,7 @@ class OverlayRecord:
         work_ms: of the silos in a round.
         circuit: silos on a slowest circuit, in order; none where rounds are drawn.
         hub: through which all goes, if one is.
+        cycle_time_ms: mean time of a round in the long run.
     """
 
     name: str
@@ -189,6 +190,7 @@ class OverlayRecord:
     work_ms: Float64[ndarray, "silos"]
     circuit: tuple[int, ...]
     hub: int | None
+    cycle_time_ms: float
 
     @classmethod
     def of(cls, trial: TrialRecord, names: Sequence[str]) -> Self:
@@ -219,6 +221,7 @@ class OverlayRecord:
             work_ms=work,
             circuit=tuple(place[name] for name in event["critical_circuit"]),
             hub=None if event["hub"] is None else place[event["hub"]],
+            cycle_time_ms=float(event["cycle_time_ms"]),
         )
 
     @property

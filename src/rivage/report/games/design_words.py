@@ -11,26 +11,29 @@ from rivage.report.games.design_numbers import BOUND, CLASSICAL, best_of, lower_
 from rivage.report.games.sentences import count, names_of
 from rivage.report.tables import MISSING, human_seconds
 
-__all__ = ["above", "circuit", "design_answer", "design_compared", "design_progress", "human_ms", "ms"]
+__all__ = ["above", "circuit", "design_answer", "design_compared", "design_progress", "human_ms", "in_ms", "ms"]
 
 Row = Mapping[str, Any]
 
-_NAMES = 4  # silos of a circuit that are listed
 _TWICE = 2.0  # times as long: from here on no percentages
 
 
-def ms(value: float | None, std: float | None = None) -> str:
-    """Milliseconds to a hundredth, of many to a tenth.
+def in_ms(value: float | None, std: float | None = None) -> str:
+    """Milliseconds to a hundredth, many to a tenth, with a spread if it is not None.
 
     Example:
-        >>> ms(116.4625), ms(18983.2), ms(80.073, 0.01), ms(None)
-        ('116.46 ms', '18,983.2 ms', '80.07 ± 0.01 ms', '–')
+        >>> in_ms(116.4625), in_ms(18983.2), in_ms(80.073, 0.01), in_ms(None)
+        ('116.46', '18,983.2', '80.07 ± 0.01', '–')
     """
     if value is None or not math.isfinite(value):
         return MISSING
     digits = 2 if value < 1000 else 1
-    text = f"{value:,.{digits}f}"
-    return f"{text} ms" if std is None else f"{text} ± {std:,.{digits}f} ms"
+    return f"{value:,.{digits}f}" if std is None else f"{value:,.{digits}f} ± {std:,.{digits}f}"
+
+
+def ms(value: float | None, std: float | None = None) -> str:
+    """The same with its unit."""
+    return f"{in_ms(value, std)} ms"
 
 
 def human_ms(value: float | None) -> str:
@@ -50,26 +53,24 @@ def above(gap: float | None) -> str:
 
     Example:
         >>> above(0.0123), above(2e-5), above(1e-12), above(0.2034), above(39.1), above(None)
-        ('1.2 %', '0.002 %', '0 %', '20 %', '3,910 %', '–')
+        ('1.2 %', '0.0020 %', '0 %', '20 %', '3,910 %', '–')
     """
     if gap is None:
         return MISSING
     share = 100 * round(gap, 8) + 0.0  # below is rounding; 0.0 takes the sign of −0
-    return f"{share:,.0f} %" if share >= 99.5 else f"{share:.2g} %"
+    return f"{share:,.0f} %" if share >= 9.95 or not share else f"{share:#.2g} %"
 
 
 def circuit(names: Sequence[str]) -> str:
-    """A circuit, closed; of a long one the first silos and how many there are.
+    """A circuit in few words.
 
     Example:
         >>> circuit(["a"]), circuit(["a", "b"]), circuit(list("abcdef")), circuit([])
-        ('a alone', 'a → b → a', 'a → b → c → … (6 silos)', '–')
+        ('a alone', 'a ↔ b', 'a → … (6 silos)', '–')
     """
-    if len(names) < 2:
-        return f"{names[0]} alone" if names else MISSING
-    if len(names) <= _NAMES:
-        return " → ".join([*names, names[0]])
-    return f"{' → '.join(names[: _NAMES - 1])} → … ({len(names)} silos)"
+    if len(names) > 2:
+        return f"{names[0]} → … ({len(names)} silos)"
+    return " ↔ ".join(names) if len(names) == 2 else f"{names[0]} alone" if names else MISSING
 
 
 def design_compared(record: RunRecord, summary: Mapping[str, Row]) -> str:
@@ -93,7 +94,15 @@ def design_answer(record: RunRecord, summary: Mapping[str, Row]) -> str:
         if row["gap"] is None
         else f", at most {above(row['gap'])} above the best possible: no overlay goes below {ms(bound)}"
     )
-    return f"{best} is the fastest, {ms(row['cycle_time_ms'])} a round{seeds}{proved}.{_beaten(summary, best)}"
+    equal = _equal(summary, best)
+    who = f"{_and([best, *equal])} {'are' if equal else 'is'} the fastest"
+    return f"{who}, {ms(row['cycle_time_ms'])} a round{seeds}{proved}.{_beaten(summary, best)}"
+
+
+def _equal(summary: Mapping[str, Row], best: str) -> list[str]:
+    """Others that are as fast but for rounding."""
+    times = {name: row["cycle_time_ms"] for name, row in summary.items() if row["cycle_time_ms"] is not None}
+    return [name for name in times if name != best and math.isclose(times[name], times[best], rel_tol=1e-9)]
 
 
 def _spread(row: Row) -> str:
@@ -102,7 +111,7 @@ def _spread(row: Row) -> str:
 
 def _beaten(summary: Mapping[str, Row], best: str) -> str:
     """How much longer the fastest of each other classical kind takes, the fastest kind first."""
-    rivals = {name: row for name, row in summary.items() if name != best}
+    rivals = {name: row for name, row in summary.items() if name not in {best, *_equal(summary, best)}}
     names = [found for kind in CLASSICAL if (found := best_of(rivals, (kind,))) is not None]
     ratios = {name: rivals[name]["cycle_time_ms"] / summary[best]["cycle_time_ms"] for name in names}
     order = sorted(names, key=lambda name: ratios[name])

@@ -27,9 +27,10 @@ from rivage.report.games.design_words import (
     design_compared,
     design_progress,
     human_ms,
+    in_ms,
     ms,
 )
-from rivage.report.tables import MISSING, human_seconds, number
+from rivage.report.tables import MISSING, number
 from rivage.report.theme import Look
 
 __all__ = ["DesignView"]
@@ -78,15 +79,14 @@ class DesignView:
         """Of the table."""
         hubs = [Column("hub", "hub", detail=True)] if any(row["hub"] for row in self.policies.values()) else []
         return [
-            Column("time", "a round", headline=True),
-            Column("gap", "above the bound at most"),
-            Column("agreement", "1000 times closer in"),
+            Column("time", "a round, ms", headline=True),
+            Column("gap", "above bound"),
+            Column("agreement", "agree in"),
             Column("spectral_gap", "spectral gap"),
-            Column("degree", "largest degree"),
+            Column("degree", "degree"),
             Column("arcs", "arcs", detail=True),
             Column("circuit", "slowest circuit", detail=True),
             *hubs,
-            Column("seconds", "found in", detail=True),
         ]
 
     @property
@@ -103,15 +103,19 @@ class DesignView:
             "finished": row["finished"],
             "best": best,
             "time": _time(row),
-            "gap": above(row["gap"]),
+            "gap": above(self._gap(row)),
             "agreement": human_ms(row["agreement_ms"]) if known else MISSING,
             "spectral_gap": number(row["spectral_gap"]),
             "degree": str(row["max_degree"]) if known else MISSING,
             "arcs": str(row["num_arcs"]) if known else MISSING,
             "circuit": "drawn anew" if row["drawn"] else circuit(row["critical_circuit"] or ()),
             "hub": row["hub"] or MISSING,
-            "seconds": MISSING if row["seconds"] is None else human_seconds(row["seconds"]),
         }
+
+    def _gap(self, row: Mapping[str, Any]) -> float | None:
+        """Of the mean over seeds."""
+        bound, mean = lower_bound(self.record).get("value_ms"), row["mean_ms"]
+        return mean / bound - 1 if bound and mean is not None else None
 
     @property
     def note(self) -> str:
@@ -123,11 +127,12 @@ class DesignView:
             else ""
         )
         return (
-            "A round: mean time of a round in the long run, in which every silo trains, sends its model to those that "
+            "A round: its mean time in the long run, in which every silo trains, sends its model to those that "
             "the overlay names and waits for theirs; with a standard error where rounds are drawn and were measured. "
-            f"{proved}1000 times closer in: time until models differ 1000 times less if nobody trains, predicted from "
-            "the spectral gap of the mixing weights; it is no time of training. Largest degree: the most silos that "
-            "one sends to or receives from. Slowest circuit: silos that wait for each other in turn and set the pace."
+            f"Above bound: at most so much above the least time that is possible. {proved}Agree in: time until models "
+            "differ 1000 times less if nobody trains, predicted from the spectral gap of the mixing weights alone; it "
+            "is no time of training. Degree: the most silos that one sends to or receives from. Slowest circuit: silos "
+            "that wait for each other in turn and set the pace."
         )
 
     @property
@@ -194,26 +199,32 @@ class DesignView:
 
 
 def _map_rivals(summary: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The best overlay and the fastest classical one beside it, that is the same in every round if there is one."""
+    """The best overlay, and the fastest classical one of another kind that is the same in every round."""
     best = best_of(summary)
-    others = {name: row for name, row in summary.items() if name != best}
-    second = best_of(others, CLASSICAL, fixed=True)
+    second = None if best is None else _other(summary, best, CLASSICAL)
     return [name for name in (best, second) if name is not None]
 
 
 def _round_rivals(summary: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The best overlay that is the same in every round, the best other RING and the best other STAR."""
+    """The best overlay that is the same in every round; RING, or what is fastest if RING is best; STAR."""
     best = best_of(summary, fixed=True)
-    others = {name: row for name, row in summary.items() if name != best}
-    found = (best, *(best_of(others, (kind,), fixed=True) for kind in ("ring", "star")))
+    if best is None:
+        return []
+    ring = _other(summary, best, ("ring",)) or _other(summary, best, ("mst", "delta_mbst"))
+    found = (best, ring, _other(summary, best, ("star",)))
     return [name for name in found if name is not None]
+
+
+def _other(summary: Mapping[str, Mapping[str, Any]], best: str, kinds: Sequence[str]) -> str | None:
+    """The fastest of some kinds that is the same in every round and of another kind than the best."""
+    return best_of(summary, [kind for kind in kinds if kind != summary[best]["kind"]], fixed=True)
 
 
 def _time(row: Mapping[str, Any]) -> str:
     """Mean over seeds with its spread; of one seed with the error of what was measured."""
     if row["std_ms"] is not None:
-        return ms(row["mean_ms"], row["std_ms"] or None)
-    return ms(row["cycle_time_ms"], row["error_ms"] or None)
+        return in_ms(row["mean_ms"], row["std_ms"] or None)
+    return in_ms(row["cycle_time_ms"], row["error_ms"] or None)
 
 
 def _gbps(rate: float | None) -> float:
