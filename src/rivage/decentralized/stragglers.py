@@ -228,7 +228,10 @@ def _log_radius(arcs: ndarray, powers: Float64[ndarray, "arcs"], nodes: int) -> 
     vector, least = np.ones(nodes), np.inf
     for _ in range(_MULTIPLICATIONS):
         after = np.maximum(matrix @ vector, 1e-300)
-        least = min(least, float((after / vector).max()))
+        ratios = after / vector
+        least = min(least, float(ratios.max()))
+        if ratios.max() <= ratios.min() * (1 + 1e-9):
+            break
         vector = np.maximum(after / after.max(), 1e-250)
     return top + float(np.log(least))
 
@@ -236,13 +239,14 @@ def _log_radius(arcs: ndarray, powers: Float64[ndarray, "arcs"], nodes: int) -> 
 def _least(bound: Callable[[float], float], unit: float = 1.0) -> float:
     """The least value over θ > 0 by golden section in ln θ: convex over linear is quasi-convex; any θ is a bound."""
     golden, low, high = (np.sqrt(5) - 1) / 2, -12.0, 12.0
-    best = np.inf
-    for _ in range(60):
-        one, other = high - golden * (high - low), low + golden * (high - low)
-        values = [bound(float(np.exp(x)) / unit) for x in (one, other)]
-        best = min(best, *values)
-        if values[0] <= values[1]:
-            high = other
-        else:
-            low = one
+    points = [high - golden * (high - low), low + golden * (high - low)]
+    values = [bound(float(np.exp(x)) / unit) for x in points]
+    best = min(values)
+    for _ in range(45):
+        left = values[0] <= values[1]
+        low, high = (low, points[1]) if left else (points[0], high)
+        fresh = high - golden * (high - low) if left else low + golden * (high - low)
+        value = bound(float(np.exp(fresh)) / unit)
+        points, values = ([fresh, points[0]], [value, values[0]]) if left else ([points[1], fresh], [values[1], value])
+        best = min(best, value)
     return best
