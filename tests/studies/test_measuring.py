@@ -27,7 +27,7 @@ from rivage.graphs.matrices import parse_matrix
 from rivage.studies.measuring.agents import Agent, command_of
 from rivage.studies.measuring.hosts import Host, Hosts, Probing, load_hosts, parse_lines
 from rivage.studies.measuring.pairs import measure, meetings
-from rivage.studies.measuring.rates import rate_of, round_trips_of
+from rivage.studies.measuring.rates import hasty, joint_rate, later, rate_of, round_trips_of
 from rivage.studies.measuring.results import RESULTS, format_matrix
 
 QUICK = Probing(pings=3, seconds=0.1, megabytes=20, patience_s=5)
@@ -37,6 +37,11 @@ def hosts_of(*names: str, **more: Any) -> Hosts:
     """Machines that are all this one."""
     made = tuple(Host(name=name, address="127.0.0.1", **more) for name in names)
     return Hosts(hosts=made, name="here", probing=QUICK)
+
+
+def pairs_of(*names: str) -> Hosts:
+    """The same, without transfers among all at once."""
+    return replace(hosts_of(*names), probing=replace(QUICK, access=False))
 
 
 class Watcher:
@@ -252,9 +257,17 @@ def test_too_little_to_tell(streams: list[list[tuple[float, int]]]) -> None:
 
 
 def test_transfers_of_few_round_trips_are_hasty() -> None:
-    rate = rate_of([[(0.0, 1), (1.0, 100)]])
-    assert rate.hasty(51)
-    assert not rate.hasty(49)
+    assert hasty(0.5, 51)
+    assert not hasty(0.5, 49)
+
+
+def test_transfers_at_once_share_what_is_counted_together() -> None:
+    fast, slow = [(0.0, 0), (1.0, 400), (2.0, 800)], [(0.0, 0), (4.0, 400), (8.0, 1600)]
+    assert joint_rate([[fast], [slow]]).bps == 8 * 500, "the slow one while the fast one runs"
+    apart = [[fast], later([fast], 3.0), later([slow], 9.0)]
+    assert joint_rate(apart).bps == 8 * 400, "never at once: the fastest"
+    with pytest.raises(DataError):
+        joint_rate([[fast], [[]]])
 
 
 # --- order --------------------------------------------------------------------------------------------------
@@ -286,7 +299,7 @@ def test_measured_here_read_back_and_made_into_silos(tmp_path: Path) -> None:
     every = load_connectivity(measured.latency, measured="round_trip_ms", bandwidth=measured.bandwidth)
     assert every.names == measured.names == names
     lines = {(line["event"], line["from"], line["to"]): line for line in read_jsonl(tmp_path / RESULTS)}
-    assert len(lines) == 15
+    assert len(lines) == 21
     for i, one in enumerate(names):
         for j, other in enumerate(names):
             if i != j:
@@ -296,15 +309,19 @@ def test_measured_here_read_back_and_made_into_silos(tmp_path: Path) -> None:
                 assert every.available_bps[i, j] == rate["bps"] > 1e7
                 assert rate["megabytes"] <= 20
     assert measured.step_ms == dict.fromkeys(names, 12.5)
-    fastest = np.where(np.eye(3, dtype=bool), 0, every.available_bps)
-    assert list(measured.access_up_bps.values()) == fastest.max(1).tolist()
-    assert list(measured.access_down_bps.values()) == fastest.max(0).tolist()
+    assert every.available_bps is not None
+    alone = np.where(np.eye(3, dtype=bool), 0, every.available_bps)
+    for way, fastest, known in (
+        ("access_up", alone.max(1), measured.access_up_bps),
+        ("access_down", alone.max(0), measured.access_down_bps),
+    ):
+        assert known == {n: max(lines[way, n, n]["bps"], one) for n, one in zip(names, fastest, strict=True)}
     silos = Silos.of(
         every, model_bits=1e6, step_ms=list(measured.step_ms.values()), access_bps=list(measured.access_up_bps.values())
     )
     assert silos.names == names
-    assert watcher.done == list(range(1, 16))
-    assert watcher.events[0] == {"event": "study", "trials": 1, "rounds": 15, "unit": "measurements"}
+    assert watcher.done == list(range(1, 22))
+    assert watcher.events[0] == {"event": "study", "trials": 1, "rounds": 21, "unit": "measurements"}
     assert watcher.events[-1] == {"event": "study_end"}
 
 
@@ -324,17 +341,16 @@ def test_several_streams_and_pairs_at_once(tmp_path: Path) -> None:
     hosts = hosts_of("a", "b", "c", "d")
     watcher = Watcher()
     measure(replace(hosts, probing=replace(QUICK, streams=3, at_once=2, megabytes=200)), tmp_path, watcher)
-    assert watcher.done == list(range(1, 25))
-    assert all(
-        line["probing"]["streams"] == 3 for line in read_jsonl(tmp_path / RESULTS) if line["event"] == "bandwidth"
-    )
+    assert watcher.done == list(range(1, 33))
+    lines = [line for line in read_jsonl(tmp_path / RESULTS) if line["event"] != "latency"]
+    assert {line["streams"] for line in lines} == {3}
 
 
 def test_an_interrupted_run_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     def stop() -> None:
         raise KeyboardInterrupt
 
-    hosts = hosts_of("a", "b", "c")
+    hosts = pairs_of("a", "b", "c")
     with pytest.raises(KeyboardInterrupt):
         measure(hosts, tmp_path, Watcher({8: stop}), now=lambda: "yesterday")
     kept = (tmp_path / RESULTS).read_text()
@@ -358,7 +374,7 @@ def test_what_is_measured_in_another_way_is_measured_anew(tmp_path: Path) -> Non
         (replace(hosts, probing=replace(QUICK, seconds=0.05)), 2),
         (replace(hosts, probing=replace(QUICK, patience_s=6, at_once=2)), 0),
         (replace(hosts, hosts=(hosts.hosts[0], replace(hosts.hosts[1], address="127.0.0.2"))), 2),
-        (hosts_of("a", "b", "c"), 8),
+        (pairs_of("a", "b", "c"), 8),
     ):
         watcher = Watcher()
         measure(changed, tmp_path, watcher)

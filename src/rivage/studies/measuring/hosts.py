@@ -80,6 +80,7 @@ class Probing:
         seconds: longest time of a transfer, > 0; its second half counts.
         megabytes: most that a transfer sends, > 0.
         streams: TCP connections of a transfer, >= 1. A model travels over one.
+        access: whether every machine also sends to all others at once, and receives from all.
         at_once: transfers between different machines that may run at the same time, >= 1. They share no access link,
             but perhaps another.
         patience_s: longest wait for a machine, > 0.
@@ -90,6 +91,7 @@ class Probing:
     seconds: float = 3.0
     megabytes: float = 100.0
     streams: int = 1
+    access: bool = True
     at_once: int = 1
     patience_s: float = 10.0
     step_timeout_s: float = 600.0

@@ -1,39 +1,36 @@
 """Latency and bandwidth between every ordered pair of machines, measured by themselves.
 
-First all round trips, on a quiet network: of a small message to the other machine and back, over a connection that is
-open; the median counts. Then all transfers: one after the other, or some at once between different machines, so that
-no two share an access link. A transfer goes over one TCP connection, as a model does; it ends when the receiver has had
-enough bytes or seconds, and the rate at which bytes arrived in the second half of its time is the bandwidth: in the
-first half TCP gets up to speed.
+First the time of a step where a command tells it, then all round trips on a quiet network, then all transfers: one
+after the other, or some at once between different machines, so that no two share an access link. At last every machine
+sends to all others at once, and receives from all at once: what its access link is good for.
 
 Every result is kept as soon as it is there. What failed is told at the end, and the same call again measures what is
 missing.
 
-Cost: N (N − 1) transfers of at most ``seconds`` and ``megabytes``, with ``at_once`` = N / 2 in 2 (N − 1) times
-``seconds``.
+Cost: N (N − 1) + 2 N times ``seconds`` for N machines, and N (N − 1) + 2 N (N − 1) times ``megabytes``, at most. With
+``at_once`` = N / 2 the first N (N − 1) takes 2 (N − 1) times ``seconds``.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from rivage.core.errors import DataError, ProtocolError, RivageError
+from rivage.core.errors import ProtocolError, RivageError
 from rivage.core.observers import Observer, Silent
 from rivage.studies.measuring.agents import Agent
-from rivage.studies.measuring.hosts import Host, Hosts
-from rivage.studies.measuring.rates import rate_of, round_trips_of
+from rivage.studies.measuring.hosts import Hosts
+from rivage.studies.measuring.measurements import KINDS, Measurements, shown
+from rivage.studies.measuring.rates import hasty
 from rivage.studies.measuring.results import Measured, Pair, Results, write_measured
 
 __all__ = ["measure", "meetings"]
 
-_SLACK_S = 60.0  # between what a probe should live and what it may
+_SLACK_S = 60.0  # that a probe may live longer than all measurements should take
 
 
 def measure(
@@ -55,7 +52,7 @@ def measure(
 
     Raises:
         ProtocolError: naming the machines and pairs that failed; the others are measured and written.
-        StoreError: for files of results that are corrupt.
+        StoreError: for a file of results that is corrupt.
     """
     results = Results(Path(folder), hosts)
     if fresh:
@@ -64,7 +61,7 @@ def measure(
     problems = work.do()
     measured = write_measured(results)
     if problems:
-        raise _failed(work, problems)
+        raise _failed(results, problems)
     work.observer.on_event({"event": "study_end"})
     return measured
 
@@ -75,8 +72,8 @@ def meetings(count: int, at_once: int = 1) -> Iterator[list[Pair]]:
     A round-robin tournament: in each of its rounds everybody meets one other, or nobody where their number is odd.
     """
     seats: list[int | None] = [*range(count), *([None] if count % 2 else [])]
+    half = len(seats) // 2
     for _ in range(len(seats) - 1):
-        half = len(seats) // 2
         met = zip(seats[:half], reversed(seats[half:]), strict=True)
         pairs = [(one, other) for one, other in met if one is not None and other is not None]
         for start in range(0, len(pairs), at_once):
@@ -91,21 +88,10 @@ class _Work:
 
     def __init__(self, hosts: Hosts, results: Results, observer: Observer, now: Callable[[], str]) -> None:
         self.hosts, self.results, self.observer, self.now = hosts, results, observer, now
-        self.probing = hosts.probing
-        self.agents: dict[int, Agent] = {}
-        self.lost: dict[int, RivageError] = {}
+        self.todo = {kind: results.missing(kind) for kind in KINDS}
+        self.planned = sum(map(len, self.todo.values()))
         self.done = 0
-        self.todo = {what: results.missing(what) for what in ("latency", "bandwidth")}
-        self.steps = [i for i, host in enumerate(hosts.hosts) if host.step and results.of("step", host, host) is None]
-
-    @property
-    def planned(self) -> int:
-        return sum(map(len, self.todo.values())) + len(self.steps)
-
-    @property
-    def left(self) -> int:
-        """Pairs that are still not measured."""
-        return sum(len(self.results.missing(what)) for what in self.todo)
+        self.lost: dict[int, RivageError] = {}
 
     def do(self) -> list[RivageError]:
         """Measure what is missing; what went wrong."""
@@ -114,161 +100,103 @@ class _Work:
         if not self.planned:
             return []
         with ExitStack() as stack:
-            problems = self._start(stack)
-            if problems:
-                return problems
-            return [*self._all("step", [[(i, i)] for i in self.steps]), *self._passes()]
+            agents, problems = self._started(stack)
+            for kind in () if problems else KINDS:
+                problems += self._all(kind, Measurements(self.hosts, agents))
+        return problems
 
     def _announce(self) -> None:
-        pairs, probing = len(self.hosts) * (len(self.hosts) - 1), self.probing
-        known = 2 * pairs - sum(map(len, self.todo.values()))
-        if known:
-            times = sorted(fact["time"] for fact in self.results.facts.values())
-            self._tell(f"{known} of {2 * pairs} measurements are there, the oldest of {times[0]}")
-        if transfers := len(self.todo["bandwidth"]):
-            self._tell(
-                f"{transfers} transfers of at most {probing.megabytes:g} MB and {probing.seconds:g} s each: at most "
-                f"{transfers * probing.megabytes / 1000:.3g} GB and {transfers * probing.seconds / 60:.2g} minutes"
-            )
+        probing, every = self.hosts.probing, sum(len(self.results.wanted(kind)) for kind in KINDS)
+        if every > self.planned:
+            oldest = min(facts["time"] for facts in self.results.facts.values())
+            self._tell(f"{every - self.planned} of {every} measurements are there, the oldest of {oldest}")
+        single, joint = len(self.todo["bandwidth"]), len(self.todo["access_up"]) + len(self.todo["access_down"])
+        if single or joint:
+            gigabytes = (single + joint * (len(self.hosts) - 1)) * probing.megabytes / 1000
+            minutes = (single + joint) * probing.seconds / 60
+            self._tell(f"transfers of at most {gigabytes:.3g} GB in all, and of at most {minutes:.2g} minutes")
 
     def _tell(self, text: str) -> None:
         self.observer.on_event({"event": "notice", "text": text})
 
-    def _start(self, stack: ExitStack) -> list[RivageError]:
-        """Bring up all probes; nothing is measured unless all of them run."""
+    def _started(self, stack: ExitStack) -> tuple[list[Agent], list[RivageError]]:
+        """The probes of all machines; nothing is measured unless all of them run."""
+        agents: list[Agent] = []
         problems: list[RivageError] = []
-        token = secrets.token_hex(16)
-        for place, host in enumerate(self.hosts.hosts):
+        for host in self.hosts.hosts:
             try:
-                self.agents[place] = stack.enter_context(Agent(host))
+                agents.append(stack.enter_context(Agent(host)))
             except RivageError as error:
                 problems.append(error.at(host.name))
-        for agent in self.agents.values():
+        token, patience_s = secrets.token_hex(16), self.hosts.probing.patience_s
+        for agent in agents:
             try:
-                agent.greet(self.probing.patience_s)
-                agent.listen(self.hosts.ports, token, self._life_s(), self.probing.patience_s)
+                agent.greet(patience_s)
+                agent.listen(self.hosts.ports, token, self._life_s(), patience_s)
             except RivageError as error:
                 problems.append(error)
-        return problems
+        return agents, problems
 
     def _life_s(self) -> float:
-        probing = self.probing
+        probing = self.hosts.probing
         each = probing.seconds + 3 * probing.patience_s
-        return self.planned * each + len(self.steps) * probing.step_timeout_s + _SLACK_S
+        return self.planned * each + len(self.todo["step"]) * probing.step_timeout_s + _SLACK_S
 
-    def _passes(self) -> list[RivageError]:
-        problems = []
-        for what in ("latency", "bandwidth"):
-            wanted = set(self.todo[what])
-            groups = [[pair for pair in group if pair in wanted] for group in self._meetings()]
-            problems += self._all(what, groups)
-        return problems
+    def _groups(self, kind: str) -> Iterator[list[Pair]]:
+        """What may be measured at the same time."""
+        todo = set(self.todo[kind])
+        if kind in ("latency", "bandwidth"):
+            for group in meetings(len(self.hosts), self.hosts.probing.at_once):
+                yield [pair for pair in group if pair in todo]
+        else:
+            yield from ([pair] for pair in self.todo[kind])
 
-    def _meetings(self) -> list[list[Pair]]:
-        return list(meetings(len(self.hosts), self.probing.at_once))
-
-    def _all(self, what: str, groups: Sequence[Sequence[Pair]]) -> list[RivageError]:
-        """Do a kind of measurement, group by group, without the machines that were lost."""
+    def _all(self, kind: str, measurements: Measurements) -> list[RivageError]:
+        """Do all measurements of a kind, without the machines that are lost."""
         problems: list[RivageError] = []
-        with ThreadPoolExecutor(max_workers=max(map(len, groups), default=1) or 1) as pool:
-            for group in groups:
-                there = [pair for pair in group if not set(pair) & set(self.lost)]
-                doing = {pool.submit(getattr(self, f"_{what}"), *pair): pair for pair in there}
+        with ThreadPoolExecutor(max_workers=self.hosts.probing.at_once) as pool:
+            for group in self._groups(kind):
+                there = [pair for pair in group if not self._concerned(kind, pair) & set(self.lost)]
+                doing = {pool.submit(measurements.measure, kind, *pair): pair for pair in there}
                 for future in as_completed(doing):
+                    pair = doing[future]
                     try:
-                        self._keep(what, doing[future], future.result())
+                        self._keep(kind, pair, {**future.result(), "time": self.now()})
                     except RivageError as error:
-                        problems += self._blamed(doing[future], error)
+                        problems += self._blamed(self._concerned(kind, pair), error, measurements.agents)
         return problems
 
-    def _keep(self, what: str, pair: Pair, facts: Mapping[str, Any]) -> None:
-        one, other = (self.hosts.hosts[place] for place in pair)
-        self.results.add(what, one, other, {**facts, "time": self.now()})
-        self.done += 1
-        self.observer.on_event({"event": "point", "done": self.done, "score": _score(what, one, other, facts)})
+    def _concerned(self, kind: str, pair: Pair) -> set[int]:
+        """The machines without which something cannot be measured."""
+        return set(range(len(self.hosts))) if kind.startswith("access") else set(pair)
 
-    def _blamed(self, pair: Pair, error: RivageError) -> list[RivageError]:
-        """The error, or those of the machines that are gone, told once."""
-        gone = [place for place in dict.fromkeys(pair) if not self.agents[place].alive]
+    def _keep(self, kind: str, pair: Pair, facts: dict[str, object]) -> None:
+        self.results.add(kind, pair, facts)
+        one, other = (self.hosts.names[place] for place in pair)
+        self.done += 1
+        self.observer.on_event({"event": "point", "done": self.done, "score": shown(kind, one, other, facts)})
+        if kind == "bandwidth":
+            seconds, round_trip = (
+                self.results.value(*key)
+                for key in (
+                    (kind, pair, "seconds"),
+                    ("latency", pair, "median_ms"),
+                )
+            )
+            if seconds is not None and round_trip is not None and hasty(seconds, round_trip):
+                self._tell(f"{one} to {other}: over too soon to get up to speed; raise megabytes or seconds")
+
+    def _blamed(self, concerned: set[int], error: RivageError, agents: Sequence[Agent]) -> list[RivageError]:
+        """The error, or those of the machines that are gone."""
+        gone = [place for place in sorted(concerned) if not agents[place].alive]
         for place in gone:
-            self.lost[place] = self.agents[place].loss()
+            self.lost[place] = agents[place].loss()
         return [self.lost[place] for place in gone] or [error]
 
-    def _step(self, place: int, _: int) -> Mapping[str, Any]:
-        host, timeout_s = self.hosts.hosts[place], self.probing.step_timeout_s
-        patience_s = timeout_s + self.probing.patience_s
-        answer = self.agents[place].ask("step", patience_s, command=host.step, timeout_s=timeout_s)
-        return {"step_ms": _milliseconds(host, answer)}
 
-    def _latency(self, one: int, other: int) -> Mapping[str, Any]:
-        pings = self.probing.pings
-        patience_s = (pings + 5) * self.probing.patience_s
-        answer = self.agents[one].ask("ping", patience_s, target=self.agents[other].target, count=pings)
-        return asdict(round_trips_of(self._good(one, other, answer)["round_trips_ms"]))
-
-    def _bandwidth(self, one: int, other: int) -> Mapping[str, Any]:
-        probing = self.probing
-        answer = self.agents[one].ask(
-            "send",
-            probing.seconds + 5 * probing.patience_s,
-            targets=[self.agents[other].target],
-            streams=probing.streams,
-            seconds=probing.seconds,
-            limit_bytes=max(int(1e6 * probing.megabytes), 1),
-        )
-        try:
-            rate = rate_of(self._good(one, other, answer["transfers"][0])["streams"])
-        except DataError as error:
-            raise error.at(self._pair(one, other)) from None
-        return asdict(rate)
-
-    def _good(self, one: int, other: int, answer: Mapping[str, Any]) -> Mapping[str, Any]:
-        if "fault" in answer:
-            raise _unreached(self.agents[other], self.hosts, self._pair(one, other), answer)
-        return answer
-
-    def _pair(self, one: int, other: int) -> str:
-        return f"{self.hosts.names[one]} to {self.hosts.names[other]}"
-
-
-def _score(what: str, one: Host, other: Host, facts: Mapping[str, Any]) -> str:
-    if what == "step":
-        return f"{one.name}: {facts['step_ms']:.4g} ms per step"
-    shown = f"{facts['median_ms']:.4g} ms" if what == "latency" else f"{facts['bps'] / 1e6:.4g} Mbit/s"
-    return f"{one.name} to {other.name}: {shown}"
-
-
-def _milliseconds(host: Host, answer: Mapping[str, Any]) -> float:
-    """What the command ``step`` printed."""
-    mend = "It must end by printing the milliseconds of one step."
-    if "fault" in answer:
-        raise ProtocolError(f"step failed ({answer['text']})", where=host.name, mend=mend)
-    try:
-        value = float(answer["last"])
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise ProtocolError(f'the last word of step is "{answer["last"][:40]}"', where=host.name, mend=mend)
-    return value
-
-
-def _unreached(peer: Agent, hosts: Hosts, pair: str, answer: Mapping[str, Any]) -> ProtocolError:
-    """Why one machine could not measure with another."""
-    place, (first, last), text = f"{peer.host.address}:{peer.port}", hosts.ports, answer["text"]
-    match answer["fault"]:
-        case "refused" | "timeout" | "unreachable":
-            what = f"{place} cannot be reached ({text})"
-            mend = f"Mend address, or open TCP ports {first} to {last} of {peer.host.name}, or give others as ports."
-        case "address":
-            what, mend = f'"{peer.host.address}" is not known ({text})', f"Give {peer.host.name} an IP address."
-        case _:
-            what, mend = f"the connection to {place} broke ({text})", "Start again; only what is missing is measured."
-    return ProtocolError(what, where=pair, mend=mend)
-
-
-def _failed(work: _Work, problems: Sequence[RivageError]) -> RivageError:
+def _failed(results: Results, problems: Sequence[RivageError]) -> RivageError:
     """All that went wrong, each told once, and what to do."""
-    told = list(dict.fromkeys(map(str, problems)))
-    lines = "".join(f"\n  {text}" for text in told)
-    missing = f"{work.left} of {2 * len(work.hosts) * (len(work.hosts) - 1)} measurements are missing"
-    return ProtocolError(f"{missing}; start again to measure them{lines}", where=work.hosts.name)
+    lines = "".join(f"\n  {text}" for text in dict.fromkeys(map(str, problems)))
+    missing, every = (sum(len(of(kind)) for kind in KINDS) for of in (results.missing, results.wanted))
+    what = f"{missing} of {every} measurements are missing; start again to measure them{lines}"
+    return ProtocolError(what, where=results.hosts.name)

@@ -62,7 +62,7 @@ def attempt(work: "Callable[[], dict[str, Any]]") -> "dict[str, Any]":
         return {"fault": fault.kind, "text": fault.text}
 
 
-def together(work: "list[Callable[[], dict[str, Any]]]") -> "list[dict[str, Any]]":
+def all_at_once(work: "list[Callable[[], dict[str, Any]]]") -> "list[dict[str, Any]]":
     """Several pieces of work, each in a thread."""
     answers: "list[dict[str, Any]]" = [{} for _ in work]
 
@@ -128,11 +128,11 @@ class Sink:
                 self.started = now
             return now - self.started
 
-    def wait(self, patience_s: float) -> "list[list[tuple[float, int]]]":
-        """The samples of those streams that ended in time."""
+    def wait(self, patience_s: float) -> "dict[str, Any]":
+        """When it started, and the samples of those streams that ended in time."""
         with self.changed:
             self.changed.wait_for(lambda: self.missing == 0, self.seconds + patience_s)
-            return list(self.streams)
+            return {"started": self.started, "streams": list(self.streams)}
 
 
 class Probe:
@@ -231,11 +231,11 @@ class Probe:
         """Transfers to some peers at once; what each of them saw."""
 
         def to(target: "dict[str, Any]") -> "Callable[[], dict[str, Any]]":
-            return lambda: {"streams": self.fill(target, streams, seconds, limit_bytes)}
+            return lambda: self.fill(target, streams, seconds, limit_bytes)
 
-        return {"transfers": together([to(target) for target in targets])}
+        return {"transfers": all_at_once([to(target) for target in targets])}
 
-    def fill(self, target: "dict[str, Any]", streams: int, seconds: float, limit_bytes: int) -> Any:
+    def fill(self, target: "dict[str, Any]", streams: int, seconds: float, limit_bytes: int) -> "dict[str, Any]":
         """Send to a peer until it has enough; what it saw."""
         name = os.urandom(8).hex()
         pipes: "list[socket.socket]" = []
@@ -253,7 +253,10 @@ class Probe:
                     close(pipe)
         if not report:
             raise Fault("lost", "the peer hung up")
-        return json.loads(report)
+        seen = dict(json.loads(report))
+        if len(seen["streams"]) < streams:
+            raise Fault("lost", "a stream did not arrive")
+        return seen
 
     def step(self, command: str, timeout_s: float) -> "dict[str, Any]":
         """The last word that a command of the user prints."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from rivage.core.errors import DataError
 
-__all__ = ["RAMP_SHARE", "Rate", "RoundTrips", "rate_of", "round_trips_of"]
+__all__ = ["RAMP_SHARE", "Rate", "RoundTrips", "hasty", "joint_rate", "later", "rate_of", "round_trips_of"]
 
 RAMP_SHARE = 0.5
 """Share of a transfer's time that does not count: TCP begins slowly, and doubles with every round trip."""
@@ -51,10 +51,15 @@ class Rate:
     seconds: float
     megabytes: float
 
-    def hasty(self, round_trip_ms: float) -> bool:
-        """Whether the transfer was too short for TCP to get up to speed."""
-        ramp_s = self.seconds * RAMP_SHARE / (1 - RAMP_SHARE)
-        return 1000 * ramp_s < _ROUND_TRIPS * round_trip_ms
+
+def hasty(seconds: float, round_trip_ms: float) -> bool:
+    """Whether a transfer was too short for TCP to get up to speed.
+
+    Args:
+        seconds: length of the half that counts.
+        round_trip_ms: between the same machines.
+    """
+    return 1000 * seconds * RAMP_SHARE / (1 - RAMP_SHARE) < _ROUND_TRIPS * round_trip_ms
 
 
 def round_trips_of(times_ms: Sequence[float]) -> RoundTrips:
@@ -83,6 +88,25 @@ def rate_of(streams: Sequence[Samples]) -> Rate:
         raise DataError("too little arrived to tell a bandwidth", mend="Raise seconds or megabytes.")
     total = sum(samples[-1][1] for samples in streams)
     return Rate(bps=_short(8 * arrived / (end - middle)), seconds=_short(end - middle), megabytes=_short(total / 1e6))
+
+
+def joint_rate(transfers: Sequence[Sequence[Samples]]) -> Rate:
+    """The rate of transfers at the same time, by the same clock.
+
+    Where one was over before another began, each had the link for itself: then the fastest counts.
+
+    Raises:
+        DataError: when too little arrived to tell.
+    """
+    try:
+        return rate_of([samples for streams in transfers for samples in streams])
+    except DataError:
+        return max(map(rate_of, transfers), key=lambda rate: rate.bps)
+
+
+def later(streams: Sequence[Samples], seconds: float | None) -> list[Samples]:
+    """Samples by a clock that shows so much more."""
+    return [[(time + (seconds or 0.0), total) for time, total in samples] for samples in streams]
 
 
 def _between(samples: Samples, start: float, end: float) -> float:

@@ -1,7 +1,7 @@
 """The files of measured networks: one line per result while measuring goes on, matrices and a draft of a study after.
 
-A result holds for as long as the machine it leads to has the same address and is measured in the same way; otherwise
-it is kept in the file and not used.
+A result is used for as long as it would be measured in the same way: between machines of the same names and addresses,
+for as long and as large. Others stay in the file.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rivage.core.settings import dump
 from rivage.core.store import append_jsonl, read_jsonl, write_text
 from rivage.core.toml import format_toml
-from rivage.studies.measuring.hosts import Host, Hosts
+from rivage.studies.measuring.hosts import Hosts
 
 __all__ = ["BANDWIDTH", "LATENCY", "RESULTS", "STUDY", "Measured", "Results", "format_matrix", "write_measured"]
 
 LATENCY, BANDWIDTH, STUDY, RESULTS = "round_trip_ms.csv", "bandwidth_bps.csv", "network.toml", "measured.jsonl"
 
 Pair = tuple[int, int]
+"""From one machine to another, or to itself for what concerns it alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +33,8 @@ class Measured:
         names: of the machines.
         latency: file of median round trips in ms, from the machine of the row to that of the column.
         bandwidth: file of bit/s.
-        study: file with the tables ``[underlay]`` and ``[silos]`` that say the same to ``rivage design``.
-        access_up_bps: the fastest that each machine sent.
+        study: file with tables ``[underlay]`` and ``[silos]`` that say all of it to ``rivage design``.
+        access_up_bps: the fastest that each machine sent, to one other or to all at once.
         access_down_bps: the fastest that it received.
         step_ms: of one local step, for machines with such a command.
     """
@@ -59,7 +59,7 @@ class Results:
 
     folder: Path
     hosts: Hosts
-    facts: dict[tuple[str, str, str], Mapping[str, Any]] = field(default_factory=dict)
+    facts: dict[tuple[str, Pair], Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -72,44 +72,56 @@ class Results:
         self._file.unlink(missing_ok=True)
         self.facts.clear()
 
-    def add(self, what: str, one: Host, other: Host, facts: Mapping[str, Any]) -> None:
+    def add(self, kind: str, pair: Pair, facts: Mapping[str, Any]) -> None:
         """Keep a result, at once."""
-        line = {"event": what, "from": one.name, "to": other.name, **self._way(what, other), **facts}
+        line = {**self._way(kind, pair), **facts}
         append_jsonl(self._file, line)
         self._take(line)
 
-    def of(self, what: str, one: Host, other: Host) -> Mapping[str, Any] | None:
-        """What is known of a pair, or of a machine and itself."""
-        return self.facts.get((what, one.name, other.name))
+    def value(self, kind: str, pair: Pair, key: str) -> float | None:
+        """A number of a result, if it is there."""
+        facts = self.facts.get((kind, pair))
+        return None if facts is None else facts[key]
 
-    def missing(self, what: str) -> list[Pair]:
-        """Ordered pairs without a result."""
-        hosts = self.hosts.hosts
-        return [
-            (i, j)
-            for i, one in enumerate(hosts)
-            for j, other in enumerate(hosts)
-            if i != j and self.of(what, one, other) is None
-        ]
+    def wanted(self, kind: str) -> list[Pair]:
+        """What is to be measured in all."""
+        places = range(len(self.hosts))
+        match kind:
+            case "step":
+                return [(place, place) for place in places if self.hosts.hosts[place].step]
+            case "latency" | "bandwidth":
+                return [(one, other) for one in places for other in places if one != other]
+        several = len(self.hosts) > 2 and self.hosts.probing.access
+        return [(place, place) for place in places] if several else []
+
+    def missing(self, kind: str) -> list[Pair]:
+        """What is still to be measured."""
+        return [pair for pair in self.wanted(kind) if (kind, pair) not in self.facts]
 
     @property
     def _file(self) -> Path:
         return self.folder / RESULTS
 
-    def _way(self, what: str, other: Host) -> dict[str, Any]:
-        """What a result depends on."""
-        probing = dump(self.hosts.probing)
-        keys = {"latency": ("pings",), "bandwidth": ("seconds", "megabytes", "streams"), "step": ()}[what]
-        settings = {key: probing[key] for key in keys}
-        return {"address": other.address, **({"command": other.step} if what == "step" else {}), "probing": settings}
+    def _way(self, kind: str, pair: Pair) -> dict[str, Any]:
+        """All that a result depends on."""
+        one, other = (self.hosts.hosts[place] for place in pair)
+        probing = self.hosts.probing
+        way: dict[str, Any] = {"event": kind, "from": one.name, "to": other.name, "address": other.address}
+        match kind:
+            case "step":
+                return {**way, "command": one.step}
+            case "latency":
+                return {**way, "pings": probing.pings}
+        limits = {"at_most": [probing.seconds, probing.megabytes], "streams": probing.streams}
+        return {**way, **limits, **({} if kind == "bandwidth" else {"among": list(self.hosts.names)})}
 
     def _take(self, line: Mapping[str, Any]) -> None:
-        hosts = {host.name: host for host in self.hosts.hosts}
-        other = hosts.get(line["to"])
-        if other is None or line["from"] not in hosts:
+        places = {name: place for place, name in enumerate(self.hosts.names)}
+        if line["from"] not in places or line["to"] not in places:
             return
-        if all(line.get(key) == value for key, value in self._way(line["event"], other).items()):
-            self.facts[line["event"], line["from"], line["to"]] = line
+        pair = (places[line["from"]], places[line["to"]])
+        if all(line.get(key) == value for key, value in self._way(line["event"], pair).items()):
+            self.facts[line["event"], pair] = line
 
 
 def format_matrix(corner: str, names: Sequence[str], cells: Sequence[Sequence[float | None]]) -> str:
@@ -126,49 +138,48 @@ def format_matrix(corner: str, names: Sequence[str], cells: Sequence[Sequence[fl
 
 def write_measured(results: Results) -> Measured:
     """Write the matrices and the draft of a study; cells without a result are left blank."""
-    hosts, folder = results.hosts, results.folder
-    round_trips = _cells(results, "latency", "median_ms")
+    names, folder = results.hosts.names, results.folder
     rates = _cells(results, "bandwidth", "bps")
-    write_text(folder / LATENCY, format_matrix("ms", hosts.names, round_trips))
-    write_text(folder / BANDWIDTH, format_matrix("bit/s", hosts.names, rates))
-    up = [max((rate for rate in row if rate is not None), default=None) for row in rates]
-    down = [max((rate for rate in row if rate is not None), default=None) for row in zip(*rates, strict=True)]
-    steps = {host.name: fact["step_ms"] for host in hosts.hosts if (fact := results.of("step", host, host))}
+    write_text(folder / LATENCY, format_matrix("ms", names, _cells(results, "latency", "median_ms")))
+    write_text(folder / BANDWIDTH, format_matrix("bit/s", names, rates))
     measured = Measured(
-        names=hosts.names,
+        names=names,
         latency=folder / LATENCY,
         bandwidth=folder / BANDWIDTH,
         study=folder / STUDY,
-        access_up_bps={name: rate for name, rate in zip(hosts.names, up, strict=True) if rate is not None},
-        access_down_bps={name: rate for name, rate in zip(hosts.names, down, strict=True) if rate is not None},
-        step_ms=steps,
+        access_up_bps=_fastest(results, "access_up", rates),
+        access_down_bps=_fastest(results, "access_down", [list(column) for column in zip(*rates, strict=True)]),
+        step_ms=_known(names, [results.value("step", (place, place), "step_ms") for place in range(len(names))]),
     )
-    write_text(measured.study, format_toml(_study(hosts, measured)))
+    write_text(measured.study, _draft(measured))
     return measured
 
 
-def _cells(results: Results, what: str, key: str) -> list[list[float | None]]:
-    hosts = results.hosts.hosts
-    return [
-        [None if (fact := results.of(what, one, other)) is None or one == other else fact[key] for other in hosts]
-        for one in hosts
-    ]
+def _cells(results: Results, kind: str, key: str) -> list[list[float | None]]:
+    places = range(len(results.hosts))
+    return [[results.value(kind, (one, other), key) for other in places] for one in places]
 
 
-def _study(hosts: Hosts, measured: Measured) -> dict[str, Any]:
-    """The tables of a study that say what was measured."""
-    silos: dict[str, Any] = {}
-    for key, known in (
-        ("access_bps", measured.access_up_bps),
-        ("access_down_bps", measured.access_down_bps),
-        ("step_ms", measured.step_ms),
-    ):
-        if len(known) == len(hosts):
-            silos[key] = [known[name] for name in hosts.names]
-    underlay = {
-        "kind": "matrices",
-        "latency": LATENCY,
-        "measured": "round_trip_ms",
-        "bandwidth": BANDWIDTH,
+def _fastest(results: Results, kind: str, rates: Sequence[Sequence[float | None]]) -> dict[str, float]:
+    """Of each machine, alone with another or with all at once."""
+    together = [results.value(kind, (place, place), "bps") for place in range(len(rates))]
+    every = [[rate for rate in (*row, all_) if rate is not None] for row, all_ in zip(rates, together, strict=True)]
+    return _known(results.hosts.names, [max(row, default=None) for row in every])
+
+
+def _known(names: Sequence[str], values: Sequence[float | None]) -> dict[str, float]:
+    return {name: value for name, value in zip(names, values, strict=True) if value is not None}
+
+
+def _draft(measured: Measured) -> str:
+    """A study that lacks the size of the model, and the time of a step unless it was measured."""
+    columns = {
+        "access_bps": measured.access_up_bps,
+        "access_down_bps": measured.access_down_bps,
+        "step_ms": measured.step_ms,
     }
-    return {"underlay": underlay, "silos": silos}
+    full = {key: known for key, known in columns.items() if len(known) == len(measured.names)}
+    silos = {key: [known[name] for name in measured.names] for key, known in full.items()}
+    files = {"latency": measured.latency.as_posix(), "bandwidth": measured.bandwidth.as_posix()}
+    tables = {"underlay": {"kind": "matrices", "measured": "round_trip_ms", **files}, "silos": silos}
+    return f"# As measured, for rivage design; it lacks silos.model_bits\n\n{format_toml(tables)}"
