@@ -7,11 +7,14 @@ It also *rehearses* candidates. For a mixing matrix A each node keeps how far it
 
     D ← A D − η Π G(x̄ + D),        D(0) = 0,
 
-while x̄ follows the exact averages, the same for all candidates. The *pace* of A is how much of the descent is left when
-gradients are taken at x̄ + D: Σ_k ⟨∇F(x̄), ḡ(x̄ + D)⟩, over the last part of the probe, when D has settled. An independent
-batch stands for ∇F, so sum and pace are unbiased. The *slowdown* is the pace of the complete graph, A = J, over that of
-A: how many times the iterations it needs, as far as the probe can see. One more gradient of every node a step and
-candidate; nothing is sent over the candidate's arcs.
+while x̄ follows the exact averages, the same for all candidates. What A *keeps* is the share of the descent that is left
+when gradients are taken at x̄ + D: Σ_k ⟨∇F(x̄), ḡ(x̄ + D)⟩ over Σ_k ⟨∇F(x̄), ḡ(x̄)⟩, over the last part of the probe, when D
+has settled. An independent batch stands for ∇F, so both sums are unbiased. The *slowdown* is what A = J keeps over what
+A keeps: how many times the iterations, as far as the probe can see. One more gradient of every node a step and
+candidate; nothing is sent over a candidate's arcs.
+
+Where A only keeps column sums, as for push-sum, w ← A w, w(0) = 1, gradients are taken at x̄ + D/w, and what would have
+been the mean's move is put back: D ← A D − η (G − w⁺ ḡ). With doubly stochastic A this is the same.
 
 Rehearsal and slowdown are ours and not of the paper: they need no convexity and no eigenvalues, and give sizes where κ
 only orders. They do not see what happens long after the probe, near the optimum, nor drift that takes longer than the
@@ -25,21 +28,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from rivage.core.errors import ConfigError, require
-from rivage.decentralized.topology_probe import Energies
+from rivage.core.errors import ConfigError, require, require_one_of
+from rivage.decentralized.topology_probe import Energies, Spectrum, kappa, spread_of_models
 
-__all__ = ["Gradients", "Mixing", "Probed", "descend", "probe"]
+__all__ = ["EXACT", "Forecast", "Gradients", "Mixing", "Order", "Probed", "descend", "forecasts", "probe"]
 
 Params = Float64[ndarray, "nodes dim"]
 Square = Float64[ndarray, "nodes nodes"]
 Mixing = Square | Callable[[int], Square]
-"""A mixing matrix, or one for every round."""
+"""A mixing matrix, row i at node i, or one for every round."""
+Order = Literal["combine_then_adapt", "adapt_then_combine"]
+
+EXACT = "exact averages"
+"""The candidate that is always rehearsed: A = J, the complete graph, a star whose hub averages all."""
+_SUMS = 1e-8
 
 
 class Gradients(Protocol):
@@ -48,7 +56,8 @@ class Gradients(Protocol):
     def __call__(self, params: Params, batch: int) -> Params:
         """Of each node's own loss at its own row of ``params``, on its batch of this number.
 
-        The same number draws the same records at whatever models, so that graphs are compared on the same draws.
+        The same number draws the same records at whatever models, so that graphs are compared on the same draws;
+        different numbers draw independently.
         """
         ...
 
@@ -60,29 +69,60 @@ class Probed:
     Args:
         energies: of the gradients at each iteration.
         descent: ⟨∇F(x̄), ḡ⟩ at each iteration, of gradients at the mean model.
-        rehearsed: the same at x̄ + D, by candidate.
-        settled: the first iteration that counts for the pace.
-        params: the mean model at the end.
+        rehearsed: the same at x̄ + D, by candidate, `EXACT` among them.
+        settled: the first iteration that counts for what a candidate keeps.
+        rate: η.
+        mean: the mean model at the end.
     """
 
     energies: tuple[Energies, ...]
     descent: Float64[ndarray, "iterations"]
     rehearsed: Mapping[str, Float64[ndarray, "iterations"]]
     settled: int
-    params: Float64[ndarray, "dim"]
+    rate: float
+    mean: Float64[ndarray, "dim"]
 
     @property
-    def mean(self) -> Energies:
-        """Over the iterations."""
+    def energy(self) -> Energies:
+        """Means over the iterations."""
         return Energies.mean(self.energies)
 
-    def pace(self, name: str) -> float:
+    def kept(self, name: str) -> float:
         """Share of the descent that a candidate keeps; 1 when its models agree, below 0 when it would climb."""
         return float(self.rehearsed[name][self.settled :].sum() / self.descent[self.settled :].sum())
 
-    def slowdown(self, name: str, reference: str) -> float:
+    def slowdown(self, name: str, reference: str = EXACT) -> float:
         """Iterations of a candidate over those of another, as far as the probe saw; inf when it gets nowhere."""
-        return self.pace(reference) / self.pace(name) if self.pace(name) > 0 else float("inf")
+        kept = self.kept(name)
+        return self.kept(reference) / kept if kept > 0 else float("inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a probe says about one topology.
+
+    Args:
+        name: of the candidate.
+        slowdown: iterations over those of exact averages.
+        kappa: κ; None where it is not defined, for matrices that change, or are not normal and doubly stochastic.
+        models_spread: E‖Π X‖² in the long run; None likewise.
+        cycle_time_ms: mean time of an iteration, if known.
+    """
+
+    name: str
+    slowdown: float
+    kappa: float | None
+    models_spread: float | None
+    cycle_time_ms: float | None = None
+
+    @property
+    def relative_ms(self) -> float:
+        """Time per iteration of exact averages that it replaces: to be held against other candidates."""
+        return self.slowdown * (1.0 if self.cycle_time_ms is None else self.cycle_time_ms)
+
+    def seconds(self, iterations: float) -> float | None:
+        """Until it is where exact averages are after so many iterations."""
+        return None if self.cycle_time_ms is None else iterations * self.relative_ms / 1000
 
 
 def probe(
@@ -94,6 +134,7 @@ def probe(
     iterations: int = 50,
     candidates: Mapping[str, Mixing] | None = None,
     settled: float = 0.5,
+    order: Order = "combine_then_adapt",
 ) -> Probed:
     """Take a few steps with exact averages; note energies, and rehearse candidates.
 
@@ -103,39 +144,65 @@ def probe(
         nodes: M.
         rate: η, as in the training that is planned.
         iterations: k_0.
-        candidates: mixing matrices that keep the mean, by name.
+        candidates: mixing matrices by name, whose columns sum to 1.
         settled: share of the iterations after which drifts count as settled, in [0, 1).
+        order: whether nodes average before or after their step, in the training that is planned.
 
     Raises:
-        ConfigError: for candidates that do not keep the mean, or gradients that are not finite.
+        ConfigError: for candidates that do not keep the sum of models, or gradients that are not finite.
     """
     require(rate, "rate", above=0)
     require(iterations, "iterations", least=1)
+    require_one_of(order, "order", ("combine_then_adapt", "adapt_then_combine"))
     if not 0 <= settled < 1:
         raise ConfigError(f"settled is {settled}", mend="Give a share of the iterations in [0, 1).")
-    mixing = {name: _keeping_means(name, given, nodes) for name, given in (candidates or {}).items()}
+    mixing: dict[str, Mixing] = {EXACT: np.full((nodes, nodes), 1 / nodes), **(candidates or {})}
     mean = np.array(start, np.float64)
-    drifts = {name: np.zeros((nodes, len(mean))) for name in mixing}
-    energies, descent, rehearsed = [], [], {name: list[float]() for name in mixing}
+    rehearsals = {name: _Rehearsal(name, each, (nodes, len(mean)), rate, order) for name, each in mixing.items()}
+    energies, descent = [], []
     for k in range(iterations):
-        same = np.broadcast_to(mean, (nodes, len(mean)))
+        same = np.tile(mean, (nodes, 1))
         here, again = gradients(same, 2 * k), gradients(same, 2 * k + 1)
         _require_finite(here, k)
         energies.append(Energies.of(here, again))
-        downhill = again.mean(axis=0)
-        descent.append(float(downhill @ here.mean(axis=0)))
-        for name, weights in mixing.items():
-            there = gradients(mean + drifts[name], 2 * k)
-            rehearsed[name].append(float(downhill @ there.mean(axis=0)))
-            drifts[name] = weights(k) @ drifts[name] - rate * (there - there.mean(axis=0))
+        descent.append(float(again.mean(axis=0) @ here.mean(axis=0)))
+        for each in rehearsals.values():
+            each.step(gradients(mean + each.apart, 2 * k), again.mean(axis=0), k)
         mean = mean - rate * here.mean(axis=0)
     return Probed(
         energies=tuple(energies),
         descent=np.array(descent),
-        rehearsed={name: np.array(values) for name, values in rehearsed.items()},
+        rehearsed={name: np.array(each.descent) for name, each in rehearsals.items()},
         settled=int(settled * iterations),
-        params=mean,
+        rate=rate,
+        mean=mean,
     )
+
+
+def forecasts(
+    probed: Probed,
+    candidates: Mapping[str, Mixing],
+    *,
+    cycle_times_ms: Mapping[str, float] | None = None,
+) -> tuple[Forecast, ...]:
+    """The candidates, best first: in time where cycle times are given, else in iterations.
+
+    Args:
+        probed: a probe that rehearsed them.
+        candidates: the mixing matrices again.
+        cycle_times_ms: mean time of an iteration of each, under stragglers or not.
+
+    Raises:
+        ConfigError: when some cycle time is missing.
+    """
+    missing = [] if cycle_times_ms is None else [name for name in candidates if name not in cycle_times_ms]
+    if missing:
+        raise ConfigError(f'no cycle time of "{missing[0]}"', mend="Give one for each candidate, or none.")
+    found = [
+        _forecast(probed, name, mixing, None if cycle_times_ms is None else cycle_times_ms[name])
+        for name, mixing in candidates.items()
+    ]
+    return tuple(sorted(found, key=lambda each: each.relative_ms))
 
 
 def descend(gradients: Gradients, start: Params, mixing: Mixing, *, rate: float, iterations: int) -> Iterator[Params]:
@@ -148,14 +215,58 @@ def descend(gradients: Gradients, start: Params, mixing: Mixing, *, rate: float,
         yield params
 
 
-def _keeping_means(name: str, mixing: Mixing, nodes: int) -> Callable[[int], Square]:
-    """The matrix of a round, checked when it does not change."""
+class _Rehearsal:
+    """One candidate: how far its models would be from their mean."""
+
+    def __init__(self, name: str, mixing: Mixing, shape: tuple[int, int], rate: float, order: Order) -> None:
+        self.name, self.mixing, self.rate, self.order = name, mixing, rate, order
+        self.drift, self.share = np.zeros(shape), np.ones((shape[0], 1))
+        self.descent: list[float] = []
+
+    @property
+    def apart(self) -> Params:
+        """Models minus their mean; after push-sum's correction, where shares differ."""
+        return np.asarray(self.drift / self.share)
+
+    def step(self, gradients: Params, downhill: Float64[ndarray, "dim"], round: int) -> None:
+        """Note the descent of gradients taken at these models, and move on."""
+        weights = self.mixing(round) if callable(self.mixing) else self.mixing
+        _require_sums(self.name, weights, len(self.drift))
+        mean = gradients.mean(axis=0)
+        self.descent.append(float(downhill @ mean))
+        before, self.share = self.share, weights @ self.share
+        if self.order == "combine_then_adapt":
+            self.drift = weights @ self.drift - self.rate * (gradients - self.share * mean)
+        else:
+            self.drift = weights @ (self.drift - self.rate * (gradients - before * mean))
+
+
+def _forecast(probed: Probed, name: str, mixing: Mixing, cycle_time_ms: float | None) -> Forecast:
+    spectrum = _spectrum(mixing)
+    energy = probed.energy
+    return Forecast(
+        name=name,
+        slowdown=probed.slowdown(name),
+        kappa=None if spectrum is None else kappa(energy, spectrum),
+        models_spread=None if spectrum is None else spread_of_models(energy, spectrum, probed.rate),
+        cycle_time_ms=cycle_time_ms,
+    )
+
+
+def _spectrum(mixing: Mixing) -> Spectrum | None:
     if callable(mixing):
-        return mixing
-    if mixing.shape != (nodes, nodes) or not np.allclose(mixing.sum(axis=0), 1) or not np.allclose(mixing.sum(1), 1):
-        what = f"the mixing matrix of shape {mixing.shape} does not keep the mean of {nodes} models"
-        raise ConfigError(what, where=f'candidate "{name}"', mend="Give a doubly stochastic matrix of all nodes.")
-    return lambda round: mixing
+        return None
+    try:
+        return Spectrum.of(mixing)
+    except ConfigError:
+        return None
+
+
+def _require_sums(name: str, weights: Square, nodes: int) -> None:
+    if weights.shape != (nodes, nodes) or np.abs(weights.sum(axis=0) - 1).max() > _SUMS:
+        what = f"the mixing matrix of shape {weights.shape} does not keep the sum of {nodes} models"
+        mend = "Give a doubly stochastic matrix of all nodes, or one whose columns sum to 1 for push-sum."
+        raise ConfigError(what, where=f'candidate "{name}"', mend=mend)
 
 
 def _require_finite(gradients: Params, iteration: int) -> None:
