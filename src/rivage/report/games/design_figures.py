@@ -6,7 +6,6 @@ is nothing to draw. The same record gives the same bytes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,13 @@ Row = Mapping[str, Any]
 WIDTH = 10.0  # inches
 _FAR = 12.0  # times the bound from which on a scale of ratios is used
 _DASHED: Any = (0, (4, 3))
+_MOST_LINES = 6
+_SECOND, _MINUTE, _HOUR = 1e3, 6e4, 3.6e6  # in ms
+_TOTALS = (
+    *(step * unit for unit in (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, _SECOND) for step in (1, 2, 5)),
+    *(step * unit for unit in (10 * _SECOND, _MINUTE, 10 * _MINUTE) for step in (1, 2)),
+    *(step * unit for unit in (_HOUR, 10 * _HOUR, 100 * _HOUR, 1e3 * _HOUR) for step in (1, 2, 5)),
+)
 _PLOT = (650.0, 270.0)  # points that the axes of `agreement` take, about
 _BESIDE: Any = {"textcoords": "offset points", "va": "center", "color": LABEL, "fontsize": 8.5}
 
@@ -136,16 +142,14 @@ def agreement(summary: Mapping[str, Row], looks: Looks, *, name: str) -> str | N
 
 
 def _draw_equal_times(axes: Axes, spans: Sequence[tuple[float, float]]) -> None:
-    """Lines of the same predicted time, at 1, 2 and 5 times powers of ten."""
+    """Lines of the same predicted time, six or fewer."""
     (left, right), (low, high) = spans
-    exponents = range(math.floor(math.log10(left * low)), math.ceil(math.log10(right * high)) + 1)
-    totals = [step * 10.0**exponent for exponent in exponents for step in (1, 2, 5)]
-    inside = [total for total in totals if left * low < total < right * high]
-    for total in inside[:: max(1, len(inside) // 6)]:
+    inside = [total for total in _TOTALS if left * low < total < right * high]
+    for total in inside[:: max(1, -(-len(inside) // _MOST_LINES))]:
         axes.plot([left, right], [total / left, total / right], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
         x, y = (right, total / right) if low <= total / right <= high else (total / low, low)
-        sides: Any = {"ha": "right", "va": "bottom"}
-        axes.annotate(human_ms(total), (x, y), (-3, 2), textcoords="offset points", color=MUTED, fontsize=7.5, **sides)
+        sides: Any = {"ha": "right", "va": "bottom", "color": LABEL, "fontsize": 7.5}
+        axes.annotate(human_ms(total), (x, y), (-3, 2), textcoords="offset points", **sides)
 
 
 def _name_points(axes: Axes, names: Sequence[str], x: Any, y: Any, texts: Sequence[str]) -> None:

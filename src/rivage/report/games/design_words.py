@@ -40,12 +40,12 @@ def human_ms(value: float | None) -> str:
     """Milliseconds below a second, seconds, minutes and hours above.
 
     Example:
-        >>> human_ms(116.46), human_ms(4_215.0), human_ms(None)
-        ('116 ms', '4.2 s', 'never')
+        >>> human_ms(116.46), human_ms(4_215.0), human_ms(60_000.0), human_ms(None)
+        ('116 ms', '4.2 s', '1 min', 'never')
     """
     if value is None:
         return "never"
-    return f"{value:.3g} ms" if value < 999.5 else human_seconds(value / 1000)
+    return f"{value:.3g} ms" if value < 999.5 else human_seconds(value / 1000).removesuffix(" 0 s")
 
 
 def above(gap: float | None) -> str:
