@@ -65,7 +65,7 @@ def rounds_of_all(
         tails: of the arcs.
         work: x, a row for each round.
         transfer: c, a row for each round, or one for all.
-        every: an arc is awaited in rounds whose number is a multiple of this.
+        every: an arc is awaited in rounds whose number is a multiple of this; empty if in all.
         first: number of the first round.
         times: row 0 is given, the others are filled.
     """
@@ -77,7 +77,7 @@ def rounds_of_all(
         for node in range(len(finish)):
             latest = finish[node]
             for arc in range(begins[node], begins[node + 1]):
-                if every[arc] == 1 or (first + k) % every[arc] == 0:
+                if len(every) == 0 or (first + k) % every[arc] == 0:
                     latest = max(latest, finish[tails[arc]] + row[arc])
             times[k + 1, node] = latest
 

@@ -148,13 +148,23 @@ class Waits:
 
     def play(self, work: Rows, transfer: Float64[ndarray, "rows arcs"], first: int, times: Starts) -> None:
         """See `Waiting`."""
+        if self._is_barrier and not transfer.any():
+            ends = np.append((times[:1] + work[:1]).max(axis=1), work[1:].max(axis=1))
+            times[1:] = np.cumsum(ends)[: len(times) - 1, None]
+            return
         order = np.argsort(self.arcs[:, 1], kind="stable")
         begins = np.searchsorted(self.arcs[order, 1], np.arange(len(self) + 1)).astype(np.int64)
         tails, rows = self.arcs[order, 0], np.ascontiguousarray(transfer[:, order])
         if self.least is None:
-            rounds_of_all(begins, tails, work, rows, self.every[order], first, times)
+            every = self.every[order] if (self.every > 1).any() else self.every[:0]
+            rounds_of_all(begins, tails, work, rows, every, first, times)
         else:
             rounds_by_the_fastest(begins, tails, work, rows, self.least, times)
+
+    @property
+    def _is_barrier(self) -> bool:
+        """Whether all wait for all, in every round."""
+        return self.least is None and len(self.arcs) == len(self) * (len(self) - 1) and bool((self.every == 1).all())
 
     def _check(self) -> None:
         require_strong(len(self), self.arcs)
