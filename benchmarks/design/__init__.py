@@ -1,0 +1,1 @@
+"""Designed overlays: how good, how fast."""
