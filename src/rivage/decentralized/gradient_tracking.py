@@ -10,7 +10,8 @@ gradients: Pu, Nedić. Distributed stochastic gradient tracking methods. Mathema
     X ← W X − η Y,    Y⁺ = W Y + G(X⁺) − G(X),    Y(0) = G(X(0)).
 
 The columns of W sum to 1, so Σ_i Y_i = Σ_i G_i(X_i) in every round. At a fixed point Y = 0 and all rows of X agree: the
-mean of the silos' gradients is 0 there, whatever η and however the silos' data differ.
+mean of the silos' gradients is 0 there, whatever η and however the silos' data differ. How small η must be for models
+to get there depends on W: smaller than for D-PSGD, and the more so the slower W mixes.
 
 `PushDIGing` does the same over directed overlays in which only the columns of C sum to 1, by push-sum: U is what silos
 pass on, V the weight by which it is off, X their ratio at which gradients are taken,

@@ -11,6 +11,7 @@ Use in a test of your own::
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,11 +25,40 @@ from rivage.decentralized.mixing_plan import Cycled, MixingPlan
 from rivage.graphs.families import random_regular, torus
 from rivage.graphs.mixing import metropolis
 from rivage.testing.conformance import Battery, Finding
+from rivage.testing.toys import Clients
 
-__all__ = ["check_gossip", "descend", "doubly_stochastic"]
+__all__ = ["Quadratics", "check_gossip", "descend", "doubly_stochastic"]
 
 _SILOS, _DIMENSION = 6, 5
 _EXACT = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Quadratics:
+    """Losses ½ wᵀ H_i w − c_iᵀ w of silos: least squares on their records.
+
+    Args:
+        hessians: H of each.
+        linear: c of each.
+    """
+
+    hessians: Float64[ndarray, "silos dim dim"]
+    linear: Float64[ndarray, "silos dim"]
+
+    @classmethod
+    def of(cls, clients: Clients) -> Quadratics:
+        """Of the records of `rivage.testing.toys.linear_clients`."""
+        pairs = [(x.T @ x / len(x), x.T @ y[:, 0] / len(x)) for x, y in clients.records]
+        return cls(np.stack([h for h, _ in pairs]), np.stack([c for _, c in pairs]))
+
+    def gradient(self, params: Float[Tensor, "silos dim"]) -> Float[Tensor, "silos dim"]:
+        """Of each silo at its own model."""
+        return torch.einsum("nij,nj->ni", torch.as_tensor(self.hessians), params) - torch.as_tensor(self.linear)
+
+    @property
+    def optimum(self) -> Float64[ndarray, "dim"]:
+        """Where the mean of all losses is least."""
+        return np.asarray(np.linalg.solve(self.hessians.mean(axis=0), self.linear.mean(axis=0)))
 
 
 def descend(
