@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,14 @@ def test_latencies_of_links_go_by_the_links() -> None:
     assert published.connectivity.latency_ms[0, 1] == pytest.approx(12.5)
     assert published.connectivity.available_bps is not None
     assert published.connectivity.available_bps[0, 2] == 1e9
+
+
+def test_coordinates_give_lengths_over_the_globe() -> None:
+    placed = replace(line(), coordinates=np.array([[48.86, 2.35], [51.51, -0.13], [40.71, -74.01]]))
+    silos = SiloSettings(model_bits=1e6).silos(placed)
+    assert silos.connectivity.latency_ms[0, 1] == pytest.approx(0.0085 * 343 + 4, abs=0.01)  # Paris, London
+    with pytest.raises(ConfigError, match="neither latencies nor lengths"):
+        SiloSettings(model_bits=1e6).silos(line())
 
 
 def test_access_rates_are_the_studys_else_the_networks_else_unlimited() -> None:

@@ -88,7 +88,8 @@ def _underlay(network: Path, matrices: Mapping[str, Any]) -> dict[str, Any]:
         given = [name for name, value in matrices.items() if value is not None]
         if given:
             options = " and ".join({"bandwidth": "--bandwidth", "measured": "--latency"}[name] for name in given)
-            raise ConfigError(f"{options} go with a CSV matrix", where=str(network), mend="Leave them out.")
+            mend = f"Leave {options} out: they go with a CSV matrix of latencies."
+            raise ConfigError("is no CSV matrix", where=str(network), mend=mend)
         return {"kind": "file", "path": network.as_posix()}
     if matrices["bandwidth"] is None:
         raise ConfigError("bandwidths are not known", where=str(network), mend="Give their matrix with --bandwidth.")

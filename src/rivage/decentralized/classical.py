@@ -39,7 +39,7 @@ from rivage.decentralized.silos import Silos
 from rivage.graphs.rings import christofides_ring, improved_ring
 from rivage.graphs.spanning import cube_path, degree_bounded_tree, minimum_spanning_tree
 
-__all__ = ["delta_mbst", "mst", "ring", "ring_2opt", "star", "tree_candidates"]
+__all__ = ["delta_mbst", "hub_of", "mst", "ring", "ring_2opt", "star", "tree_candidates"]
 
 _TRIED = 24  # edges of a tree from which a path is tried, and silos from which a bounded tree grows
 _HUBS = ("first", "closeness", "best")
@@ -56,7 +56,7 @@ def star(silos: Silos, hub: str = "best") -> Design:
     Raises:
         ConfigError: for unknown hubs.
     """
-    chosen = _hub(silos, hub)
+    chosen = hub_of(silos, hub)
     overlay = Overlay.links(silos, [(chosen, k) for k in range(len(silos)) if k != chosen], "star")
     delays = overlay.delay_matrix_ms
     there_and_back = delays[chosen] + delays[:, chosen]
@@ -132,7 +132,8 @@ def _star_times(silos: Silos) -> Float64[ndarray, "silos"]:
     return times
 
 
-def _hub(silos: Silos, hub: str) -> int:
+def hub_of(silos: Silos, hub: str) -> int:
+    """The position of the hub that `star` takes."""
     order, named = _by_name(silos)
     if hub == "first":
         return 0

@@ -51,6 +51,7 @@ DESIGNERS = Registry(
 Links = list[tuple[int, int]]
 """Pairs of silos with a link of the underlay between them."""
 
+_OPTIMAL = 1e-6  # relative: bounds are rounded down
 _WORK = 50_000_000  # steps of a search times silos: about a minute of one core from 10 silos to 90
 
 MARFOQ = {
@@ -74,6 +75,14 @@ WANG = {
 class Designer(Protocol):
     """Settings that make an overlay for silos."""
 
+    def require(self, silos: Silos, links: Links | None = None) -> None:
+        """Refuse silos that the settings do not fit, before any work is done.
+
+        Raises:
+            ConfigError: for names that are not among the silos, for one.
+        """
+        ...
+
     def design(self, silos: Silos, links: Links | None = None, *, seed: int = 0, least_ms: float = 0.0) -> Design:
         """The overlay and what it is worth.
 
@@ -84,6 +93,15 @@ class Designer(Protocol):
             least_ms: a bound below which no cycle time lies, at which a search may stop.
         """
         ...
+
+
+class _AnySilos:
+    """Settings that fit all silos."""
+
+    __slots__ = ()
+
+    def require(self, silos: Silos, links: Links | None = None) -> None:
+        """Nothing to refuse."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +116,17 @@ class Star:
     reference: ClassVar[Mapping[str, Any]] = {**MARFOQ, "part": "Section 3"}
     hub: str = "best"
 
+    def require(self, silos: Silos, links: Links | None = None) -> None:
+        """Refuse unknown hubs."""
+        classical.hub_of(silos, self.hub)
+
     def design(self, silos: Silos, links: Links | None = None, *, seed: int = 0, least_ms: float = 0.0) -> Design:
         """See `rivage.decentralized.classical.star`."""
         return classical.star(silos, self.hub)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mst:
+class Mst(_AnySilos):
     """The lightest spanning tree, both ways."""
 
     reference: ClassVar[Mapping[str, Any]] = {**MARFOQ, "part": "Section 3"}
@@ -115,7 +137,7 @@ class Mst:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeltaMbst:
+class DeltaMbst(_AnySilos):
     """The fastest of trees of bounded degree and of Hamiltonian paths."""
 
     reference: ClassVar[Mapping[str, Any]] = {**MARFOQ, "part": "Algorithm 1"}
@@ -126,7 +148,7 @@ class DeltaMbst:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ring:
+class Ring(_AnySilos):
     """Christofides' ring in its faster direction.
 
     Args:
@@ -162,20 +184,22 @@ class MatchaDraws:
         if not 0 < self.budget <= 1:
             raise ConfigError(f"budget is {self.budget}", mend="Give a share above 0, of at most 1.")
 
-    def design(self, silos: Silos, links: Links | None = None, *, seed: int = 0, least_ms: float = 0.0) -> Design:
-        """See `rivage.decentralized.drawn.matcha`.
-
-        Raises:
-            ConfigError: for MATCHA+ without links.
-        """
+    def require(self, silos: Silos, links: Links | None = None) -> None:
+        """Refuse a single silo, and MATCHA+ without links."""
+        if len(silos) < 2:
+            raise ConfigError("there is a single silo, and nothing to draw from", mend="Leave this overlay out.")
         if self.base == "links" and links is None:
             raise ConfigError('base is "links", but the links of the network are not known', mend='Use base = "all".')
+
+    def design(self, silos: Silos, links: Links | None = None, *, seed: int = 0, least_ms: float = 0.0) -> Design:
+        """See `rivage.decentralized.drawn.matcha`."""
+        self.require(silos, links)
         base = links if self.base == "links" else None
         return matcha(silos, base, budget=self.budget, rounds=self.rounds, seed=seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Directed:
+class Directed(_AnySilos):
     """The best directed overlay that a local search finds.
 
     Args:
@@ -195,7 +219,8 @@ class Directed:
     def design(self, silos: Silos, links: Links | None = None, *, seed: int = 0, least_ms: float = 0.0) -> Design:
         """See `rivage.decentralized.directed_search`."""
         steps = _WORK // len(silos) if self.steps is None else self.steps
-        search = DirectedSearch(seconds=self.seconds, steps=steps, seed=seed, target_ms=least_ms, arcs=self.arcs)
+        target = least_ms * (1 + _OPTIMAL)
+        search = DirectedSearch(seconds=self.seconds, steps=steps, seed=seed, target_ms=target, arcs=self.arcs)
         return search.design(silos).design
 
 
@@ -211,14 +236,17 @@ class Given:
     arcs: tuple[tuple[str, str], ...]
     both: bool = False
 
-    def design(self, silos: Silos, links: Links | None = None, *, seed: int = 0, least_ms: float = 0.0) -> Design:
-        """What it is worth.
+    def require(self, silos: Silos, links: Links | None = None) -> None:
+        """Refuse unknown names, and arcs that do not make the silos strongly connected."""
+        self._overlay(silos)
 
-        Raises:
-            ConfigError: for unknown names, or arcs that do not make the silos strongly connected.
-        """
+    def design(self, silos: Silos, links: Links | None = None, *, seed: int = 0, least_ms: float = 0.0) -> Design:
+        """What it is worth."""
+        return design_of(self._overlay(silos))
+
+    def _overlay(self, silos: Silos) -> Overlay:
         back = [(other, one) for one, other in self.arcs] if self.both else []
-        return design_of(Overlay.named(silos, [*self.arcs, *back], "given"))
+        return Overlay.named(silos, [*self.arcs, *back], "given")
 
 
 def named(design: Design, name: str) -> Design:

@@ -13,6 +13,7 @@ from numpy import ndarray
 from rivage.core.errors import ConfigError, require, require_one_of
 from rivage.core.registry import Registry
 from rivage.decentralized.silos import Silos
+from rivage.graphs.geography import great_circle_km
 from rivage.graphs.path_rules import Connectivity, PathRule, connectivity
 from rivage.graphs.underlay import Underlay
 from rivage.graphs.underlay_files import load_connectivity
@@ -71,7 +72,7 @@ class SiloSettings:
         access_down_bps: of the downlinks, where they differ.
         paths: ``"published"``: shortest by distance, 0.0085 ms per km and 4 ms per path, capacity divided by hops;
             ``"links"``: fastest by the latencies of the links, capacity of the slowest; left out, the first where
-            distances are known and latencies are not.
+            latencies are not known. Where lengths are not known either, they are those over the globe.
         core_bps: one capacity for all links, > 0; left out, their own with paths = "links", 1 Gbit/s as published.
     """
 
@@ -98,7 +99,7 @@ class SiloSettings:
 
     def rule(self, underlay: Underlay) -> PathRule:
         """How paths of the network become latencies and bandwidths."""
-        by_distance = underlay.latency_ms is None and underlay.distance_km is not None
+        by_distance = underlay.latency_ms is None
         if self.paths == "published" or (self.paths is None and by_distance):
             return PathRule.published(CORE_BPS if self.core_bps is None else self.core_bps)
         return PathRule(core_bps=self.core_bps)
@@ -113,10 +114,14 @@ class SiloSettings:
         Raises:
             ConfigError: for numbers that do not fit the network, or a network that does not know what is needed.
         """
+        if isinstance(network, Underlay):
+            network = _measured(network)
         between = network if isinstance(network, Connectivity) else connectivity(network, self.rule(network))
         bits = self.model_bits if self.model_bits is not None else model_bits
         if bits is None:
-            raise ConfigError("the size of the model is not known", where="[silos] model_bits", mend="Give it in bits.")
+            raise ConfigError(
+                "the size of the model is not known", where="[silos] model_bits", mend="Give it in bits, --model-bits."
+            )
         count = len(between)
         return Silos(
             connectivity=between,
@@ -136,6 +141,21 @@ class SiloSettings:
             return _each(given, count, "access_bps" if own is None else "access_down_bps")
         known = getattr(network, way, None)
         return np.full(count, np.inf) if known is None else np.asarray(known, np.float64)
+
+
+def _measured(underlay: Underlay) -> Underlay:
+    """The network with the lengths of its links, from coordinates where nothing else is known of them."""
+    if underlay.latency_ms is not None or underlay.distance_km is not None or not len(underlay.edges):
+        return underlay
+    if underlay.coordinates is None:
+        raise ConfigError(
+            "neither latencies nor lengths of the links are known",
+            where=f'network "{underlay.name}"',
+            mend="Give each link latency_ms, round_trip_ms or distance_km, or each node coordinates.",
+        )
+    one, other = underlay.edges.T
+    ends = underlay.coordinates
+    return underlay.with_links(distance_km=great_circle_km(ends[one], ends[other]))
 
 
 def _numbers(value: float | tuple[float, ...] | None) -> tuple[float, ...]:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy import ndarray
 
 from rivage.core.encoding import dumps
+from rivage.core.errors import RivageError
 from rivage.core.records import RunRecord
-from rivage.core.settings import dump
+from rivage.core.settings import combine, dump
 from rivage.decentralized.cycle_time import critical_cycle
 from rivage.decentralized.designers import Links, Star, named
 from rivage.decentralized.designs import Design
@@ -79,6 +80,14 @@ class Ground:
         assert between.available_bps is not None, "checked when silos were made"
         return {"latency_ms": between.latency_ms.tolist(), "available_bps": _finite(between.available_bps)}
 
+    def misfits(self) -> Iterator[tuple[int, RivageError]]:
+        """Which overlays, counted from 1, do not fit the silos."""
+        for number, candidate in enumerate(self.study.overlays, 1):
+            try:
+                candidate.policy.require(self.silos, self.links)
+            except RivageError as error:
+                yield number, error
+
     @cached_property
     def fingerprint(self) -> str:
         """Of all that cycle times depend on."""
@@ -105,6 +114,9 @@ class DesignStage:
         """
         ground = Ground(study) if before is None else before.ground
         _ = ground.fingerprint  # reads all there is to read
+        problems = [fault.at(f"[[overlays]] {number}") for number, fault in ground.misfits()]
+        if problems:
+            raise combine(problems)
         return cls(study, seed, ground)
 
     @property
