@@ -272,6 +272,7 @@ def test_spans_cover_the_window_once(overlay: OverlayRecord, window: float) -> N
         assert spans[-1, 2] == window
         assert np.array_equal(spans[1:, 0], spans[:-1, 2]), "a round begins when the one before ends"
         assert (np.diff(spans, axis=1) >= 0).all(), "first work, then waiting"
+        assert np.array_equal(spans[:, 1], np.minimum(spans[:, 0] + overlay.work_ms[silo], window))
     ended = rounds_ended(times, window)
     assert times[ended].max() <= window < times[ended + 1].max()
 
