@@ -1,0 +1,1 @@
+"""Decentralised training for real: one process per silo, models over the arcs of the overlay only."""
