@@ -411,6 +411,22 @@ def test_steps_that_tell_no_time(step: str, what: str, tmp_path: Path) -> None:
         measure(hosts, tmp_path)
 
 
+def test_a_probe_that_is_gone_or_silent_is_not_waited_for_again() -> None:
+    with Agent(Host(name="a", address="127.0.0.1")) as agent:
+        agent.greet(10)
+        agent._process.kill()
+        for _ in range(2):
+            with pytest.raises(ProtocolError, match="exit code -9"):
+                agent.ask("ping", 60, target={}, count=1)
+    with Agent(Host(name="a", address="127.0.0.1")) as agent:
+        agent.greet(10)
+        assert agent.alive
+        for _ in range(2):
+            with pytest.raises(ProtocolError, match=r'a: it did not answer to "step" within 0.2 s'):
+                agent.ask("step", 0.2, command="exec sleep 1; echo 1", timeout_s=1)
+        assert not agent.alive
+
+
 def test_measuring_loads_no_torch() -> None:
     code = "import sys, rivage.studies.measuring.pairs; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

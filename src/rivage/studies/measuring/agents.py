@@ -103,6 +103,8 @@ class Agent:
         Raises:
             ProtocolError: when it is gone or does not answer; it is not asked again.
         """
+        if self._failure is not None:
+            raise self._failure
         self._asked += 1
         self._write(self._process, json.dumps({"do": what, "number": self._asked, **details}) + "\n")
         return self._answer(wait_s, f'it did not answer to "{what}"')
