@@ -39,10 +39,12 @@ DESIGNERS = Registry(
     {
         "delta_mbst": "rivage.decentralized.designers:DeltaMbst",
         "directed": "rivage.decentralized.designers:Directed",
+        "family": "rivage.decentralized.family_designers:Family",
         "given": "rivage.decentralized.designers:Given",
         "matcha": "rivage.decentralized.designers:MatchaDraws",
         "mst": "rivage.decentralized.designers:Mst",
         "ring": "rivage.decentralized.designers:Ring",
+        "sequence": "rivage.decentralized.family_designers:Sequence",
         "star": "rivage.decentralized.designers:Star",
     },
 )
