@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -16,15 +16,19 @@ from numpy import ndarray
 
 from rivage.core.seeding import Streams
 from rivage.data.dataset import Arrays, Source
-from rivage.decentralized.probing import Mixing, descend
+from rivage.decentralized.probing import Mixing, descend, forecasts, probe
 from rivage.graphs import cycle, exponential, metropolis, pull_weights, random_regular, torus
 
 __all__ = [
     "GRAPHS",
+    "Compared",
+    "Problem",
     "Softmax",
     "Split",
+    "compare",
     "gaussian_classes",
     "iterations_to",
+    "loss_curve",
     "mixing_matrices",
     "records_of",
     "softmax",
@@ -34,6 +38,24 @@ Split = Literal["random", "per class"]
 Features = Float64[ndarray, "records features"]
 Labels = Int64[ndarray, "records"]
 Matrix = Float64[ndarray, "nodes nodes"]
+Params = Float64[ndarray, "dim"]
+
+
+class Problem(Protocol):
+    """A sum of losses at nodes."""
+
+    @property
+    def nodes(self) -> int:
+        """How many."""
+        ...
+
+    def __call__(self, params: Float64[ndarray, "nodes dim"], batch: int) -> Float64[ndarray, "nodes dim"]:
+        """Stochastic gradients, as `rivage.decentralized.probing.Gradients`."""
+        ...
+
+    def loss(self, params: Params) -> float:
+        """F of one model."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,19 +193,77 @@ def _mixing(name: str, nodes: int, seed: int) -> Matrix:
 
 
 def iterations_to(
-    problem: Softmax, mixing: Mapping[str, Mixing], *, rate: float, reference: str, at: int, most: int
+    problem: Problem,
+    start: Params,
+    graphs: Mapping[str, Mixing],
+    *,
+    rate: float,
+    at: int = 150,
+    most: int = 900,
 ) -> dict[str, float]:
-    """Iterations until the mean model is as good as that of the reference after ``at``; inf beyond ``most``."""
-    target = problem.loss(_after(problem, mixing[reference], rate, at))
+    """Iterations until the mean model is as good as that of exact averages after ``at``; inf beyond ``most``.
+
+    Args:
+        problem: what is minimised.
+        start: the model that all start from.
+        graphs: mixing matrices by name.
+        rate: η.
+        at: when the target is read off.
+        most: where to give up.
+    """
+    target = loss_curve(
+        problem, start, np.full((problem.nodes, problem.nodes), 1 / problem.nodes), rate=rate, iterations=at
+    )[-1]
     found: dict[str, float] = {}
-    for name, weights in mixing.items():
-        steps = descend(problem, np.tile(problem.start, (problem.nodes, 1)), weights, rate=rate, iterations=most)
+    for name, weights in graphs.items():
+        steps = descend(problem, np.tile(start, (problem.nodes, 1)), weights, rate=rate, iterations=most)
         reached = (k for k, params in enumerate(steps) if problem.loss(params.mean(axis=0)) <= target)
         found[name] = next(reached, float("inf"))
     return found
 
 
-def _after(problem: Softmax, weights: Mixing, rate: float, iterations: int) -> Float64[ndarray, "dim"]:
-    steps = descend(problem, np.tile(problem.start, (problem.nodes, 1)), weights, rate=rate, iterations=iterations)
-    *_, last = steps
-    return np.asarray(last.mean(axis=0))
+def loss_curve(
+    problem: Problem, start: Params, weights: Mixing, *, rate: float, iterations: int
+) -> Float64[ndarray, "iterations+1"]:
+    """Loss of the mean model."""
+    steps = descend(problem, np.tile(start, (problem.nodes, 1)), weights, rate=rate, iterations=iterations)
+    return np.array([problem.loss(params.mean(axis=0)) for params in steps])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """Iterations over those of exact averages, by graph.
+
+    Args:
+        measured: in training.
+        predicted: by rehearsals of a probe.
+        kappa: κ by the same probe.
+        ratio: √(H E_sp) / E by the same probe.
+    """
+
+    measured: Mapping[str, float]
+    predicted: Mapping[str, float]
+    kappa: Mapping[str, float]
+    ratio: float
+
+
+def compare(
+    problem: Problem,
+    start: Params,
+    graphs: Mapping[str, Matrix],
+    *,
+    rate: float,
+    probed: int = 50,
+    at: int = 150,
+    most: int = 900,
+) -> Compared:
+    """Train over every graph, and hold the iterations against what a probe says; batches of both are the same."""
+    counts = iterations_to(problem, start, graphs, rate=rate, at=at, most=most)
+    found = probe(problem, start, problem.nodes, rate=rate, iterations=probed, candidates=graphs)
+    said = {each.name: each for each in forecasts(found, graphs)}
+    return Compared(
+        measured={name: count / at for name, count in counts.items()},
+        predicted={name: said[name].slowdown for name in graphs},
+        kappa={name: kappa for name in graphs if (kappa := said[name].kappa) is not None},
+        ratio=found.energy.ratio,
+    )
