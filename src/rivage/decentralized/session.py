@@ -166,7 +166,7 @@ class SiloSession:
         self.positions = trained.positions
         self.average = trained.params.mean(dim=0)
         self._require_finite(round)
-        spread = float((trained.params - self.average).square().mean())
+        spread = float((trained.params - self.average).square().mean())  # may overflow before models do
         return {
             "event": "round",
             "round": round,
@@ -174,7 +174,7 @@ class SiloSession:
             "bytes_up": exchange.bytes_up,
             "bytes_down": exchange.bytes_down,
             "gradients": trained.gradients,
-            "consensus": spread,
+            "consensus": spread if math.isfinite(spread) else None,
             **self._time(round),
         }
 
