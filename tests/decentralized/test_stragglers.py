@@ -16,11 +16,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from rivage.core.errors import ConfigError
-from rivage.decentralized import Overlay, Silos, cycle_time_ms, stragglers
+from rivage.decentralized import Overlay, Silos, cycle_time_ms, matcha, mst, star, stragglers
 from rivage.decentralized.clock import Clock, Replay, Times
 from rivage.decentralized.stragglers import (
     Estimate,
     bounds,
+    design_times,
     directed_ring_time,
     interval,
     iteration_times,
@@ -331,6 +332,20 @@ def test_overlays_take_longer_with_stragglers(square_of: SquareOf) -> None:
     assert overlay_times(overlay, Exponential(), 500, seed=1) != (mean, low, high)
     slow_links = overlay_times(overlay, Clock(law=Constant(), transfer=Exponential()), 500)
     assert slow_links[1] > exact
+
+
+def test_designs_with_and_without_a_hub(square_of: SquareOf) -> None:
+    silos = square_of(1, 6, access_bps=1e9)
+    hub, tree = star(silos), mst(silos)
+    for design in (hub, tree):
+        assert design_times(design, Constant()) == (design.cycle_time_ms,) * 3
+        found = design_times(design, Exponential(), 300)
+        assert found is not None
+        assert design.cycle_time_ms < found[1] < found[2]
+    assert design_times(tree, Exponential(), 300) == overlay_times(tree.overlay, Exponential(), 300)
+    assert design_times(matcha(silos, rounds=5), Exponential()) is None
+    unlike = Clock(law=Uniform(least=0.999))
+    assert (design_times(hub, unlike, 300) or (0.0,))[0] == pytest.approx(hub.cycle_time_ms, rel=1e-3)
 
 
 def test_numbers_that_are_refused() -> None:

@@ -113,12 +113,11 @@ def rounds_by_the_fastest(
 
 
 @njit(cache=True)
-def rounds_of_a_server(hub: int, work: ndarray, up: ndarray, down: ndarray, times: ndarray) -> None:
-    """All send to the hub's server, which averages when all have come and sends back; the hub's own way takes none."""
+def rounds_of_a_server(work: ndarray, up: ndarray, down: ndarray, times: ndarray) -> None:
+    """All send to a server, which averages when all have come and sends back; ways to and from each node."""
     for k in range(len(times) - 1):
-        done = times[k, hub] + work[k, hub]
+        done = -np.inf
         for node in range(times.shape[1]):
-            if node != hub:
-                done = max(done, times[k, node] + work[k, node] + up[k % len(up), node])
+            done = max(done, times[k, node] + work[k, node] + up[k % len(up), node])
         for node in range(times.shape[1]):
-            times[k + 1, node] = done if node == hub else done + down[k % len(down), node]
+            times[k + 1, node] = done + down[k % len(down), node]

@@ -34,21 +34,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from numpy import ndarray
 
 from rivage.core.errors import ConfigError, require
 from rivage.core.seeding import Streams
 from rivage.decentralized.clock import Clock, Times, start_times
 from rivage.decentralized.cycle_time import cycle_time_ms
+from rivage.decentralized.designs import Design
 from rivage.decentralized.overlays import Overlay
 from rivage.decentralized.time_laws import Law
-from rivage.decentralized.waiting import Waiting, Waits
+from rivage.decentralized.waiting import Server, Waiting, Waits
 from rivage.graphs.cycles import max_cycle_mean_of_arcs
 
 __all__ = [
     "Estimate",
     "bounds",
+    "design_times",
     "directed_ring_time",
     "interval",
     "iteration_times",
@@ -118,15 +120,23 @@ def iteration_times(
     streams = Streams(seed).child("iteration times")
     seeds = [streams.seed(number) for number in range(replications)]
     return {
-        name: interval(np.array([_rate(graph, times, before, rounds, one) for one in seeds]), confidence)
+        name: interval(
+            np.array(
+                [_rate(graph, times, k * (before + rounds), before, rounds, seed) for k, seed in enumerate(seeds)]
+            ),
+            confidence,
+        )
         for name, graph in graphs.items()
     }
 
 
-def _rate(graph: Waiting, times: Times, before: int, rounds: int, seed: int) -> float:
-    """Mean time of a round over all nodes and the rounds after the first ones."""
+def _rate(graph: Waiting, times: Times, number: int, before: int, rounds: int, seed: int) -> float:
+    """Mean time of a round over all nodes and the rounds after the first ones.
+
+    The number of the first round differs between replications: where the graph changes with the round, so does it.
+    """
     starts, marks = np.zeros(len(graph.work)), []
-    for begin, end in ((0, before), (before, before + rounds)):
+    for begin, end in ((number, number + before), (number + before, number + before + rounds)):
         for first in range(begin, end, _BLOCK):
             starts = start_times(graph, times, min(_BLOCK, end - first), seed=seed, first=first, start=starts)[-1]
         marks.append(float(starts.mean()))
@@ -148,12 +158,34 @@ def overlay_times(
     Returns:
         Mean, lower and upper end; the cycle time three times if nothing is random.
     """
-    clock = times if isinstance(times, Times) else Clock(law=times)
+    clock = _clock(times)
     if isinstance(clock, Clock) and clock.is_steady:
         return (cycle_time_ms(overlay),) * 3
-    found = iteration_times(
-        {"": Waits.of_overlay(overlay)}, clock, rounds=rounds, seed=seed, replications=replications
-    )[""]
+    return _told(Waits.of_overlay(overlay), clock, rounds, seed, replications)
+
+
+def design_times(
+    design: Design, times: Times | Law, rounds: int = 1_000, seed: int = 0, *, replications: int = 10
+) -> tuple[float, float, float] | None:
+    """`overlay_times` of a design: by way of its hub's server if it has one; None where overlays are drawn.
+
+    For those make a `rivage.decentralized.planned_waiting.Planned` and ask `iteration_times`.
+    """
+    if design.hub is None:
+        return None if design.drawn else overlay_times(design.overlay, times, rounds, seed, replications=replications)
+    clock = _clock(times)
+    if isinstance(clock, Clock) and clock.is_steady:
+        return (design.cycle_time_ms,) * 3
+    hub = design.overlay.silos.names.index(design.hub)
+    return _told(Server.of_overlay(design.overlay, hub), clock, rounds, seed, replications)
+
+
+def _clock(times: Times | Law) -> Times:
+    return times if isinstance(times, Times) else Clock(law=times)
+
+
+def _told(graph: Waiting, times: Times, rounds: int, seed: int, replications: int) -> tuple[float, float, float]:
+    found = iteration_times({"": graph}, times, rounds=rounds, seed=seed, replications=replications)[""]
     return found.mean, found.low, found.high
 
 
@@ -207,9 +239,12 @@ def bounds(graph: Waits, clock: Clock) -> tuple[float, float]:
     if graph.is_undirected:
         low = max(low, float(work.min()) * two_round_bound(law, int(graph.in_degrees.max())))
 
+    values, kinds = np.unique(work, return_inverse=True)
+    radius = _LogRadius(arcs, len(graph))
+
     def of_paths(theta: float) -> float:
-        powers = np.array([law.log_moment(theta * mean) if mean > 0 else 0.0 for mean in work])
-        return _log_radius(arcs, powers[arcs[:, 0]] + theta * transfer, len(graph)) / theta
+        powers = np.array([law.log_moment(theta * mean) if mean > 0 else 0.0 for mean in values])
+        return radius(powers[kinds][arcs[:, 0]] + theta * transfer) / theta
 
     high = _least(of_paths, float(work.max() or 1.0))
     if (graph.transfer == 0).all():
@@ -217,23 +252,29 @@ def bounds(graph: Waits, clock: Clock) -> tuple[float, float]:
     return min(low, high), high
 
 
-def _log_radius(arcs: ndarray, powers: Float64[ndarray, "arcs"], nodes: int) -> float:
+class _LogRadius:
     """At least ln of the spectral radius of the matrix of e^powers: max_i (Mv)_i / v_i for a positive v (Collatz)."""
-    if np.isinf(powers).any():
-        return np.inf
-    from scipy.sparse import csr_matrix
 
-    top = float(powers.max())
-    matrix = csr_matrix((np.exp(powers - top), (arcs[:, 1], arcs[:, 0])), (nodes, nodes))
-    vector, least = np.ones(nodes), np.inf
-    for _ in range(_MULTIPLICATIONS):
-        after = np.maximum(matrix @ vector, 1e-300)
-        ratios = after / vector
-        least = min(least, float(ratios.max()))
-        if ratios.max() <= ratios.min() * (1 + 1e-9):
-            break
-        vector = np.maximum(after / after.max(), 1e-250)
-    return top + float(np.log(least))
+    def __init__(self, arcs: Int64[ndarray, "arcs 2"], nodes: int) -> None:
+        from scipy.sparse import csr_matrix
+
+        self.matrix = csr_matrix((np.arange(1.0, len(arcs) + 1), (arcs[:, 1], arcs[:, 0])), (nodes, nodes))
+        self.order = self.matrix.data.astype(np.int64) - 1
+
+    def __call__(self, powers: Float64[ndarray, "arcs"]) -> float:
+        top = float(powers.max())
+        if np.isinf(top):
+            return np.inf
+        self.matrix.data = np.exp(powers - top)[self.order]
+        vector, least = np.ones(self.matrix.shape[0]), np.inf
+        for _ in range(_MULTIPLICATIONS):
+            after = np.maximum(self.matrix @ vector, 1e-300)
+            ratios = after / vector
+            least = min(least, float(ratios.max()))
+            if ratios.max() <= ratios.min() * (1 + 1e-9):
+                break
+            vector = np.maximum(after / after.max(), 1e-250)
+        return top + float(np.log(least))
 
 
 def _least(bound: Callable[[float], float], unit: float = 1.0) -> float:

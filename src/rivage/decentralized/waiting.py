@@ -223,4 +223,4 @@ class Server:
         """See `Waiting`."""
         ways = np.zeros((2, len(transfer), len(self)))
         ways[:, :, np.arange(len(self)) != self.hub] = transfer.reshape(len(transfer), 2, -1).swapaxes(0, 1)
-        rounds_of_a_server(self.hub, work, ways[0], ways[1], times)
+        rounds_of_a_server(work, ways[0], ways[1], times)
