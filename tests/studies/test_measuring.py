@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from rivage.cli.progress import Lines
 from rivage.core.errors import ConfigError, DataError, ProtocolError
 from rivage.core.store import read_jsonl
+from rivage.core.toml import load_toml
 from rivage.decentralized import Silos
 from rivage.graphs import load_connectivity
 from rivage.graphs.matrices import parse_matrix
+from rivage.studies.games.design import make_design
 from rivage.studies.measuring.agents import Agent, command_of
 from rivage.studies.measuring.hosts import Host, Hosts, Probing, load_hosts, parse_lines
 from rivage.studies.measuring.pairs import measure, meetings
@@ -335,6 +340,29 @@ def test_matrices_read_back_equal(names: list[str], data: st.DataObject) -> None
     read, values = parse_matrix(format_matrix("ms", names, cells))
     assert list(read) == names
     np.testing.assert_array_equal(values, np.array(cells, np.float64))
+
+
+def test_the_draft_of_a_study_says_what_was_measured(tmp_path: Path) -> None:
+    hosts = hosts_of("a", "b", step="echo 3")
+    measured = measure(hosts, tmp_path / "full")
+    study = make_design({"name": "x", **load_toml(measured.study)}, overrides=["silos.model_bits=1e6"])
+    silos = study.silos.silos(study.underlay.build())
+    assert silos.names == ("a", "b")
+    assert silos.step_ms.tolist() == [3, 3]
+    assert silos.access_up_bps.tolist() == list(measured.access_up_bps.values())
+    assert silos.access_down_bps.tolist() == list(measured.access_down_bps.values())
+    measured = measure(replace(hosts, hosts=(hosts.hosts[0], replace(hosts.hosts[1], step=None))), tmp_path / "half")
+    assert "# step_ms is left out: it is known of a only" in measured.study.read_text()
+    assert "step_ms" not in load_toml(measured.study)["silos"]
+
+
+def test_progress_of_what_has_no_trials(tmp_path: Path) -> None:
+    text = StringIO()
+    measure(hosts_of("a", "b"), tmp_path, Lines(Console(file=text, width=200), period_s=0))
+    shown = text.getvalue().splitlines()
+    assert shown[0].startswith("transfers of at most 0.04 GB in all")
+    assert shown[1].startswith("1 of 4 measurements in all, a to b: ")
+    assert len(shown) == 5
 
 
 def test_several_streams_and_pairs_at_once(tmp_path: Path) -> None:

@@ -141,7 +141,8 @@ class Lines:
     def _status(self) -> str:
         tally = self._tally
         done = f"{tally.rounds} of {tally.total} {tally.unit} in all"
-        return f"{tally.label}: {done}{_after(tally.score)}{_after(tally.text)}"
+        label = f"{tally.label}: " if tally.label else ""  # what has no trials has none
+        return f"{label}{done}{_after(tally.score)}{_after(tally.text)}"
 
     def _print(self, text: str) -> None:
         self._last = self._clock()

@@ -172,7 +172,7 @@ def _known(names: Sequence[str], values: Sequence[float | None]) -> dict[str, fl
 
 
 def _draft(measured: Measured) -> str:
-    """A study that lacks the size of the model, and the time of a step unless it was measured."""
+    """A study that lacks the size of the model, and what is not known of every machine."""
     columns = {
         "access_bps": measured.access_up_bps,
         "access_down_bps": measured.access_down_bps,
@@ -182,4 +182,9 @@ def _draft(measured: Measured) -> str:
     silos = {key: [known[name] for name in measured.names] for key, known in full.items()}
     files = {"latency": measured.latency.as_posix(), "bandwidth": measured.bandwidth.as_posix()}
     tables = {"underlay": {"kind": "matrices", "measured": "round_trip_ms", **files}, "silos": silos}
-    return f"# As measured, for rivage design; it lacks silos.model_bits\n\n{format_toml(tables)}"
+    remarks = ["as measured, for rivage design --model-bits"] + [
+        f"{key} is left out: it is known of {', '.join(known)} only"
+        for key, known in columns.items()
+        if known and key not in silos
+    ]
+    return "".join(f"# {remark}\n" for remark in remarks) + f"\n{format_toml(tables)}"
