@@ -18,6 +18,7 @@ from rivage.core.summaries import local_method, summarize
 from rivage.core.toml import format_toml
 from rivage.report import exchanges, figures, tables, words
 from rivage.report.citations import bibtex, citation, references
+from rivage.report.clock_figures import against_time, told_reached
 from rivage.report.game_page import game_page
 from rivage.report.theme import Look, looks, theme_css
 
@@ -130,6 +131,7 @@ def _run(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dict[str
         "has_unseen": any(row["unseen_mean"] is not None for row in summary.values()),
         "has_devices": any(row["simulated_s"] is not None for row in summary.values()),
         "figures": _figures(record, styles, anchor),
+        "reached": told_reached(record),
         "participation": participation,
         "has_refused": any(row["refused"] for row in participation),
         "has_forgotten": any(row["forgotten"] for row in participation),
@@ -147,6 +149,7 @@ def _figures(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dict
 
     drawn = {
         "curves": figures.learning_curves(record, styles, name=f"{anchor}-curves"),
+        "clock": against_time(record, styles, name=f"{anchor}-clock"),
         "scatter": figures.scatter_against_local(record, styles, name=f"{anchor}-scatter"),
         "sorted": figures.sorted_clients(record, styles, name=f"{anchor}-sorted"),
         "choices": figures.guarded_choices(record, styles, name=f"{anchor}-choices"),

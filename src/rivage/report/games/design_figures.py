@@ -14,6 +14,7 @@ import numpy as np
 from rivage.report.games.design_words import above, human_ms, ms
 from rivage.report.games.labels import outside, place_labels
 from rivage.report.theme import INK, LABEL, MUTED, Look, to_svg
+from rivage.report.ticks import logarithmic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,9 +102,8 @@ def _shape_bars(axes: Axes, names: Sequence[str], start: float, longest: float, 
     axes.grid(False, axis="y")
     axes.grid(True, axis="x")
     if ratios:
-        axes.set_xscale("log")
         axes.set_xlim(start * 0.92, start * (longest / start) ** 1.22)
-        _plain_ticks(axes.xaxis)
+        logarithmic(axes, "x")
     else:
         axes.set_xlim(0, 1.28 * longest)
 
@@ -122,7 +122,9 @@ def agreement(summary: Mapping[str, Row], looks: Looks, *, name: str) -> str | N
 
     def fill(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.set(xscale="log", yscale="log", xlim=spans[0], ylim=spans[1])
+        axes.set(xlim=spans[0], ylim=spans[1])
+        logarithmic(axes, "x")
+        logarithmic(axes, "y")
         _draw_equal_times(axes, spans)
         for overlay, x, y in zip(rows, times, needed, strict=True):
             look = looks[overlay]
@@ -131,8 +133,6 @@ def agreement(summary: Mapping[str, Row], looks: Looks, *, name: str) -> str | N
         _name_points(axes, list(rows), times, needed, [human_ms(row["agreement_ms"]) for row in rows.values()])
         axes.set(xlabel="time of a round, ms", ylabel="rounds until models differ 1000 times less")
         axes.grid(True, axis="both")
-        for axis in (axes.xaxis, axes.yaxis):
-            _plain_ticks(axis)
 
     told = "; ".join(
         f"{overlay} {row['agreement_rounds']:.3g} rounds of {ms(row['cycle_time_ms'])}, {human_ms(row['agreement_ms'])}"
@@ -174,12 +174,3 @@ def _neighbours(x: Any, y: Any) -> list[list[int]]:
         else:
             groups.append([point])
     return groups
-
-
-def _plain_ticks(axis: Any) -> None:
-    """1, 2, 5, 10 and so on along a logarithmic axis, written out."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axis.set_minor_formatter(NullFormatter())

@@ -101,7 +101,8 @@ def summarize_designs(record: RunRecord) -> dict[str, dict[str, Any]]:
     Of the overlay that counts: ``cycle_time_ms``, with ``error_ms``, the standard error where it was measured on draws;
     ``arcs`` as pairs of names, ``num_arcs``, ``max_degree``, ``hub``, ``critical_circuit``, ``spectral_gap``; ``drawn``
     where every round has other arcs; ``seed``; ``gap``, by how much the cycle time exceeds the proved bound at most, as
-    a share of it; ``agreement_rounds`` and ``agreement_ms``, see `agreement_rounds`, None for never. Over seeds:
+    a share of it, None where rounds are drawn, which the bound does not cover; ``fair_ms``, the cycle time if messages
+    share links fairly; ``scattered_ms``, the mean time of a round with its interval if times scatter; ``agreement_rounds`` and ``agreement_ms``, see `agreement_rounds`, None for never. Over seeds:
     ``mean_ms``, ``std_ms`` (None for one), ``least_ms``, ``most_ms``; ``seconds`` of wall clock. What has no overlay
     yet has None.
     """
@@ -127,7 +128,9 @@ def _row(trials: Sequence[TrialRecord], bound: float | None) -> dict[str, Any]:
         "std_ms": std,
         "least_ms": min(times, default=None),
         "most_ms": max(times, default=None),
-        "gap": time / bound - 1 if time is not None and bound else None,
+        "gap": time / bound - 1 if time is not None and bound and not found["drawn"] else None,
+        "fair_ms": found.get("fair_ms"),
+        "scattered_ms": found.get("scattered_ms"),
         "agreement_rounds": rounds if math.isfinite(rounds) else None,
         "agreement_ms": rounds * time if time is not None and math.isfinite(rounds) else None,
         "seconds": sum(timed) / len(timed) if timed else None,

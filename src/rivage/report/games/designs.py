@@ -51,7 +51,7 @@ class DesignView:
     @property
     def more(self) -> dict[str, Any]:
         """The scene, which overlay is fastest, the bound, and how far the fastest is above it at most."""
-        best = best_of(self.policies)
+        best = best_of(self.policies, fixed=True) or best_of(self.policies)
         return {
             "scene": dict(self.scene),
             "best": best,
@@ -81,6 +81,8 @@ class DesignView:
         return [
             Column("time", "a round, ms", headline=True),
             Column("gap", "above bound"),
+            *self._extra("scattered_ms", Column("scattered", "with stragglers")),
+            *self._extra("fair_ms", Column("fair", "links shared", detail=True)),
             Column("agreement", "agree in"),
             Column("spectral_gap", "spectral gap"),
             Column("degree", "degree"),
@@ -92,8 +94,12 @@ class DesignView:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """In the order of the study."""
-        best = best_of(self.policies)
+        best = best_of(self.policies, fixed=True) or best_of(self.policies)
         return [self._row(name, row, name == best) for name, row in self.policies.items()]
+
+    def _extra(self, key: str, column: Column) -> list[Column]:
+        """A column, if any overlay has a number for it."""
+        return [column] if any(row[key] is not None for row in self.policies.values()) else []
 
     def _row(self, name: str, row: Mapping[str, Any], best: bool) -> dict[str, Any]:
         known = row["cycle_time_ms"] is not None
@@ -104,6 +110,8 @@ class DesignView:
             "best": best,
             "time": _time(row),
             "gap": above(self._gap(row)),
+            "scattered": in_ms((row["scattered_ms"] or {}).get("mean"), _half(row["scattered_ms"])),
+            "fair": in_ms(row["fair_ms"]),
             "agreement": human_ms(row["agreement_ms"]) if known else MISSING,
             "spectral_gap": number(row["spectral_gap"]),
             "degree": str(row["max_degree"]) if known else MISSING,
@@ -115,7 +123,7 @@ class DesignView:
     def _gap(self, row: Mapping[str, Any]) -> float | None:
         """Of the mean over seeds."""
         bound, mean = lower_bound(self.record).get("value_ms"), row["mean_ms"]
-        return mean / bound - 1 if bound and mean is not None else None
+        return mean / bound - 1 if bound and mean is not None and not row["drawn"] else None
 
     @property
     def note(self) -> str:
@@ -129,11 +137,21 @@ class DesignView:
         return (
             "A round: its mean time in the long run, in which every silo trains, sends its model to those that "
             "the overlay names and waits for theirs; with a standard error where rounds are drawn and were measured. "
-            f"Above bound: at most so much above the least time that is possible. {proved}Agree in: time until models "
+            "Above bound: at most so much above the least time of an overlay that is the same in every round; one that "
+            f"is drawn may be faster. {proved}{self._extras}Agree in: time until models "
             "differ 1000 times less if nobody trains, predicted from the spectral gap of the mixing weights alone; it "
             "is no time of training. Degree: the most silos that one sends to or receives from. Slowest circuit: silos "
             "that wait for each other in turn and set the pace."
         )
+
+    @property
+    def _extras(self) -> str:
+        """What the columns mean that not every run has."""
+        told = {
+            "scattered_ms": "With stragglers: the mean time of a round when times scatter, and half its 95 % interval. ",
+            "fair_ms": "Links shared: the time of a round if the messages of the overlay share every link fairly. ",
+        }
+        return "".join(text for key, text in told.items() if self._extra(key, Column(key, key)))
 
     @property
     def facts(self) -> dict[str, str]:
@@ -225,6 +243,10 @@ def _time(row: Mapping[str, Any]) -> str:
     if row["std_ms"] is not None:
         return in_ms(row["mean_ms"], row["std_ms"] or None)
     return in_ms(row["cycle_time_ms"], row["error_ms"] or None)
+
+
+def _half(interval: Mapping[str, float] | None) -> float | None:
+    return None if interval is None else (interval["high"] - interval["low"]) / 2
 
 
 def _gbps(rate: float | None) -> float:
