@@ -141,6 +141,36 @@ def test_matrices_of_measured_sites(capsys: pytest.CaptureFixture[str]) -> None:
     assert there["overlays"]["ring_2opt"]["cycle_time_ms"] == pytest.approx(around / 3 - 1 + (5 + 15 + 20) / 3)
 
 
+def test_options_replace_what_a_study_says(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("study.toml").write_text(STUDY.replace("given", "ring").replace("1e6", "1e6\nstep_ms = 5"))
+    plain, slower = answer(capsys, "study.toml"), answer(capsys, "study.toml", "--compute-ms", "9")
+    times = [result["overlays"]["ring"]["cycle_time_ms"] for result in (plain, slower)]
+    assert times == pytest.approx([33, 37])
+
+
+def test_times_that_scatter_and_links_that_are_shared(capsys: pytest.CaptureFixture[str]) -> None:
+    """c – a of the ring crosses both links; both ways each carries one message: twice the published bandwidth."""
+    words = ["--core-gbps", "0.1", "--set", "times.kind=exponential", "--set", "overlays.matcha.rounds=50"]
+    result = answer(capsys, *SMALL[1:], *words)
+    ring = result["overlays"]["ring_2opt"]
+    assert ring["cycle_time_ms"] - ring["fair_ms"] == pytest.approx(10 / 3)
+    assert ring["scattered_ms"]["low"] > ring["cycle_time_ms"]
+    assert result["overlays"]["star"]["fair_ms"] is None
+    assert result["overlays"]["matcha"]["scattered_ms"] is None
+
+
+def test_machines_are_measured_and_their_overlay_designed(capsys: pytest.CaptureFixture[str]) -> None:
+    hosts = "".join(f'[[hosts]]\nname = "{name}"\naddress = "127.0.0.1"\n' for name in "ab")
+    Path("two.toml").write_text(f"{hosts}[probing]\nseconds = 0.1\npings = 5\n")
+    measured = answer(capsys, "--measure", "two.toml")
+    assert measured["names"] == ["a", "b"]
+    assert set(measured["access_up_bps"]) == {"a", "b"}
+    result = answer(capsys, "--measure", "two.toml", "--model-bits", "1e7", "--compute-ms", "2")
+    assert result["scene"]["names"] == ["a", "b"]
+    assert result["overlays"]["ring"]["cycle_time_ms"] > 2
+    assert answer(capsys, measured["study"], "--model-bits", "1e7", "--compute-ms", "2")["gap"] == result["gap"]
+
+
 WRONG = {
     "no such file": ["design", "nowhere.gml", "--model-bits", "1"],
     "no size of the model": ["design", "line.toml"],
@@ -158,7 +188,11 @@ WRONG = {
     "an unknown silo": ["design", "stranger.toml"],
     "an unknown setting": [*SMALL, "--set", "silos.speed=3"],
     "an unknown overlay": [*SMALL, "--set", "overlays.bets.steps=3"],
-    "options beside a study": ["design", "weak.toml", "--model-bits", "1"],
+    "matrices beside a study": ["design", "weak.toml", "--latency", "one-way"],
+    "no network": ["design", "--model-bits", "1"],
+    "two networks": [*SMALL, "--measure", "hosts.toml"],
+    "machines that are not described": ["design", "--measure", "hosts.toml"],
+    "a law that is none": [*SMALL, "--set", "times.kind=gaussian"],
     "no such kind of file": ["design", "line.xml", "--model-bits", "1"],
     "a file as folder of runs": [*SMALL, "--out", "line.toml"],
 }

@@ -220,7 +220,7 @@ class Directed(_AnySilos):
 
     def design(self, silos: Silos, links: Links | None = None, *, seed: int = 0, least_ms: float = 0.0) -> Design:
         """See `rivage.decentralized.directed_search`."""
-        steps = _WORK // len(silos) if self.steps is None else self.steps
+        steps = _auto_steps(len(silos)) if self.steps is None else self.steps
         target = least_ms * (1 + _OPTIMAL)
         search = DirectedSearch(seconds=self.seconds, steps=steps, seed=seed, target_ms=target, arcs=self.arcs)
         return search.design(silos).design
@@ -249,6 +249,12 @@ class Given:
     def _overlay(self, silos: Silos) -> Overlay:
         back = [(other, one) for one, other in self.arcs] if self.both else []
         return Overlay.named(silos, [*self.arcs, *back], "given")
+
+
+def _auto_steps(silos: int) -> int:
+    """About a minute's, but no more than there are sets of arcs."""
+    most = _WORK // silos
+    return most if silos > 6 else min(most, 2 ** (silos * (silos - 1)))
 
 
 def named(design: Design, name: str) -> Design:

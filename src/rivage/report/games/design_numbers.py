@@ -102,9 +102,9 @@ def summarize_designs(record: RunRecord) -> dict[str, dict[str, Any]]:
     ``arcs`` as pairs of names, ``num_arcs``, ``max_degree``, ``hub``, ``critical_circuit``, ``spectral_gap``; ``drawn``
     where every round has other arcs; ``seed``; ``gap``, by how much the cycle time exceeds the proved bound at most, as
     a share of it, None where rounds are drawn, which the bound does not cover; ``fair_ms``, the cycle time if messages
-    share links fairly; ``scattered_ms``, the mean time of a round with its interval if times scatter; ``agreement_rounds`` and ``agreement_ms``, see `agreement_rounds`, None for never. Over seeds:
-    ``mean_ms``, ``std_ms`` (None for one), ``least_ms``, ``most_ms``; ``seconds`` of wall clock. What has no overlay
-    yet has None.
+    share links fairly; ``scattered_ms``, the mean time of a round with its interval if times scatter;
+    ``agreement_rounds`` and ``agreement_ms``, see `agreement_rounds`, None for never. Over seeds: ``mean_ms``,
+    ``std_ms`` (None for one), ``least_ms``, ``most_ms``; ``seconds`` of wall clock. What has no overlay yet has None.
     """
     names = dict.fromkeys(_name(trial) for trial in record.trials)
     bound = lower_bound(record).get("value_ms")

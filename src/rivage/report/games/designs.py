@@ -148,7 +148,7 @@ class DesignView:
     def _extras(self) -> str:
         """What the columns mean that not every run has."""
         told = {
-            "scattered_ms": "With stragglers: the mean time of a round when times scatter, and half its 95 % interval. ",
+            "scattered_ms": "With stragglers: the mean time of a round when times scatter, ± half its 95 % interval. ",
             "fair_ms": "Links shared: the time of a round if the messages of the overlay share every link fairly. ",
         }
         return "".join(text for key, text in told.items() if self._extra(key, Column(key, key)))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from rivage.core.errors import ConfigError, require
 from rivage.core.registry import Registry
 from rivage.core.settings import OneOf, combine, read
-from rivage.core.toml import apply_overrides, load_toml
+from rivage.core.toml import apply_overrides
+from rivage.decentralized.clock import Clock
 from rivage.decentralized.designers import DESIGNERS
 from rivage.decentralized.silo_settings import NETWORKS, SiloSettings
 from rivage.studies.games.study import Competitor, GameRun
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:  # resolved when a study is read
     Designer = Any
 
-__all__ = ["BOUND", "CONTENDERS", "DesignStudy", "OverlayCandidate", "load_design", "make_design"]
+__all__ = ["BOUND", "CONTENDERS", "DesignStudy", "OverlayCandidate", "make_design"]
 
 BOUND = "lower_bound"
 """The trial that bounds the cycle time of every overlay; no overlay may be called so."""
@@ -77,6 +77,7 @@ class DesignStudy:
         underlay: the network between them.
         overlays: the competitors; those of the literature and a search for the best when left out.
         bound: how long to look for a lower bound.
+        times: how times of work and of messages scatter round their means; left out, they do not.
         run: seeds.
     """
 
@@ -87,6 +88,7 @@ class DesignStudy:
     underlay: Annotated[Any, OneOf(NETWORKS)]
     overlays: tuple[OverlayCandidate, ...]
     bound: Bound = field(default_factory=Bound)
+    times: Clock | None = None
     run: GameRun = field(default_factory=GameRun)
 
     def __post_init__(self) -> None:
@@ -97,19 +99,6 @@ class DesignStudy:
             problems.append(ConfigError(f'"{BOUND}" is what the bound is called', where=where, mend="Rename it."))
         if problems:
             raise combine(problems)
-
-
-def load_design(path: Path, overrides: Sequence[str] = ()) -> DesignStudy:
-    """The study in a TOML file.
-
-    Args:
-        path: of the file.
-        overrides: ``KEY=VALUE`` as for `rivage.core.toml.apply_overrides`.
-
-    Raises:
-        ConfigError: listing everything that is wrong.
-    """
-    return make_design({"name": path.stem, **load_toml(path)}, str(path), overrides)
 
 
 def make_design(mapping: Mapping[str, Any], where: str = "", overrides: Sequence[str] = ()) -> DesignStudy:

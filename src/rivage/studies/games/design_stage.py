@@ -19,8 +19,10 @@ from rivage.core.settings import combine, dump
 from rivage.decentralized.cycle_time import critical_cycle
 from rivage.decentralized.designers import Links, Star, named
 from rivage.decentralized.designs import Design
+from rivage.decentralized.fair_sharing import fair_cycle_time_ms
 from rivage.decentralized.lower_bounds import CircuitProof, LowerBound, lower_bound
 from rivage.decentralized.silos import Silos
+from rivage.decentralized.stragglers import design_times
 from rivage.graphs.underlay import Underlay
 from rivage.online.references import reference_of
 from rivage.studies.games.design import BOUND, DesignStudy, OverlayCandidate
@@ -170,8 +172,21 @@ class DesignStage:
         found = candidate.policy.design(self.ground.silos, self.ground.links, seed=self.seed, least_ms=least)
         seconds = time.perf_counter() - started
         event = {"event": "overlay", "kind": candidate.kind, **_told(named(found, candidate.name), candidate)}
-        note(event, 1, f"{found.cycle_time_ms:.5g} ms a round")
+        note({**event, **self._otherwise(found)}, 1, f"{found.cycle_time_ms:.5g} ms a round")
         return {"seconds": seconds}
+
+    def _otherwise(self, design: Design) -> dict[str, Any]:
+        """The mean time of a round when times scatter, with its 95 % interval, and when messages share links fairly."""
+        told: dict[str, Any] = {}
+        if design.drawn:
+            return told
+        if self.study.times is not None and (times := design_times(design, self.study.times, seed=self.seed)):
+            told["scattered_ms"] = dict(zip(("mean", "low", "high"), times, strict=True))
+        network, core = self.ground.network, self.study.silos.core_bps
+        known = isinstance(network, Underlay) and (core is not None or network.capacity_bps is not None)
+        if known and design.hub is None:  # a server does not send while it receives
+            told["fair_ms"] = fair_cycle_time_ms(design.overlay, network, core_bps=core)
+        return told
 
 
 def _told(design: Design, candidate: OverlayCandidate) -> dict[str, Any]:
