@@ -9,12 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rivage.studies.claims import cache_networks, caching, caching_variants, delivery, fairness, federated, similarity
+from rivage.studies.claims import (
+    cache_networks,
+    caching,
+    caching_variants,
+    delivery,
+    fairness,
+    federated,
+    similarity,
+    stragglers,
+    topology_matters,
+)
 from rivage.studies.claims.claim import Claim, Outcome
 
 __all__ = ["CLAIMS", "Claim", "Outcome"]
 
-_PARTS = (federated, cache_networks, caching, caching_variants, delivery, fairness, similarity)
+_PARTS = (
+    federated,
+    cache_networks,
+    caching,
+    caching_variants,
+    delivery,
+    fairness,
+    similarity,
+    stragglers,
+    topology_matters,
+)
 
 CLAIMS: Mapping[str, Claim] = {claim.name: claim for part in _PARTS for claim in part.CLAIMS}
 """Name -> claim."""
