@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cite", "doctor", "report", "reproduce", "run", "train", "verify"]
 
-_ENGINES = {"local": True, "ray": False, "flower": False, "torchdist": False}
+_ENGINES = {"local": True, "ray": False, "flower": False, "torchdist": True}
 """Engines of the contract, and whether this version has them."""
 
 Settings = Annotated[tuple[str, ...], Parameter(name="--set")]
@@ -49,6 +49,7 @@ def run(
     out: Path | None = None,
     fresh: bool = False,
     engine: str = "local",
+    interface: str | None = None,
     strict: bool = False,
     options: Options = DEFAULTS,
 ) -> int:
@@ -60,13 +61,16 @@ def run(
             position counted from 1 or the name of the method. May be repeated.
         out: Folder that gets the folder of the run.
         fresh: Start again instead of resuming.
-        engine: What trains: local, ray, flower or torchdist.
+        engine: What trains: local, which simulates, or torchdist, a process for every silo of decentralised methods.
+        interface: Network interface that torchdist may use beside loopback; nothing that crosses it is encrypted.
         strict: Exit with 3 when a certificate does not hold.
         options: of every verb.
     """
     for module in ("matplotlib", "jinja2"):
         require_extra(module, extra="report", purpose="Drawing the report")
-    record = _train(study, settings, out, fresh, engine, options)
+    record = _train(study, settings, out, fresh, engine, interface, options)
+    if record is None:
+        return 0
     page = record.folder / "report.html"
     draw([record], page)
     record.write_summary({**record.summary, "report": str(page)})
@@ -81,6 +85,7 @@ def train(
     out: Path | None = None,
     fresh: bool = False,
     engine: str = "local",
+    interface: str | None = None,
     strict: bool = False,
     options: Options = DEFAULTS,
 ) -> int:
@@ -92,11 +97,13 @@ def train(
             position counted from 1 or the name of the method. May be repeated.
         out: Folder that gets the folder of the run.
         fresh: Start again instead of resuming.
-        engine: What trains: local, ray, flower or torchdist.
+        engine: What trains: local, which simulates, or torchdist, a process for every silo of decentralised methods.
+        interface: Network interface that torchdist may use beside loopback; nothing that crosses it is encrypted.
         strict: Exit with 3 when a certificate does not hold.
         options: of every verb.
     """
-    return _show_run(_train(study, settings, out, fresh, engine, options), options, strict)
+    record = _train(study, settings, out, fresh, engine, interface, options)
+    return 0 if record is None else _show_run(record, options, strict)
 
 
 def _train(
@@ -105,11 +112,13 @@ def _train(
     out: Path | None,
     fresh: bool,
     engine: str,
+    interface: str | None,
     options: Options,
-) -> RunRecord:
+) -> RunRecord | None:
+    """The record of the run; None in a process that is another silo than the first."""
     from rivage.cli.progress import Interruptible, progress
 
-    _require_engine(engine)
+    _require_engine(engine, interface)
     require_folder(out)
     require_extra("torch", extra="train", purpose="Training")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
@@ -124,10 +133,14 @@ def _train(
         progress(console, quiet=options.quiet) as watcher,
         Interruptible(watcher, lambda text: console.print(text, highlight=False)) as observer,
     ):
+        if engine == "torchdist":
+            from rivage.studies.real_silos import run_for_real
+
+            return run_for_real(study, out=out, fresh=fresh, observer=observer, interface=interface)
         return run_study(study, out=out, fresh=fresh, observer=observer)
 
 
-def _require_engine(engine: str) -> None:
+def _require_engine(engine: str, interface: str | None) -> None:
     built = [name for name, exists in _ENGINES.items() if exists]
     works = f"What works: --engine {', '.join(built)}."
     if engine not in _ENGINES:
@@ -135,6 +148,8 @@ def _require_engine(engine: str) -> None:
         raise ConfigError(f'unknown engine "{engine}"', where="--engine", mend=f"{works} {close}".strip())
     if not _ENGINES[engine]:
         raise ConfigError(f'engine "{engine}" is not built yet', where="--engine", mend=works)
+    if interface is not None and engine != "torchdist":
+        raise ConfigError(f'engine "{engine}" uses no network', where="--interface", mend="Leave it out.")
 
 
 def _study(path: Path | None, overrides: Sequence[str]) -> Study:

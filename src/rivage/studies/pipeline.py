@@ -8,18 +8,19 @@ always safe.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from rivage.core.errors import ConfigError, RivageError
+from rivage.core.messages import LogPolicy
 from rivage.core.observers import Observer, Silent
 from rivage.core.records import RunRecord, TrialRecord
 from rivage.core.settings import combine
 from rivage.decentralized.session import run as run_silos
 from rivage.decentralized.silo_trial import SiloTrial
-from rivage.federated.checkpoint import Files, Journal
+from rivage.federated.checkpoint import Files
 from rivage.federated.engine import Outcome, run
 from rivage.federated.guarded import Guarded
 from rivage.federated.trial import Trial
@@ -31,7 +32,12 @@ from rivage.studies.settings import Method, Study, dump_study, is_decentralized,
 from rivage.studies.silo_stage import Designs, SiloStage
 from rivage.studies.stage import KEPT_BYTES, Stage
 
-__all__ = ["built_in", "run_study"]
+__all__ = ["PlaySilos", "built_in", "run_study"]
+
+PlaySilos = Callable[[SiloTrial, Path, Files, Callable[[Mapping[str, Any]], None]], Outcome]
+"""Trial, its folder, its journal, who is told of events -> what it ends with."""
+
+_NO_LOG = LogPolicy("none")
 
 
 def built_in() -> Study:
@@ -41,7 +47,12 @@ def built_in() -> Study:
 
 
 def run_study(
-    study: Study, *, out: Path | None = None, fresh: bool = False, observer: Observer | None = None
+    study: Study,
+    *,
+    out: Path | None = None,
+    fresh: bool = False,
+    observer: Observer | None = None,
+    play_silos: PlaySilos | None = None,
 ) -> RunRecord:
     """Play a study to its end, or take it up where it was left.
 
@@ -51,6 +62,7 @@ def run_study(
             its settings.
         fresh: forget what an earlier start of the same study did.
         observer: is told what happens.
+        play_silos: plays decentralised trials; None simulates them here.
 
     Returns:
         The record, with certificates and summary written.
@@ -73,7 +85,7 @@ def run_study(
     for seed in study.run.seeds:
         stage = stages.pop() if stages else Stage.build(study, seed)
         for method in trained:
-            _play(SiloStage(stage, designs), method, record, observer)
+            _play(SiloStage(stage, designs), method, record, observer, play_silos)
         for method in study.methods:
             if isinstance(method.algorithm, Guarded):
                 guard(stage, method.name, method.algorithm, record)
@@ -121,7 +133,9 @@ def _overlays(silos: SiloStage, record: RunRecord) -> Iterator[str]:
         raise combine(problems)
 
 
-def _play(silos: SiloStage, method: Method, record: RunRecord, observer: Observer) -> None:
+def _play(
+    silos: SiloStage, method: Method, record: RunRecord, observer: Observer, play_silos: PlaySilos | None
+) -> None:
     """One trial, unless it is finished."""
     stage, study = silos.stage, silos.stage.study
     folder, rounds = record.trial_folder(method.name, stage.seed), _rounds(study, method)
@@ -131,8 +145,9 @@ def _play(silos: SiloStage, method: Method, record: RunRecord, observer: Observe
         _require_same_data(stage, done)
     else:
         trial = silos.trial(method, done) if is_decentralized(method.algorithm) else stage.trial(method.name, method)
-        with Files(folder, stage.policy(), stage.header(method), limit=study.run.remembered) as journal:
-            outcome = _outcome(trial, journal, observer)
+        policy = stage.policy() if play_silos is None else _NO_LOG  # nobody sees all messages of silos that are apart
+        with Files(folder, policy, stage.header(method), limit=study.run.remembered) as journal:
+            outcome = _outcome(trial, folder, journal, observer, play_silos)
             notice = save_models(stage, method, trial.identity, outcome, folder / MODELS)
             if notice:
                 observer.on_event({"event": "notice", "text": notice})
@@ -140,9 +155,13 @@ def _play(silos: SiloStage, method: Method, record: RunRecord, observer: Observe
     observer.on_event({"event": "trial_end", "method": method.name, "seed": stage.seed})
 
 
-def _outcome(trial: Trial | SiloTrial, journal: Journal, observer: Observer) -> Outcome:
+def _outcome(
+    trial: Trial | SiloTrial, folder: Path, journal: Files, observer: Observer, play_silos: PlaySilos | None
+) -> Outcome:
     """What a trial ends with, on the engine that plays it."""
     if isinstance(trial, SiloTrial):
+        if play_silos is not None:
+            return play_silos(trial, folder, journal, observer.on_event)
         return run_silos(trial, journal, observer.on_event, keep=KEPT_BYTES)
     return run(trial, journal, observer.on_event, keep=KEPT_BYTES)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
@@ -83,10 +84,11 @@ class Board:
             self._store.delete_key(f"{turn} {silo}")
         return found
 
-    def meet(self, name: str) -> None:
-        """Wait until all silos are here."""
+    def meet(self, name: str, then: Callable[[], object] = lambda: None) -> None:
+        """Wait until all silos are here, and silo 0 has then done something more."""
         go = f"{name}, go {self._times[name]}"
         if self.collect(name, True) is not None:
+            then()
             self.post(go, True)
         self.read(go)
 

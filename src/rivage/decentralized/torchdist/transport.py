@@ -52,6 +52,7 @@ class Transport:
         like: a vector as they are exchanged.
         watch: of the silos.
         ahead: how many legs ahead receives are posted, >= 0; each needs memory for what it will receive.
+        tag: of leg 0, for transports that are in use at the same time.
     """
 
     def __init__(
@@ -65,9 +66,10 @@ class Transport:
         like: Float[Tensor, "dim"],
         watch: Watch,
         ahead: int = 2,
+        tag: int = 0,
     ) -> None:
         self._group, self._rank, self._legs, self._watch = group, rank, legs, watch
-        self._like, self._ahead, self._posted, self._end = like, ahead, first, end
+        self._like, self._ahead, self._posted, self._end, self._tag = like, ahead, first, end, tag
         self._coming: deque[dict[int, tuple[Work, Tensor]]] = deque()
         self._leaving: deque[tuple[Waits, Tensor]] = deque()
         self._patience = _Patience(watch)
@@ -97,7 +99,7 @@ class Transport:
         self._post(leg)
         coming = self._coming.popleft()
         targets = sorted({int(to) for one, to in self._legs(leg) if one == self._rank})
-        self._leaving.append(([(to, self._start("send", vector, to, leg).wait) for to in targets], vector))
+        self._leaving.append(([(to, self._start("send", vector, to, self._tag + leg).wait) for to in targets], vector))
         self._patience.wait([(one, work.wait) for one, (work, _) in coming.items()])
         while len(self._leaving) > self._ahead + 1:
             self._patience.wait(self._leaving.popleft()[0])
@@ -126,12 +128,14 @@ class Transport:
             number = self._posted
             senders = sorted({int(one) for one, to in self._legs(number) if to == self._rank})
             buffers = {one: torch.empty_like(self._like) for one in senders}
-            self._coming.append({one: (self._start("recv", to, one, number), to) for one, to in buffers.items()})
+            self._coming.append(
+                {one: (self._start("recv", to, one, self._tag + number), to) for one, to in buffers.items()}
+            )
             self._posted += 1
 
-    def _start(self, way: str, vector: Tensor, peer: int, leg: int) -> Work:
+    def _start(self, way: str, vector: Tensor, peer: int, tag: int) -> Work:
         try:
-            work: Work = getattr(self._group, way)([vector], peer, leg)
+            work: Work = getattr(self._group, way)([vector], peer, tag)
         except RuntimeError as error:
             raise self._watch.error(self._watch.gone(peer, f"is not to be reached ({_first_line(error)})")) from None
         return work

@@ -50,6 +50,10 @@ class Watch:
         keeper: position of the silo that holds the store, if one does; when it ends the store is gone with it.
         interval: seconds between signs, > 0.
         silence: seconds without a sign after which a silo counts as gone, longer than some intervals.
+        arrival: seconds until a silo must have given its first sign.
+
+    Attributes:
+        where: what the run is at, for messages.
     """
 
     def __init__(
@@ -61,11 +65,13 @@ class Watch:
         keeper: int | None = 0,
         interval: float = 0.5,
         silence: float = 10.0,
+        arrival: float = 120.0,
     ) -> None:
         require(interval, "interval", above=0)
         require(silence, "silence", above=interval)
         self.rank, self.names = rank, tuple(names)
-        self._keeper, self._interval, self._silence = keeper, interval, silence
+        self._keeper, self._interval, self._silence, self._arrival = keeper, interval, silence, arrival
+        self.where = ""
         self._store, self._thread_store = (PrefixStore("watch", copy_of(store)) for _ in range(2))
         self._fault: Fault | None = None
         self._over = threading.Event()
@@ -84,18 +90,18 @@ class Watch:
         """What ended the run, once that is known here."""
         return self._fault
 
-    def check(self, where: str = "") -> None:
+    def check(self) -> None:
         """Go on only while all are there.
 
         Raises:
             ProtocolError: naming the silo that failed first.
         """
         if self._fault is not None:
-            raise self.error(self._fault, where)
+            raise self.error(self._fault)
 
-    def error(self, fault: Fault, where: str = "") -> ProtocolError:
+    def error(self, fault: Fault) -> ProtocolError:
         """The fault for the user."""
-        return ProtocolError(f'silo "{self.names[fault.silo]}" {fault.what}', where=where, mend=AGAIN)
+        return ProtocolError(f'silo "{self.names[fault.silo]}" {fault.what}', where=self.where, mend=AGAIN)
 
     def accuse(self, silo: int, what: str, *, patience: float = 0.0) -> Fault:
         """Say that a silo failed, unless something was said before; what was said first.
@@ -150,6 +156,7 @@ class Watch:
             sign = store.get(f"sign {silo}").decode() if store.check([f"sign {silo}"]) else ""
             if sign != seen[silo]:
                 seen[silo], since[silo] = sign, now
-            elif sign and now - since[silo] > self._silence and silo != self.rank:
-                self._fault = self._first(Fault(silo, f"gave no sign for {self._silence:g} s"))
+            elif silo != self.rank and now - since[silo] > (self._silence if sign else self._arrival):
+                what = f"gave no sign for {self._silence:g} s" if sign else f"did not come within {self._arrival:g} s"
+                self._fault = self._first(Fault(silo, what))
                 return
