@@ -38,8 +38,10 @@ from rivage.report.games.design_numbers import (
     shown_trial,
     summarize_designs,
     trials_of,
+    winner,
 )
 from rivage.report.games.design_rounds import start_times_ms, waited_for
+from rivage.report.games.design_words import design_answer
 from rivage.report.games.designs import DesignView
 from rivage.report.games.labels import outside, place_labels
 from rivage.report.page import write_report
@@ -164,7 +166,7 @@ def test_the_answer_names_the_fastest_its_gap_and_the_classical_ones(toy: RunRec
     assert answer.startswith(first)
     assert f"{rows[first]['cycle_time_ms']:.2f} ms a round" in answer
     assert f"at most {100 * rows[first]['gap']:.1f} % above the best possible" in answer
-    assert f"no overlay goes below {lower_bound(toy)['value_ms']:.2f} ms" in answer
+    assert f"no fixed overlay goes below {lower_bound(toy)['value_ms']:.2f} ms" in answer
     assert f"{rows['star']['cycle_time_ms'] / rows[first]['cycle_time_ms']:.1f} times as long over star" in answer
     assert f"{100 * (rows['mst']['cycle_time_ms'] / rows[first]['cycle_time_ms'] - 1):.0f} % longer over mst" in answer
 
@@ -394,13 +396,43 @@ def test_bars_say_bound_and_gap(toy: RunRecord) -> None:
     rows, bound = summarize_designs(toy), lower_bound(toy)["value_ms"]
     svg = cycle_times(rows, bound, styles(toy), name="t")
     assert svg is not None
-    assert f"no overlay below {bound:.2f} ms" in svg
+    assert f"no fixed overlay below {bound:.2f} ms" in svg
     assert svg.count("above the bound") == 1, "the best one alone"
     for row in rows.values():
         assert f"{row['cycle_time_ms']:.2f} ms" in svg
     without = cycle_times(rows, None, styles(toy), name="t")
     assert without is not None
-    assert "no overlay below" not in without
+    assert "no fixed overlay below" not in without
+
+
+def test_what_else_is_known_of_a_round_is_marked(toy: RunRecord) -> None:
+    """A diamond with its interval, a triangle where shared links change anything; the axis goes as far."""
+    plain, bound = summarize_designs(toy), lower_bound(toy)["value_ms"]
+    ring = {**plain["ring"], "scattered_ms": {"mean": 900.0, "low": 880.0, "high": 920.0}}
+    marked = cycle_times({**plain, "ring": {**ring, "fair_ms": 300.0}}, bound, styles(toy), name="t")
+    without = cycle_times({**plain, "ring": {**plain["ring"], "fair_ms": None}}, bound, styles(toy), name="t")
+    assert marked is not None
+    assert without is not None
+    assert marked.count("fill: var(--paper)") == without.count("fill: var(--paper)") + 2
+    assert ">1000<" in marked
+    assert ">1000<" not in without
+
+
+def test_the_bound_is_not_for_drawn_overlays(toy: RunRecord) -> None:
+    """One may be faster; what is told to be best is then another, with its gap."""
+    rows, bound = summarize_designs(toy), lower_bound(toy)["value_ms"]
+    assert rows["matcha"]["gap"] is None
+    quick = {**rows, "matcha": {**rows["matcha"], "cycle_time_ms": bound / 2}}
+    best = winner(quick)
+    assert best is not None
+    assert best == winner(rows) != "matcha"
+    svg = cycle_times(quick, bound, styles(toy), name="t")
+    assert svg is not None
+    assert svg.index(">matcha<") < svg.index(f">{best}<"), "the fastest on top"
+    assert svg.count("above the bound") == 1
+    answer = design_answer(toy, quick)
+    assert answer.startswith(best)
+    assert f"Rounds of matcha ({bound / 2:.2f} ms) are drawn and shorter" in answer
 
 
 def test_bars_of_very_different_length_are_ratios(toy: RunRecord) -> None:

@@ -6,14 +6,16 @@ is nothing to draw. The same record gives the same bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rivage.report.games.design_numbers import winner
 from rivage.report.games.design_words import above, human_ms, ms
 from rivage.report.games.labels import outside, place_labels
-from rivage.report.theme import INK, LABEL, MUTED, Look, to_svg
+from rivage.report.theme import INK, LABEL, MUTED, PAPER, Look, to_svg
 from rivage.report.ticks import logarithmic
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ Row = Mapping[str, Any]
 WIDTH = 10.0  # inches
 _FAR = 12.0  # times the bound from which on a scale of ratios is used
 _DASHED: Any = (0, (4, 3))
+_SAME = 2e-3  # relative: a mark on the end of its bar says nothing
 _MOST_LINES = 6
 _SECOND, _MINUTE, _HOUR = 1e3, 6e4, 3.6e6  # in ms
 _TOTALS = (
@@ -42,34 +45,27 @@ _BESIDE: Any = {"textcoords": "offset points", "va": "center", "color": LABEL, "
 
 
 def cycle_times(summary: Mapping[str, Row], bound: float | None, looks: Looks, *, name: str) -> str | None:
-    """A bar for each overlay, the fastest on top, and the bound that no overlay goes below."""
+    """A bar for each overlay, the fastest on top; the bound that none goes below which is the same in every round."""
     rows = {overlay: row for overlay, row in summary.items() if row["cycle_time_ms"] is not None}
     if not rows:
         return None
     order = sorted(rows, key=lambda overlay: float(rows[overlay]["cycle_time_ms"]))
-    longest = max(float(row["most_ms"]) for row in rows.values())
+    longest, best = max(_ends(row)[1] for row in rows.values()), winner(rows)
     ratios = bound is not None and bound > 0 and longest > _FAR * bound
+    start = min(bound or 0.0, *(_ends(row)[0] for row in rows.values())) if ratios else 0.0
 
     def fill(figure: Figure) -> None:
         axes = figure.subplots()
-        start = bound if ratios and bound is not None else 0.0
         for place, overlay in enumerate(order):
             _draw_bar(axes, place, rows[overlay], looks[overlay].color, start)
-            text = _said(rows[overlay], first=place == 0)
-            far = max(float(rows[overlay]["cycle_time_ms"]), _whiskers(rows[overlay])[1])
-            axes.annotate(
-                text, (far, place), (5, 0), textcoords="offset points", va="center", color=LABEL, fontsize=8.5
-            )
+            text, far = _said(rows[overlay], best=overlay == best), _ends(rows[overlay])[1]
+            axes.annotate(text, (far, place), (5, 0), **_BESIDE)
         if bound is not None:
-            axes.axvline(bound, color=INK, linestyle=_DASHED, linewidth=1.1)
-            across = axes.get_xaxis_transform()
-            axes.text(
-                bound, 1.0, f" no overlay below {ms(bound)}", transform=across, color=LABEL, fontsize=8.5, va="bottom"
-            )
+            _draw_bound(axes, bound)
         _shape_bars(axes, [overlay[:30] for overlay in order], start, longest, ratios)
 
     told = "; ".join(f"{overlay} {ms(rows[overlay]['cycle_time_ms'])}" for overlay in order)
-    least = "" if bound is None else f" No overlay goes below {ms(bound)}."
+    least = "" if bound is None else f" No fixed overlay goes below {ms(bound)}."
     size = (WIDTH, 0.85 + 0.34 * len(order))
     return to_svg(fill, size=size, name=name, label=f"Time of a round: {told}.{least}")
 
@@ -80,6 +76,23 @@ def _draw_bar(axes: Axes, place: int, row: Row, color: str, start: float) -> Non
     low, high = _whiskers(row)
     if high > low:
         axes.plot([low, high], [place, place], color=INK, linewidth=1.2, marker="|", markersize=7, zorder=4)
+    _draw_marks(axes, place, row)
+
+
+def _draw_bound(axes: Axes, bound: float) -> None:
+    axes.axvline(bound, color=INK, linestyle=_DASHED, linewidth=1.1)
+    text, across = f" no fixed overlay below {ms(bound)}", axes.get_xaxis_transform()
+    axes.text(bound, 1.0, text, transform=across, color=LABEL, fontsize=8.5, va="bottom")
+
+
+def _draw_marks(axes: Axes, place: int, row: Row) -> None:
+    """What a round takes when times scatter, and when messages share links."""
+    style: dict[str, Any] = {"color": INK, "markerfacecolor": PAPER, "linewidth": 1.2, "zorder": 5}
+    if row["fair_ms"] is not None and not math.isclose(row["fair_ms"], row["cycle_time_ms"], rel_tol=_SAME):
+        axes.plot(row["fair_ms"], place, marker="v", markersize=5, **style)
+    if (times := row["scattered_ms"]) is not None:
+        axes.plot([times["low"], times["high"]], [place, place], **style)
+        axes.plot(times["mean"], place, marker="D", markersize=5, **style)
 
 
 def _whiskers(row: Row) -> tuple[float, float]:
@@ -90,9 +103,16 @@ def _whiskers(row: Row) -> tuple[float, float]:
     return time - error, time + error
 
 
-def _said(row: Row, *, first: bool) -> str:
+def _ends(row: Row) -> tuple[float, float]:
+    """Of all that is drawn of an overlay."""
+    marks = [row["fair_ms"], *(row["scattered_ms"] or {}).values()]
+    every = [row["cycle_time_ms"], *_whiskers(row), *(mark for mark in marks if mark is not None)]
+    return min(every), max(every)
+
+
+def _said(row: Row, *, best: bool) -> str:
     time = ms(row["cycle_time_ms"])
-    return f"{time}, at most {above(row['gap'])} above the bound" if first and row["gap"] is not None else time
+    return f"{time}, at most {above(row['gap'])} above the bound" if best and row["gap"] is not None else time
 
 
 def _shape_bars(axes: Axes, names: Sequence[str], start: float, longest: float, ratios: bool) -> None:

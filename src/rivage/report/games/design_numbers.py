@@ -31,6 +31,7 @@ __all__ = [
     "shown_trial",
     "summarize_designs",
     "trials_of",
+    "winner",
 ]
 
 BOUND = "lower_bound"
@@ -164,6 +165,11 @@ def best_of(summary: Mapping[str, Row], kinds: Sequence[str] | None = None, *, f
         if row["cycle_time_ms"] is not None and (kinds is None or row["kind"] in kinds) and not (fixed and row["drawn"])
     }
     return min(times, key=lambda name: times[name]) if times else None
+
+
+def winner(summary: Mapping[str, Row]) -> str | None:
+    """The fastest overlay that is the same in every round, for which the bound is; drawn ones only among themselves."""
+    return best_of(summary, fixed=True) or best_of(summary)
 
 
 def shown_trial(record: RunRecord, name: str, summary: Mapping[str, Row]) -> TrialRecord:

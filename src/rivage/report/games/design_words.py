@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rivage.core.records import RunRecord
-from rivage.report.games.design_numbers import BOUND, CLASSICAL, best_of, lower_bound, scene_of, trials_of
+from rivage.report.games.design_numbers import BOUND, CLASSICAL, best_of, lower_bound, scene_of, trials_of, winner
 from rivage.report.games.sentences import count, names_of
 from rivage.report.tables import MISSING, human_seconds
 
@@ -84,7 +84,7 @@ def design_compared(record: RunRecord, summary: Mapping[str, Row]) -> str:
 
 def design_answer(record: RunRecord, summary: Mapping[str, Row]) -> str:
     """The fastest overlay, how far above the bound at most, and how much faster than those of the literature."""
-    best = best_of(summary, fixed=True) or best_of(summary)
+    best = winner(summary)
     if best is None:
         return "No overlay has been designed yet: there is no answer to report."
     row, bound = summary[best], lower_bound(record).get("value_ms")
@@ -92,7 +92,7 @@ def design_answer(record: RunRecord, summary: Mapping[str, Row]) -> str:
     proved = (
         "; how far that is from the best possible is not known yet"
         if row["gap"] is None
-        else f", at most {above(row['gap'])} above the best possible: no overlay goes below {ms(bound)}"
+        else f", at most {above(row['gap'])} above the best possible: no fixed overlay goes below {ms(bound)}"
     )
     equal = _equal(summary, best)
     who = f"{_and([best, *equal])} {'are' if equal else 'is'} the fastest"

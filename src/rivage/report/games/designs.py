@@ -19,6 +19,7 @@ from rivage.report.games.design_numbers import (
     scene_of,
     shown_trial,
     summarize_designs,
+    winner,
 )
 from rivage.report.games.design_words import (
     above,
@@ -51,7 +52,7 @@ class DesignView:
     @property
     def more(self) -> dict[str, Any]:
         """The scene, which overlay is fastest, the bound, and how far the fastest is above it at most."""
-        best = best_of(self.policies, fixed=True) or best_of(self.policies)
+        best = winner(self.policies)
         return {
             "scene": dict(self.scene),
             "best": best,
@@ -94,7 +95,7 @@ class DesignView:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """In the order of the study."""
-        best = best_of(self.policies, fixed=True) or best_of(self.policies)
+        best = winner(self.policies)
         return [self._row(name, row, name == best) for name, row in self.policies.items()]
 
     def _extra(self, key: str, column: Column) -> list[Column]:
@@ -129,11 +130,7 @@ class DesignView:
     def note(self) -> str:
         """What the columns mean."""
         bound = lower_bound(self.record)
-        proved = (
-            f"The bound, {ms(bound['value_ms'])}, is proved for every overlay of this network and work. "
-            if bound
-            else ""
-        )
+        proved = f"The bound, {ms(bound['value_ms'])}, holds for all of this network and work. " if bound else ""
         return (
             "A round: its mean time in the long run, in which every silo trains, sends its model to those that "
             "the overlay names and waits for theirs; with a standard error where rounds are drawn and were measured. "
@@ -150,6 +147,15 @@ class DesignView:
         told = {
             "scattered_ms": "With stragglers: the mean time of a round when times scatter, ± half its 95 % interval. ",
             "fair_ms": "Links shared: the time of a round if the messages of the overlay share every link fairly. ",
+        }
+        return "".join(text for key, text in told.items() if self._extra(key, Column(key, key)))
+
+    @property
+    def _marks(self) -> str:
+        """What the marks on the bars are."""
+        told = {
+            "scattered_ms": " Diamonds: with stragglers, and the 95 % interval of the mean.",
+            "fair_ms": " Triangles: if messages share links fairly.",
         }
         return "".join(text for key, text in told.items() if self._extra(key, Column(key, key)))
 
@@ -184,8 +190,9 @@ class DesignView:
             ),
             "Time of a round": (
                 design_figures.cycle_times(self.policies, bound, looks, name=f"{name}-times"),
-                "Mean time of a round in the long run. Dashed: no overlay of this network goes below. Whiskers: one "
-                "standard error where rounds are drawn; of several seeds the fastest and the slowest.",
+                "Mean time of a round in the long run. Dashed: no overlay that is the same in every round goes below; "
+                "one that is drawn may, since its rounds need not join all silos. Whiskers: one standard error where "
+                f"rounds are drawn; of several seeds the fastest and the slowest.{self._marks}",
             ),
             "The first rounds": (
                 draw_rounds(fixed, looks, name=f"{name}-rounds"),
@@ -218,7 +225,7 @@ class DesignView:
 
 def _map_rivals(summary: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The best overlay, and the fastest classical one of another kind that is the same in every round."""
-    best = best_of(summary)
+    best = winner(summary)
     second = None if best is None else _other(summary, best, CLASSICAL)
     return [name for name in (best, second) if name is not None]
 
