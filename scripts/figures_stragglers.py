@@ -74,7 +74,7 @@ def figure(standalone: Callable[..., str]) -> str:
             right.bar(at, middle, width=0.22, color=look.color, label=name)
             right.errorbar(at, middle, yerr=ends, fmt="none", ecolor=INK, elinewidth=1)
         right.set_xticks(range(len(names)), names, fontsize=8)
-        right.set(ylabel="time to the target over mean work", title="16 nodes, exponential work")
+        right.set(ylabel="time to the target over mean work", title="16 nodes, exponential work", ylim=(0, 640))
         right.legend(frameon=False, fontsize=8)
 
     label = (

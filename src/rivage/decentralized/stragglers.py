@@ -9,8 +9,8 @@ replications, the same draws for all graphs, and a t interval. What is exact, fo
 transfers:
 
 - everyone waits for everyone: γ = E max of n (`Law.mean_of_max`);
-- directed ring, exponential work: γ = (2n − 1)/n. It is a closed ring of n queues with n customers, each as likely in
-  every state: a queue works in n of its 2n − 1 customers' and servers' places.
+- directed ring, exponential work: γ = (2n − 1)/n. It is a closed ring of n queues with n customers, where all states
+  are equally likely; a queue is busy in n/(2n − 1) of them.
 
 and what bounds it (`bounds`):
 
