@@ -159,7 +159,8 @@ def follow(study: Study, meeting: Meeting, out: Path) -> None:
     """
     stage = Stage.build(study, study.run.seeds[0])
     designs = Designs()
-    with gathered(meeting, SiloStage(stage, designs).names) as company:
+    names = SiloStage(stage, designs).silos(study.methods[0].algorithm).names
+    with gathered(meeting, names) as company:
         for number in count():
             call = company.board.read(f"trial {number}")
             if call is None:

@@ -1,0 +1,174 @@
+"""Four silos in four processes: the run of the simulation, over real sockets; silos that die; what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rivage.cli.app import main
+from rivage.core.records import RunRecord, TrialRecord
+from rivage.learning.bundle import ModelBundle
+from rivage.studies.pipeline import run_study
+from rivage.studies.settings import Study, load_study
+
+Capture = pytest.CaptureFixture[str]
+
+STUDY = """
+name = "four"
+data = { kind = "digits" }
+partition = { kind = "dirichlet", clients = 4, alpha = 0.5 }
+evaluation = { every = 4 }
+task = { model = "mortal:Net" }
+[silos]
+step_ms = 5.0
+access_bps = 1e8
+paths = "published"
+[underlay]
+kind = "cities"
+places = ["Paris", "Lyon", "Marseille", "Nice"]
+ms_per_km = 0.005
+links = "mesh"
+[run]
+rounds = 10
+dtype = "float64"
+"""
+METHODS = """
+[[methods]]
+name = "combine"
+kind = "dpsgd"
+[[methods]]
+name = "adapt"
+kind = "dpsgd"
+order = "adapt_then_combine"
+[[methods]]
+name = "steps"
+kind = "dpasgd"
+work = { updates = 3, batch_size = 8, batches = "endless" }
+[[methods]]
+name = "star"
+kind = "dpasgd"
+overlay = { kind = "star", hub = "Lyon" }
+[[methods]]
+name = "tracking"
+kind = "gradient_tracking"
+learning_rate = 0.02
+[[methods]]
+name = "exact"
+kind = "exact_diffusion"
+[[methods]]
+name = "push"
+kind = "push_sum"
+overlay = { kind = "given", arcs = [["Paris", "Lyon"], ["Lyon", "Marseille"], ["Marseille", "Nice"], ["Nice", "Paris"],
+  ["Marseille", "Paris"]] }
+[[methods]]
+name = "drawn"
+kind = "dpasgd"
+overlay = { kind = "matcha" }
+"""
+MORTAL = """
+import os, pathlib, signal, time
+from torch import nn
+
+calls = 0
+
+
+class Net(nn.Linear):
+    '''A linear model; silo RANK meets its end at the forward pass that the file says, in the way that it says.'''
+
+    def __init__(self, schema, outputs):
+        super().__init__(schema.input_shape[0], outputs)
+
+    def forward(self, x):
+        global calls
+        calls += 1
+        end = pathlib.Path("end-" + os.environ.get("RANK", "none"))
+        if end.exists() and end.read_text().split()[0] == str(calls):
+            pathlib.Path("ended").write_text(str(time.time()))
+            os.kill(os.getpid(), int(end.read_text().split()[1]))
+        return super().forward(x)
+"""
+ONE = '[[methods]]\nname = "steps"\nkind = "dpasgd"\n'
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder with the model, in which commands are given."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "mortal.py").write_text(MORTAL)
+    yield tmp_path
+    sys.modules.pop("mortal", None)
+
+
+def study_in(site: Path, methods: str = METHODS) -> Path:
+    path = site / "four.toml"
+    path.write_text(STUDY + methods)
+    return path
+
+
+def simulated(path: Path) -> RunRecord:
+    study: Study = load_study(path)
+    return run_study(study, out=path.parent / "simulated")
+
+
+def only(out: Path) -> RunRecord:
+    (folder,) = out.glob("four-*")
+    return RunRecord(folder)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal, numbers up to 1e-10; what a simulation alone knows is null."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(
+            same(one[key], other[key]) or (key == "consensus" and other[key] is None) for key in one
+        )
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, float):
+        return isinstance(other, float) and abs(one - other) <= 1e-10 * max(1, abs(one))
+    return bool(one == other)
+
+
+def assert_same_run(real: RunRecord, model: RunRecord) -> None:
+    assert [trial.method for trial in real.trials] == [trial.method for trial in model.trials]
+    for expected in model.trials:
+        trial = real.trial(expected.method, expected.seed)
+        assert trial.finished
+        for here, there in zip(expected.events(), trial.events(), strict=True):
+            assert same(here, there), (trial.method, here, there)
+        bundles = [ModelBundle.load(each.folder / "models.safetensors") for each in (expected, trial)]
+        for client in (0, 1, 2, 3, None):
+            np.testing.assert_allclose(*(bundle.parts(client)[0] for bundle in bundles), rtol=0, atol=1e-10)
+
+
+@pytest.mark.process
+def test_killed_and_resumed_it_is_the_run_of_the_simulation(site: Path, capsys: Capture) -> None:
+    """All algorithms in one run; silo 2 is killed in the fifth, between two checkpoints."""
+    path = study_in(site)
+    (site / "end-2").write_text("140 9")
+    command = ["train", str(path), "--engine", "torchdist", "--out", "real", "--quiet"]
+    assert main(command) == 1
+    took = time.time() - float((site / "ended").read_text())
+    error = capsys.readouterr().err
+    assert error.startswith('error: method "tracking", seed 0, round ')
+    assert 'silo "Marseille" was killed by signal 9. Run the same command again' in error
+    assert took < 10  # seconds until all have ended, on a busy machine; 1 on an idle one
+    stopped = only(site / "real")
+    unfinished = [trial.method for trial in stopped.trials if not trial.finished]
+    assert unfinished == ["tracking"]
+    kept = [len(trial.events("round")) for trial in stopped.trials if trial.method == "tracking"]
+    (site / "end-2").unlink()
+    assert main(command) == 0
+    assert kept == [4]  # rounds until the last common checkpoint
+    assert_same_run(only(site / "real"), simulated(path))
