@@ -25,9 +25,10 @@ from rivage.core.records import RunRecord
 from rivage.decentralized import Overlay, cycle_time_ms, star
 from rivage.decentralized import start_times_ms as true_start_times
 from rivage.decentralized.checks import recorded_silos
+from rivage.graphs.cycles import max_cycle_mean
 from rivage.graphs.mixing import metropolis, pull_weights, spectral_gap
 from rivage.report.games.design_figures import cycle_times
-from rivage.report.games.design_gantt import ROUNDS, draw_rounds, rounds_ended, shown_silos, spans_of, times_until
+from rivage.report.games.design_gantt import ROUNDS, chain_of, draw_rounds, shown_silos, spans_of, times_until
 from rivage.report.games.design_map import arrows, draw_maps, on_paper, places_of
 from rivage.report.games.design_numbers import (
     OverlayRecord,
@@ -40,7 +41,7 @@ from rivage.report.games.design_numbers import (
     trials_of,
     winner,
 )
-from rivage.report.games.design_rounds import start_times_ms, waited_for
+from rivage.report.games.design_rounds import Leg, start_times_ms, steady_start_ms, waited_for
 from rivage.report.games.design_words import design_answer
 from rivage.report.games.designs import DesignView
 from rivage.report.games.labels import outside, place_labels
@@ -60,7 +61,7 @@ OVERLAYS = [
     {"name": "<b>", "kind": "given", "arcs": [[one, other] for one, other in pairwise([*PLACES, PLACES[0]])]},
 ]
 FIXED = ("mst", "ring", "best", "<b>")
-HEADINGS = ["Who sends to whom", "Time of a round", "The first rounds", "Fast rounds or few"]
+HEADINGS = ["Who sends to whom", "Time of a round", "Rounds in the long run", "Fast rounds or few"]
 
 
 def study(folder: Path, **tables: Any) -> RunRecord:
@@ -193,7 +194,21 @@ def test_the_table_has_a_row_for_each_overlay_and_one_best(toy: RunRecord) -> No
 @pytest.mark.parametrize("name", FIXED)
 def test_starts_are_those_of_the_recursion(toy: RunRecord, name: str) -> None:
     overlay = told(toy, name)
-    assert np.array_equal(start_times_ms(overlay, 40), true_start_times(real(toy, overlay), 40))
+    steady = steady_start_ms(overlay)
+    for start in (None, steady):
+        expected = true_start_times(real(toy, overlay), 40, start=start)
+        assert np.array_equal(start_times_ms(overlay, 40, start), expected)
+
+
+@pytest.mark.parametrize("name", ["star", *FIXED])
+def test_steady_rounds_take_the_cycle_time_each(toy: RunRecord, name: str) -> None:
+    """No silo is later than its potential allows, and those on the slowest circuit are not earlier."""
+    overlay = told(toy, name)
+    times = start_times_ms(overlay, 30, steady_start_ms(overlay))
+    assert times[0].max() == 0
+    ahead = times[0] + overlay.cycle_time_ms * np.arange(31)[:, None] - times
+    assert ahead.min() > -1e-9
+    assert ahead[:, list(overlay.circuit)] == pytest.approx(np.zeros((31, len(overlay.circuit))), abs=1e-9)
 
 
 def test_starts_of_a_star_are_those_of_two_phases(toy: RunRecord) -> None:
@@ -216,30 +231,42 @@ def test_in_the_long_run_a_round_takes_the_cycle_time(toy: RunRecord, name: str)
     assert times[-1] / rounds == pytest.approx(np.full(len(PLACES), overlay.cycle_time_ms), rel=1e-3)
 
 
+@pytest.mark.parametrize("steady", [False, True])
 @pytest.mark.parametrize("name", ["star", *FIXED])
-def test_messages_waited_for_form_a_chain_without_slack(toy: RunRecord, name: str) -> None:
+def test_messages_waited_for_form_a_chain_without_slack(toy: RunRecord, name: str, steady: bool) -> None:
     overlay = told(toy, name)
-    times = start_times_ms(overlay, 6)
-    legs = waited_for(overlay, times)
-    assert legs[0].receiver == times[-1].argmax()
-    assert legs[0].come_ms == times[-1].max()
+    times = start_times_ms(overlay, 6, steady_start_ms(overlay) if steady else None)
+    last = int(times[-1].argmax())
+    legs = waited_for(overlay, times, last)
+    assert (legs[0].receiver, legs[0].come_ms) == (last, times[-1].max())
     sent = {tuple(arc): d for arc, d in zip(overlay.arcs.tolist(), overlay.delays_ms, strict=True)}
     for leg in legs:
         under_way = sent[leg.sender, leg.receiver] - overlay.work_ms[leg.sender]
         assert leg.come_ms - leg.sent_ms == pytest.approx(under_way, rel=1e-9)
     for later, earlier in pairwise(legs):
         assert later.sender == earlier.receiver
-        idle = later.sent_ms - earlier.come_ms
         worked = 0.0 if later.sender == overlay.hub else float(overlay.work_ms[later.sender])
-        assert idle == pytest.approx(worked, abs=1e-9)
+        assert later.sent_ms - earlier.come_ms == pytest.approx(worked, abs=1e-9)
     assert len(legs) == (12 if name == "star" else 6)
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_in_the_long_run_they_go_round_the_slowest_circuit(toy: RunRecord, name: str) -> None:
+    overlay = told(toy, name)
+    window = 12 * overlay.cycle_time_ms
+    legs = chain_of(overlay, times_until(overlay, window), window)
+    assert 11 <= len(legs) <= 24
+    assert {(leg.sender, leg.receiver) for leg in legs} <= set(overlay.critical_arcs)
+    once = len(overlay.circuit)
+    assert legs[0].come_ms - legs[once].come_ms == pytest.approx(once * overlay.cycle_time_ms)
+    assert 0 <= window - legs[0].come_ms < overlay.cycle_time_ms
 
 
 def test_a_silo_that_only_waits_for_itself(toy: RunRecord) -> None:
     slow = told(toy, "ring")
     slow = replace(slow, work_ms=np.array([1e6, *slow.work_ms[1:]]))
     times = start_times_ms(slow, 3)
-    assert waited_for(slow, times) == []
+    assert waited_for(slow, times, 0) == []
     assert times[:, 0].tolist() == [0, 1e6, 2e6, 3e6]
 
 
@@ -257,9 +284,20 @@ def strong_overlays(draw: st.DrawFn) -> OverlayRecord:
     arcs = np.array(sorted(pair for pair in pairs if pair[0] != pair[1]), np.int64)
     work = rng.uniform(0, 5, silos)
     delays = work[arcs[:, 0]] + rng.uniform(0, 20, len(arcs))
-    names = tuple(f"s{k}" for k in range(silos))
+    matrix = np.full((silos, silos), -np.inf)
+    matrix[tuple(arcs.T)] = delays
+    np.fill_diagonal(matrix, work)
+    cycle = max_cycle_mean(matrix)
     return OverlayRecord(
-        name="any", names=names, arcs=arcs, delays_ms=delays, work_ms=work, circuit=(0,), hub=hub, cycle_time_ms=1.0
+        name="any",
+        names=tuple(f"s{k}" for k in range(silos)),
+        arcs=arcs,
+        delays_ms=delays,
+        work_ms=work,
+        circuit=cycle.circuit,
+        hub=hub,
+        cycle_time_ms=cycle.mean,
+        potentials=cycle.potentials if hub is None else None,
     )
 
 
@@ -267,16 +305,14 @@ def strong_overlays(draw: st.DrawFn) -> OverlayRecord:
 def test_spans_cover_the_window_once(overlay: OverlayRecord, window: float) -> None:
     times = times_until(overlay, window)
     assert times[-1].min() >= window
-    assert (np.diff(times, axis=0) >= 0).all()
+    assert times[0].max() <= 0
     for silo in range(len(overlay.names)):
         spans = spans_of(overlay, times, silo, window)
-        assert spans[0, 0] == 0
-        assert spans[-1, 2] == window
+        assert (spans[0, 0], spans[-1, 2]) == (0, window)
         assert np.array_equal(spans[1:, 0], spans[:-1, 2]), "a round begins when the one before ends"
         assert (np.diff(spans, axis=1) >= 0).all(), "first work, then waiting"
-        assert np.array_equal(spans[:, 1], np.minimum(spans[:, 0] + overlay.work_ms[silo], window))
-    ended = rounds_ended(times, window)
-    assert times[ended].max() <= window < times[ended + 1].max()
+        whole = (spans[:, 0] > 0) & (spans[:, 2] < window)
+        assert (spans[whole, 1] - spans[whole, 0]) == pytest.approx(np.full(whole.sum(), overlay.work_ms[silo]))
 
 
 def test_of_many_silos_some_are_drawn_those_on_slowest_circuits_first(toy: RunRecord) -> None:
@@ -288,19 +324,24 @@ def test_of_many_silos_some_are_drawn_those_on_slowest_circuits_first(toy: RunRe
     assert len(shown) == len(set(shown)) == 25
     assert {3, 5, 77, 78} <= set(shown)
     assert shown == sorted(shown)
-    assert len(shown_silos([replace(many, circuit=tuple(range(60)))])) == 25
+    long = replace(many, circuit=tuple(range(60)))
+    assert shown_silos([long]) == list(range(25))
+    assert {70, 80} <= set(shown_silos([long], [Leg(70, 0.0, 80, 1.0)])), "ends of messages first"
 
 
 def test_rounds_that_take_no_time_are_not_drawn(toy: RunRecord) -> None:
-    still = replace(told(toy, "ring"), delays_ms=np.zeros(7), work_ms=np.zeros(7))
+    still = replace(told(toy, "ring"), delays_ms=np.zeros(7), work_ms=np.zeros(7), cycle_time_ms=0.0)
     assert draw_rounds([still], styles(toy), name="r") is None
     assert draw_rounds([], styles(toy), name="r") is None
 
 
 def test_the_first_panel_shows_its_rounds(toy: RunRecord) -> None:
-    svg = draw_rounds([told(toy, "ring"), told(toy, "star")], styles(toy), name="r")
+    ring, star = told(toy, "ring"), told(toy, "star")
+    svg = draw_rounds([ring, star], styles(toy), name="r")
     assert svg is not None
-    assert f"ring ends {ROUNDS} rounds; star ends 1 round." in svg
+    window = ROUNDS * ring.cycle_time_ms
+    assert f"ring {ring.cycle_time_ms:.2f} ms a round, 5 in {window:.2f} ms" in svg
+    assert f"star {star.cycle_time_ms:.2f} ms a round, {window / star.cycle_time_ms:.3g} in {window:.2f} ms" in svg
 
 
 # --- maps -----------------------------------------------------------------------------------------------------------
@@ -365,8 +406,8 @@ def test_without_coordinates_distances_follow_latencies(copy: RunRecord) -> None
 def test_maps_fill_their_box_without_bending_it(silos: int, seed: int, scale: float) -> None:
     places = scale * np.random.default_rng(seed).uniform(size=(silos, 2))
     points = on_paper(places, 400.0, 300.0)
-    assert (points >= 26 - 1e-6).all()
-    assert (points <= [374 + 1e-6, 274 + 1e-6]).all()
+    assert (points >= 32 - 1e-6).all()
+    assert (points <= [368 + 1e-6, 268 + 1e-6]).all()
     before, after = (np.linalg.norm(each[:, None] - each[None], axis=2) for each in (places, points))
     ratio = after[before > 0] / before[before > 0]
     assert ratio == pytest.approx(np.full(len(ratio), ratio[0] if len(ratio) else 1.0), rel=1e-6)
@@ -529,6 +570,7 @@ def test_without_a_bound_there_is_no_gap(copy: RunRecord, tmp_path: Path) -> Non
     [
         (lambda event: event["delays_ms"].pop(), "7 arcs of 7 silos have 6 delays"),
         (lambda event: event["work_ms"].append(1.0), "8 times of work"),
+        (lambda event: event["potentials"].pop(), "7 silos have 6 potentials"),
         (lambda event: event["arcs"].__setitem__(0, ["Paris", "Atlantis"]), 'no silo "Atlantis"'),
         (lambda event: event.update(critical_circuit=["Mu"]), 'no silo "Mu"'),
         (lambda event: event.update(hub="Mu"), 'no silo "Mu"'),
@@ -604,7 +646,7 @@ def test_gaia_as_published(data_root: Path, tmp_path: Path) -> None:
     drawings = {each.heading: each for each in game.drawings(styles(record), "x")}
     assert list(drawings) == HEADINGS
     assert "Every two silos have a link" in drawings[HEADINGS[0]].caption, "which would hide the rest"
-    assert "ring ends 5 rounds; mst ends 4 rounds; star ends 1 round." in drawings[HEADINGS[2]].svg
+    assert "118.10 ms a round, 5 in" in drawings[HEADINGS[2]].svg
 
 
 def test_slow_access_stretches_the_star(data_root: Path, tmp_path: Path) -> None:

@@ -30,8 +30,9 @@ Places = Float64[ndarray, "silos 2"]
 
 _WIDTHS = {1: (7.0,), 2: (6.1, 3.7)}  # inches, by the number of maps
 _LEAST, _MOST = 3.0, 5.6  # inches of height
-_MARGIN = 26.0  # points around the silos, for their names
-_NAMED = 45  # silos whose names still find room; of more only those on the slowest circuit
+_MARGIN = 32.0  # points around the silos, for their names
+_NAMED = 45  # silos that are all named; of more those whose names cover little
+_COVERED = 0.3  # share of a name's area that may cover something else
 _NAMED_TWICE = 15  # likewise in the second, smaller map
 _CROWD = 25  # silos above which lines are thinner
 _DENSE = 8  # arcs a silo above which heads would hide everything
@@ -153,11 +154,13 @@ def _draw(axes: Axes, overlay: OverlayRecord, links: list[tuple[int, int]], poin
 
 
 def _draw_names(axes: Axes, overlay: OverlayRecord, points: Places, room: tuple[float, float]) -> None:
-    """Of all silos, or of those on the slowest circuit; bold these. ``room`` is that of the map, in points."""
-    chosen = list(range(len(points))) if len(points) <= _NAMED else list(overlay.circuit)
+    """Those on the slowest circuit first, in bold; of many silos only where there is room, in points."""
+    first = list(overlay.circuit)
+    chosen = [*first, *(silo for silo in range(len(points)) if silo not in first)]
     texts = [overlay.names[silo][:18] for silo in chosen]
+    most = _COVERED if len(points) > _NAMED else np.inf
     taken = [*outside(*room), *_crossed(overlay, points)]
-    for label in place_labels(texts, chosen, points, size=_FONT, taken=taken):
+    for label in place_labels(texts, chosen, points, size=_FONT, taken=taken, most=most):
         weight = "bold" if label.point in overlay.circuit else "normal"
         place = points[label.point].tolist()
         style = {"color": LABEL, "fontsize": _FONT, "weight": weight, "zorder": 6, **label.sides}

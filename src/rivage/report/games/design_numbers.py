@@ -190,6 +190,7 @@ class OverlayRecord:
         circuit: silos on a slowest circuit, in order; none where rounds are drawn.
         hub: through which all goes, if one is.
         cycle_time_ms: mean time of a round in the long run.
+        potentials: of the silos, that prove it; None where circuits do not set it.
     """
 
     name: str
@@ -200,6 +201,7 @@ class OverlayRecord:
     circuit: tuple[int, ...]
     hub: int | None
     cycle_time_ms: float
+    potentials: Float64[ndarray, "silos"] | None = None
 
     @classmethod
     def of(cls, trial: TrialRecord, names: Sequence[str]) -> Self:
@@ -222,6 +224,9 @@ class OverlayRecord:
         if delays.shape != (len(event["arcs"]),) or work.shape != (len(names),):
             what = f"{delays.size} delays and {work.size} times of work"
             raise _broken(trial, f"{len(event['arcs'])} arcs of {len(names)} silos have {what}")
+        potentials = None if event["potentials"] is None else np.array(event["potentials"], np.float64)
+        if potentials is not None and potentials.shape != work.shape:
+            raise _broken(trial, f"{len(names)} silos have {potentials.size} potentials")
         return cls(
             name=_name(trial),
             names=tuple(names),
@@ -231,6 +236,7 @@ class OverlayRecord:
             circuit=tuple(place[name] for name in event["critical_circuit"]),
             hub=None if event["hub"] is None else place[event["hub"]],
             cycle_time_ms=float(event["cycle_time_ms"]),
+            potentials=potentials,
         )
 
     @property

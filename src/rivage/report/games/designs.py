@@ -194,12 +194,12 @@ class DesignView:
                 "one that is drawn may, since its rounds need not join all silos. Whiskers: one standard error where "
                 f"rounds are drawn; of several seeds the fastest and the slowest.{self._marks}",
             ),
-            "The first rounds": (
+            "Rounds in the long run": (
                 draw_rounds(fixed, looks, name=f"{name}-rounds"),
-                f"The time that {fixed[0].name if fixed else 'the best'} takes for {ROUNDS} rounds, when all silos "
-                "start together. Dark: a silo works; light: its models are under way or it waits for those of others; "
-                "a stroke: it starts the next round. Black lines: the messages that the last start had waited for. "
-                "Bold: silos on the slowest circuit.",
+                f"{ROUNDS} rounds of {fixed[0].name if fixed else 'the best'}, and what happens in the same time over "
+                "others. Dark: a silo works; light: its models are under way or it waits for those of others; stroke: "
+                "it starts the next round. Bold: silos on the slowest circuit. Black lines: the messages for which the "
+                "last start of one of them had waited, which run round that circuit and set the pace.",
             ),
             "Fast rounds or few": (
                 design_figures.agreement(self.policies, looks, name=f"{name}-agreement"),

@@ -43,6 +43,7 @@ def place_labels(
     size: float,
     taken: Iterable[Box] = (),
     radius: float = 3.0,
+    most: float = np.inf,
 ) -> list[Label]:
     """A side for each name, one after another, where it covers least of points, names and what else is taken.
 
@@ -53,14 +54,18 @@ def place_labels(
         size: of the font, in points.
         taken: left, bottom, right, top of boxes that are better left free.
         radius: of the points.
+        most: share of its area that a name may cover of all these; others are left out.
     """
     boxes = [*taken, *(np.concatenate([point - radius, point + radius]) for point in points)]
     labels = list[Label]()
     for text, point in zip(texts, which, strict=True):
-        found = [_box(points[point], side, radius + 3, _WIDE * size * len(text), _HIGH * size) for side in _SIDES]
-        best = min(range(len(_SIDES)), key=lambda k: (_covered(found[k], boxes), k))
-        boxes.append(found[best])
-        labels.append(_label(text, point, _SIDES[best], radius + 3))
+        width, height = _WIDE * size * len(text), _HIGH * size
+        found = [_box(points[point], side, radius + 3, width, height) for side in _SIDES]
+        covered = [_covered(box, boxes) for box in found]
+        best = min(range(len(_SIDES)), key=lambda k: (covered[k], k))
+        if covered[best] <= most * width * height:
+            boxes.append(found[best])
+            labels.append(_label(text, point, _SIDES[best], radius + 3))
     return labels
 
 
