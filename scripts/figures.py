@@ -364,6 +364,12 @@ def similarity_caching(runs: Runs) -> str:
     return drawing
 
 
+def stragglers_and_degree(runs: Runs) -> str:
+    """Time of a round by degree, and time to a target; the drawing is in a file of its own."""
+    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_stragglers.py"))["figure"](standalone)
+    return drawing
+
+
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
@@ -415,6 +421,7 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "no-regret-steps": no_regret_steps,
     "inference-delivery": inference_delivery,
     "similarity-caching": similarity_caching,
+    "stragglers-and-degree": stragglers_and_degree,
     "delivery-compared": delivery_compared,
     "delivery-tracking": delivery_tracking,
 }
