@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rivage.core.errors import ConfigError
 from rivage.core.messages import LogPolicy
 from rivage.core.observers import Observer, Silent
 from rivage.core.records import RunRecord, TrialRecord
 from rivage.core.settings import combine
+from rivage.decentralized.gossip import GossipAlgorithm
 from rivage.decentralized.silo_trial import SiloTrial
 from rivage.decentralized.torchdist.company import Company, gathered
 from rivage.decentralized.torchdist.meeting import PLAINTEXT, Meeting
@@ -138,7 +139,7 @@ class RealSilos:
             self._join([str(rank) for rank in range(self._meeting.size)], self._out)
         if self._company is not None:
             self._company.board.post(f"trial {next(self._trials)}", None)
-            self._company.board.collect("over", True)
+            self._company.part()
 
     def _join(self, names: list[str], run: Path) -> None:
         meeting, processes = self._meeting, None
@@ -159,12 +160,12 @@ def follow(study: Study, meeting: Meeting, out: Path) -> None:
     """
     stage = Stage.build(study, study.run.seeds[0])
     designs = Designs()
-    names = SiloStage(stage, designs).silos(study.methods[0].algorithm).names
+    names = SiloStage(stage, designs).silos(cast(GossipAlgorithm, study.methods[0].algorithm)).names
     with gathered(meeting, names) as company:
         for number in count():
             call = company.board.read(f"trial {number}")
             if call is None:
-                company.board.collect("over", True)
+                company.part()
                 return
             if stage.seed != call["seed"]:
                 stage = Stage.build(study, call["seed"])

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rivage.cli.app import main
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.learning.bundle import ModelBundle
 from rivage.studies.pipeline import run_study
 from rivage.studies.settings import Study, load_study
@@ -90,7 +90,7 @@ class Net(nn.Linear):
     def forward(self, x):
         global calls
         calls += 1
-        end = pathlib.Path("end-" + os.environ.get("RANK", "none"))
+        end = pathlib.Path("end-" + os.environ.get("RANK", os.environ.get("RANK_OF_ENDS", "none")))
         if end.exists() and end.read_text().split()[0] == str(calls):
             pathlib.Path("ended").write_text(str(time.time()))
             os.kill(os.getpid(), int(end.read_text().split()[1]))
@@ -171,4 +171,97 @@ def test_killed_and_resumed_it_is_the_run_of_the_simulation(site: Path, capsys: 
     (site / "end-2").unlink()
     assert main(command) == 0
     assert kept == [4]  # rounds until the last common checkpoint
+    assert_same_run(only(site / "real"), simulated(path))
+
+
+def refused(words: list[str], capsys: Capture) -> str:
+    assert main(["train", *words, "--quiet"]) == 2
+    return capsys.readouterr().err
+
+
+def test_what_has_a_server_is_refused(site: Path, capsys: Capture) -> None:
+    path = study_in(site, '[[methods]]\nkind = "fedavg"\n' + ONE)
+    error = refused([str(path), "--engine", "torchdist"], capsys)
+    assert '[[methods]] 1: "fedavg" is not decentralised, and torchdist has no server' in error
+
+
+def test_an_interface_needs_the_engine_and_torchrun(site: Path, capsys: Capture) -> None:
+    path = str(study_in(site, ONE))
+    assert "uses no network" in refused([path, "--interface", "eth0"], capsys)
+    assert "started on this machine" in refused([path, "--engine", "torchdist", "--interface", "eth0"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"MASTER_ADDR": "192.0.2.7"}, "MASTER_ADDR is 192.0.2.7, which other machines can reach"),
+        ({"MASTER_ADDR": "no.such.name.invalid"}, "which other machines can reach, and gloo is not encrypted"),
+        ({"MASTER_PORT": None}, "RANK is set and MASTER_PORT is not"),
+        ({"MASTER_PORT": "x"}, 'MASTER_PORT is "x"'),
+        ({"RANK": "4"}, "RANK is 4 of WORLD_SIZE 4"),
+        ({"WORLD_SIZE": "3", "RANK": "2"}, "3 processes were started for 4 silos"),
+    ],
+)
+def test_an_environment_that_cannot_be_is_refused(
+    changed: dict[str, str | None], text: str, site: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in {**usual, **changed}.items():
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    path = study_in(site, ONE)
+    assert text in refused([str(path), "--engine", "torchdist"], capsys)
+
+
+def start(site: Path, *words: str, **more: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "rivage.cli", "train", "four.toml", "--engine", "torchdist", *words]
+    return subprocess.Popen(command, cwd=site, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, **more)
+
+
+def running(site: Path) -> list[int]:
+    """Processes that were started in this folder and still run."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        try:
+            if (each / "cwd").resolve() == site and (each / "status").read_text().split("State:\t")[1][0] != "Z":
+                found.append(int(each.name))
+        except OSError:
+            continue
+    return [pid for pid in found if pid != os.getpid()]
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize(("silo", "how", "text"), [(3, signal.SIGSTOP, "gave no sign for 10 s"), (0, 9, "")])
+def test_a_silo_that_freezes_or_keeps_the_record_ends_all(site: Path, silo: int, how: int, text: str) -> None:
+    study_in(site, ONE)
+    (site / f"end-{silo}").write_text(f"30 {int(how)}")
+    environment = {**os.environ, "PYTHONPATH": str(site)} | ({"RANK_OF_ENDS": "0"} if silo == 0 else {})
+    first = start(site, "--out", "real", "--quiet", env=environment)
+    _, error = first.communicate(timeout=120)
+    took = time.time() - float((site / "ended").read_text())
+    assert took < 25
+    if silo:
+        assert first.returncode == 1
+        assert f'silo "Nice" {text}' in error
+    until = time.monotonic() + 15
+    while running(site) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert running(site) == []
+    if silo == 0:
+        for rank in (1, 2, 3):
+            (log,) = site.glob(f"real/four-*/silos/silo-{rank}.log")
+            assert 'silo "Paris"' in log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_torchrun_starts_the_silos(site: Path) -> None:
+    path = study_in(site, ONE)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "4", "--master-addr", "127.0.0.1"]
+    command += ["--master-port", "29517", "-m", "rivage.cli", "train", str(path), "--engine", "torchdist"]
+    done = subprocess.run([*command, "--out", "real"], cwd=site, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("1 methods") == 1  # silo 0 alone answers
     assert_same_run(only(site / "real"), simulated(path))

@@ -40,6 +40,12 @@ class Company:
         """How many they are."""
         return len(self.names)
 
+    def part(self) -> None:
+        """All is done: silo 0, which may hold the store, leaves last."""
+        if self.rank:
+            self.watch.rest()
+        self.board.collect("over", True)
+
 
 @contextmanager
 def gathered(meeting: Meeting, names: Sequence[str], processes: Processes | None = None) -> Iterator[Company]:

@@ -80,7 +80,7 @@ class Processes:
         with self._log(meeting.rank).open("wb") as log:
             return subprocess.Popen(
                 command,
-                env={**os.environ, **meeting.environment()},
+                env={"TORCH_CPP_LOG_LEVEL": "ERROR", **os.environ, **meeting.environment()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -82,6 +82,10 @@ class Watch:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.rest()
+
+    def rest(self) -> None:
+        """Give no more signs: the run is over, and the store may go."""
         self._over.set()
         self._thread.join()
 
