@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import combinations, pairwise, permutations
+from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -15,7 +17,8 @@ from rivage.core.errors import ConfigError
 from rivage.decentralized import Overlay, Silos, cycle_time_ms, start_times_ms
 from rivage.decentralized.classical import delta_mbst, mst, ring, ring_2opt, star, tree_candidates
 from rivage.decentralized.designs import Design
-from rivage.graphs import Connectivity
+from rivage.graphs import Connectivity, PathRule, connectivity
+from rivage.graphs.gml import parse_gml
 
 DESIGNERS = (star, mst, delta_mbst, ring, ring_2opt)
 SquareOf = Callable[..., Silos]
@@ -305,6 +308,45 @@ def test_order_of_the_file_changes_nothing(silos_of: Callable[..., Silos], netwo
     for build in DESIGNERS:
         assert build(moved).cycle_time_ms == pytest.approx(build(silos).cycle_time_ms, rel=1e-12)
     assert star(moved, "first").hub == moved.names[0] != star(silos, "first").hub
+
+
+def shuffled(text: str, seed: int) -> str:
+    """A GML file with its nodes, its links and the numbers of its nodes in another order."""
+    head, *blocks = re.split(r"(?m)^(?=  (?:node|edge) \[)", text.rstrip().removesuffix("]"))
+    rng = np.random.default_rng(seed)
+    kinds = [[block for block in blocks if block.startswith(f"  {kind}")] for kind in ("node", "edge")]
+    numbers = rng.permutation(len(kinds[0]))
+    mixed = [str(group[k]) for group in kinds for k in rng.permutation(len(group))]
+    pattern = re.compile(r"(?m)^(    (?:id|source|target) )(\d+)$")
+    return head + "".join(pattern.sub(lambda m: f"{m[1]}{numbers[int(m[2])]}", block) for block in mixed) + "]\n"
+
+
+@pytest.mark.parametrize("network", ["gaia", "amazon_us", "geantdistance"])
+def test_order_within_the_file_changes_nothing(data_root: Path, network: str) -> None:
+    """Nodes and links moved about and numbered anew: the same latencies, hops, designs; but for the first hub."""
+    text = (data_root / "underlays" / f"{network}.gml").read_text(encoding="utf-8")
+    underlays = [parse_gml(text), parse_gml(shuffled(text, 1))]
+    assert underlays[1].names != underlays[0].names
+    found = []
+    for underlay in underlays:
+        every = connectivity(underlay, PathRule.published(1e9))
+        order = np.argsort(underlay.names)
+        silos = Silos.of(every, model_bits=44_961_717, step_ms=25.4, access_bps=1e9)
+        times = {build.__name__: build(silos).cycle_time_ms for build in DESIGNERS}
+        found.append((every.latency_ms[np.ix_(order, order)], every.hops[np.ix_(order, order)], times))
+    for latency, hops, times in found[1:]:
+        assert np.allclose(latency, found[0][0], rtol=1e-12)
+        assert np.array_equal(hops, found[0][1])
+        assert times == pytest.approx(found[0][2], rel=1e-9)
+
+
+def test_what_would_be_wrong_shows(silos_of: Callable[..., Silos]) -> None:
+    """Delays that forget degrees miss the figures at slow access; the slowest arc of a ring is not its cycle time."""
+    silos = silos_of("AWS", access_bps=1e9)
+    tree = mst(silos).overlay
+    assert float(silos.delay_ms(tree.arcs).max()) < 0.7 * mst(silos).cycle_time_ms
+    around = ring(silos_of("Gaia"))
+    assert around.overlay.delays_ms.max() > 1.3 * around.cycle_time_ms
 
 
 def test_capacities_per_link_are_ignored_by_the_published_rule(silos_of: Callable[..., Silos]) -> None:

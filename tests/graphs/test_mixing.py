@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rivage.core.errors import ConfigError
-from rivage.graphs import mixing
+from rivage.graphs import exponential, mixing
 
 
 def adjacency_of(graph: nx.Graph) -> np.ndarray:
@@ -55,6 +55,25 @@ def test_directed_rings_and_exponential_graphs_in_closed_form() -> None:
     for weights in (mixing.pull_weights(ring), mixing.push_weights(ring)):
         assert mixing.contraction(weights) == pytest.approx(np.cos(np.pi / 16), abs=1e-12)
         assert 1 - mixing.spectral_gap(weights) == pytest.approx(np.cos(np.pi / 16), abs=1e-12)
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 9, 33])
+def test_paths_that_keep_half_at_the_ends(nodes: int) -> None:
+    """What fastest mixing finds for a path: ½ on every edge."""
+    weights = np.diag(np.full(nodes - 1, 0.5), 1) + np.diag(np.full(nodes - 1, 0.5), -1)
+    weights[0, 0] = weights[-1, -1] = 0.5
+    assert mixing.contraction(weights) == pytest.approx(np.cos(np.pi / nodes), abs=1e-12)
+
+
+@pytest.mark.parametrize("nodes", [3, 8, 10, 15, 33, 64])
+def test_static_exponential_graphs_by_their_transform(nodes: int) -> None:
+    """A circulant's eigenvalues are the transform of its row."""
+    adjacency = np.zeros((nodes, nodes))
+    adjacency[tuple(exponential(nodes).T)] = 1
+    row = np.zeros(nodes)
+    row[[0, *(2**k for k in range((nodes - 1).bit_length()))]] = 1
+    moduli = np.sort(np.abs(np.fft.fft(row / row.sum())))
+    assert mixing.contraction(mixing.pull_weights(adjacency)) == pytest.approx(moduli[-2], abs=1e-12)
 
 
 @given(st.integers(0, 10**6))

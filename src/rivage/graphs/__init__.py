@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         torus,
     )
     from rivage.graphs.fastest import FastestMixing, fastest_mixing
+    from rivage.graphs.fastest_large import nearly_fastest_mixing
     from rivage.graphs.geography import cities
     from rivage.graphs.matchings import edge_coloring
     from rivage.graphs.mixing import (
@@ -87,6 +88,7 @@ _HOMES = {
     "max_cycle_mean_of_arcs": "cycles",
     "metropolis": "mixing",
     "minimum_spanning_tree": "spanning",
+    "nearly_fastest_mixing": "fastest_large",
     "next_hops": "paths",
     "one_peer_exponential": "families",
     "parse_underlay": "underlay_files",
@@ -142,6 +144,7 @@ __all__ = [
     "max_cycle_mean_of_arcs",
     "metropolis",
     "minimum_spanning_tree",
+    "nearly_fastest_mixing",
     "next_hops",
     "one_peer_exponential",
     "parse_underlay",

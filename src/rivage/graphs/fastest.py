@@ -68,7 +68,7 @@ def fastest_mixing(
     if rho >= 1 - 1e-12:
         raise ConfigError("the graph is not connected", mend="Add edges: what is apart never agrees.")
     if len(one) > _EDGES:
-        mend = "Use best_constant or metropolis, which have closed forms."
+        mend = "Use nearly_fastest_mixing, or best_constant and metropolis, which have closed forms."
         raise ConfigError(f"{len(one)} edges are more than {_EDGES}", mend=mend)
     if not len(one):
         return FastestMixing(weights=start, contraction=0.0, bound=0.0)
