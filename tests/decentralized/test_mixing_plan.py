@@ -16,7 +16,7 @@ from rivage.decentralized.designers import MatchaDraws, Ring, Star
 from rivage.decentralized.dpsgd import DPSGD
 from rivage.decentralized.exact_diffusion import ExactDiffusion
 from rivage.decentralized.family_designers import Sequence
-from rivage.decentralized.mixing_plan import Cycled, Drawn, Exact, arcs_of, fixed
+from rivage.decentralized.mixing_plan import Cycled, Drawn, Exact, arcs_of, balanced, fixed
 from rivage.decentralized.planning import plan_of
 from rivage.decentralized.push_sum import PushSum
 from rivage.graphs.mixing import contraction
@@ -50,14 +50,40 @@ def test_faster_weights_are_faster(square_of: Callable[..., Silos]) -> None:
     assert rho["fdla"] <= rho["best_constant"] + 1e-9
 
 
-def test_a_lopsided_overlay_is_for_push_sum_only(square_of: Callable[..., Silos]) -> None:
+def test_a_lopsided_overlay_gets_balanced_weights_or_push_sum(square_of: Callable[..., Silos]) -> None:
     overlay = Overlay.of(square_of(0, 4), LOPSIDED, "lopsided")
-    with pytest.raises(ConfigError, match='overlay "lopsided": silos send to and receive from different numbers'):
-        plan_of(DPSGD(), overlay)
+    weights = plan_of(DPSGD(), overlay).weights(0)
+    assert np.allclose(weights.sum(axis=0), 1, rtol=0, atol=1e-12)
+    assert np.allclose(weights.sum(axis=1), 1, rtol=0, atol=1e-12)
+    assert np.array_equal(weights != 0, (overlay.adjacency.T != 0) | np.eye(4, dtype=bool))
     weights = plan_of(PushSum(), overlay).weights(0)
     assert np.allclose(weights.sum(axis=0), 1)
     assert not np.allclose(weights.sum(axis=1), 1)
     assert np.allclose(weights[[2, 3, 0], 2], 1 / 3), "silo 2 splits among itself and two others"
+
+
+def test_balanced_weights_worked_out_by_hand() -> None:
+    """0 → 1 → 2 → 0 and 1 → 0. Each arc is on a circuit; r_i c_j: products over 0 ⇄ 1 and over all three agree."""
+    adjacency = np.array([[0, 1, 0], [1, 0, 1], [1, 0, 0]])
+    weights = balanced(adjacency)
+    a, b, c = weights[1, 0], weights[2, 1], weights[0, 1]  # of the arcs 0 → 1, 1 → 2, 1 → 0
+    assert weights[0, 2] == pytest.approx(b), "what enters 2 leaves it"
+    assert a == pytest.approx(b + c)
+    assert weights[0, 0] == pytest.approx(1 - a)
+    one, two = weights[0, 0] * weights[1, 1], weights[0, 1] * weights[1, 0]
+    assert one == pytest.approx(two), "(r_0 c_0)(r_1 c_1) = (r_0 c_1)(r_1 c_0)"
+
+
+@settings(max_examples=40, deadline=None)
+@given(count=st.integers(1, 12), seed=st.integers(0, 2**31), share=st.floats(0, 0.6))
+def test_every_strong_overlay_has_balanced_weights(count: int, seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    sends = np.maximum(np.roll(np.eye(count), 1, axis=1), rng.random((count, count)) < share)
+    np.fill_diagonal(sends, 0)
+    weights = balanced(sends)
+    assert np.abs(weights.sum(axis=0) - 1).max() < 1e-12
+    assert np.abs(weights.sum(axis=1) - 1).max() < 1e-12
+    assert np.array_equal(weights > 0, (sends.T != 0) | np.eye(count, dtype=bool))
 
 
 def test_a_star_is_the_exact_mean_in_two_transfers(square_of: Callable[..., Silos]) -> None:

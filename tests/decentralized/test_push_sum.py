@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from rivage.core.errors import ConfigError
 from rivage.decentralized.dpsgd import DPASGD
-from rivage.decentralized.mixing_plan import Cycled
+from rivage.decentralized.gradient_tracking import GradientTracking
+from rivage.decentralized.mixing_plan import Cycled, balanced
 from rivage.decentralized.push_sum import PushSum
 from rivage.decentralized.session import SiloSession
 from rivage.decentralized.silo_trial import SiloTrial
@@ -106,6 +107,20 @@ def test_weights_grow_where_many_send_to() -> None:
     assert int(after.argmax()) == 0
     stationary = np.linalg.matrix_power(UNEVEN.weights(0), 2_000)[:, 0] * 8
     torch.testing.assert_close(after, torch.as_tensor(stationary))
+
+
+def test_small_weights_take_large_steps_and_balanced_ones_do_not() -> None:
+    """A chain of silos, of which each sends to all before it: the last has a weight of 1 / 2,000."""
+    sends = np.tril(np.ones((8, 8)), -1) + np.eye(8, k=1)
+    pushed, balancing = Cycled(matrices=[push_weights(sends)]), Cycled(matrices=[balanced(sends)])
+    weights = descend(PushSum(), pushed, torch.zeros_like, START, 2_000)["weight"]
+    assert float(weights.min()) < 1e-3
+    ran_away = descend(PushSum(learning_rate=0.05), pushed, LOSSES.gradient, START, 500)["params"]
+    assert not float((ran_away - OPTIMUM).abs().max()) < 1e3
+    near = descend(DPASGD(learning_rate=0.05), balancing, LOSSES.gradient, START, 2_000)["params"]
+    assert float((near - OPTIMUM).abs().max()) < 0.5, "biased by its step, no more"
+    exact = descend(GradientTracking(learning_rate=0.05), balancing, LOSSES.gradient, START, 4_000)["params"]
+    assert float((exact - OPTIMUM).abs().max()) < 1e-10
 
 
 def test_settings_out_of_range_are_refused() -> None:

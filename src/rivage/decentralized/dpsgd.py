@@ -52,7 +52,7 @@ class DPSGD:
         order: ``combine_then_adapt`` steps along the gradient of the model before averaging, ``adapt_then_combine``
             steps first and averages what came of it.
         overlay: who sends to whom.
-        mixing: weights on an undirected overlay; ``fdla`` and ``fmmc`` agree fastest.
+        mixing: weights on an undirected overlay: ``metropolis``, ``best_constant``, ``fdla`` or ``fmmc``.
     """
 
     reference: ClassVar[Reference] = Reference(
@@ -107,7 +107,7 @@ class DPASGD:
         learning_rate: step size η, > 0.
         work: local steps s and batch size.
         overlay: who sends to whom.
-        mixing: weights on an undirected overlay; ``fdla`` and ``fmmc`` agree fastest.
+        mixing: weights on an undirected overlay: ``metropolis``, ``best_constant``, ``fdla`` or ``fmmc``.
     """
 
     reference: ClassVar[Reference] = Reference(

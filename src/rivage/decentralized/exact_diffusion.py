@@ -42,7 +42,7 @@ class ExactDiffusion:
         batch_size: records in a gradient, >= 1; ``"all"`` takes all of a silo.
         batches: ``shuffle``, ``poisson`` or ``endless``, as in ``[work]``.
         overlay: who sends to whom; its arcs go both ways, and it stays the same.
-        mixing: weights on it; ``fdla`` and ``fmmc`` agree fastest.
+        mixing: weights on it: ``metropolis``, ``best_constant``, ``fdla`` or ``fmmc``.
     """
 
     reference: ClassVar[Reference] = Reference(

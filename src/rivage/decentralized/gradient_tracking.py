@@ -70,7 +70,7 @@ class GradientTracking:
         batch_size: records in a gradient, >= 1; ``"all"`` takes all of a silo.
         batches: ``shuffle``, ``poisson`` or ``endless``, as in ``[work]``.
         overlay: who sends to whom.
-        mixing: weights on an undirected overlay; ``fdla`` and ``fmmc`` agree fastest.
+        mixing: weights on an undirected overlay: ``metropolis``, ``best_constant``, ``fdla`` or ``fmmc``.
     """
 
     reference: ClassVar[Reference] = _reference("Algorithm 1 (DIGing)")

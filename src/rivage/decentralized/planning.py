@@ -1,12 +1,12 @@
 """From the overlay of a method to its plan: the weights that it needs, or why it cannot train over this overlay.
 
-=========== ==================================== ===========================================================
-needs       what W must be                       overlays
-=========== ==================================== ===========================================================
-symmetric   one symmetric W for all rounds       whose arcs go both ways; stars
-doubly      rows and columns sum to 1            also rings, directed ones with equal degrees, drawn, repeated
-column      columns sum to 1                     all
-=========== ==================================== ===========================================================
+=========== ================================ =======================================================
+needs       what W must be                   overlays
+=========== ================================ =======================================================
+symmetric   one symmetric W for all rounds   whose arcs go both ways; stars
+doubly      rows and columns sum to 1        all; uneven directed ones get `balanced` weights
+column      columns sum to 1                 all
+=========== ================================ =======================================================
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rivage.core.errors import ConfigError
 from rivage.decentralized.designers import Links, MatchaDraws
 from rivage.decentralized.drawn import matcha_law
 from rivage.decentralized.gossip import GossipAlgorithm
-from rivage.decentralized.mixing_plan import Drawn, Exact, MixingPlan, fixed
+from rivage.decentralized.mixing_plan import Drawn, Exact, MixingPlan, Weighting, fixed
 from rivage.decentralized.overlays import Overlay
 
 __all__ = ["Planned", "plan_of"]
@@ -68,7 +68,7 @@ def plan_of(
             where=f'overlay "{overlay.name}"',
             mend="Use an overlay whose arcs go both ways (mst, delta_mbst, star), or another method.",
         )
-    weighting = getattr(algorithm, "mixing", "metropolis")
+    weighting: Weighting = getattr(algorithm, "mixing", "metropolis")
     return fixed(overlay, column=algorithm.needs == "column", weighting=weighting)
 
 

@@ -13,6 +13,10 @@ number w, passed on by the same rule, knows by how much:
 where trained(Z) − Z is −η G(Z) for one step, or what several local steps have changed. Silos train from Z and predict
 with it. Without training Z tends to the exact mean; with doubly stochastic W, w stays 1 and this is `DPASGD`.
 
+Steps are added to X, so they move Z by 1 / w times as much: where w is small, as at silos that few send to in very
+uneven overlays, training runs away. Whoever knows the whole overlay does better with `DPASGD`, which gets doubly
+stochastic weights on every overlay (`rivage.decentralized.mixing_plan.balanced`).
+
 Cost per round: one model and a number to every out-neighbour.
 """
 
