@@ -59,12 +59,21 @@ def links(underlay: object) -> dict[frozenset[int], float]:
     return dict(zip(pairs, underlay.known("distance_km").tolist(), strict=True))  # type: ignore[attr-defined]
 
 
-def test_some_capacities_are_as_good_as_none_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_some_capacities_are_as_good_as_none_and_that_is_said_to_who_needs_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     text = "graph [ node [ id 1 ] node [ id 2 ] node [ id 3 ] {} ]"
-    one, other = "edge [ source 1 target 2 capacity 1e9 ]", "edge [ source 2 target 3 {} ]"
-    with caplog.at_level(logging.WARNING):
-        assert parse_gml(text.format(one + other.format("")), "zoo.gml").capacity_bps is None
-    assert "zoo.gml: 1 of 2 have no capacity_bps: none is kept" in caplog.text
+    one, other = "edge [ source 1 target 2 distance 5 capacity 1e9 ]", "edge [ source 2 target 3 distance 7 {} ]"
+    with caplog.at_level(logging.INFO):
+        zoo = parse_gml(text.format(one + other.format("")), "zoo.gml", name="zoo")
+        assert zoo.capacity_bps is None
+        assert connectivity(zoo, PathRule.published()).available_bps is not None
+        assert caplog.text == ""
+        assert connectivity(zoo, PathRule(route="distance_km", ms_per_km=0.005)).available_bps is None
+    assert len(caplog.records) == 1
+    assert "zoo: 1 of 2 links have no capacity_bps, so bandwidths are not known" in caplog.text
+    with pytest.raises(ConfigError, match="capacity_bps is not known: 1 of 2 links lack it"):
+        zoo.known("capacity_bps")
     full = parse_gml(text.format(one + other.format("LinkSpeedRaw 5")))
     assert full.known("capacity_bps").tolist() == [1e9, 5]
     assert full.names == ("1", "2", "3")

@@ -33,7 +33,7 @@ def parse_gml(text: str, where: str = "", *, name: str = "underlay") -> Underlay
         ConfigError: listing everything that is wrong, with lines.
     """
     try:
-        return describe(_read_gml(text), where, name)
+        return describe(_read_gml(text), name)
     except RivageError as error:
         raise (error.at(where) if where else error) from None
 

@@ -19,14 +19,13 @@ of a link                                             becomes
 ``latency_ms``, ``round_trip_ms``                     themselves
 ====================================================  =============================================
 
-These files often lack capacities, coordinates, tiers or access rates here and there; then none is kept, and a warning
-is logged. Distances and latencies that only some links have are refused: paths would go wrong unseen. So are directed
-graphs, parallel links and everything that `rivage.graphs.Underlay` refuses.
+These files often lack capacities, coordinates, tiers or access rates here and there; then none is kept, and
+`Underlay.left_out` tells whoever needs them. Distances and latencies that only some links have are refused: paths would
+go wrong unseen. So are directed graphs, parallel links and everything that `rivage.graphs.Underlay` refuses.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -38,7 +37,6 @@ from rivage.graphs.underlay_tables import LinkTable, NodeTable, UnderlayTable, a
 
 __all__ = ["Entry", "Graph", "describe"]
 
-_LOGGER = logging.getLogger(__name__)
 _NODE = {
     "latitude": ("latitude", "Latitude"),
     "longitude": ("longitude", "Longitude"),
@@ -87,12 +85,11 @@ class Graph:
     links: list[Entry] = field(default_factory=list)
 
 
-def describe(graph: Graph, where: str, name: str) -> Underlay:
+def describe(graph: Graph, name: str) -> Underlay:
     """The underlay of a graph.
 
     Args:
         graph: what a reader found.
-        where: the file, in the log; readers put it into errors.
         name: of the network, when the graph has none.
 
     Raises:
@@ -113,14 +110,16 @@ def describe(graph: Graph, where: str, name: str) -> Underlay:
     if problems:
         raise combine(problems)
     head = graph.head.values
+    whole_nodes, lack = _whole([node for node in nodes if node], (*_NODE, "tier"), "nodes")
+    whole_links, more = _whole([link for link in links if link], ("capacity_bps",), "links")
     table = UnderlayTable(
-        nodes=_whole([node for node in nodes if node], (*_NODE, "tier"), where),
-        links=_whole([link for link in links if link], ("capacity_bps",), where),
+        nodes=whole_nodes,
+        links=whole_links,
         name=str(head.get("label") or head.get("name") or head.get("Network") or name),
         source=str(head.get("Source") or ""),
     )
     places = [[f"line {entry.line}" for entry in entries] for entries in (graph.nodes, graph.links)]
-    return assemble(table, node_places=places[0], link_places=places[1])
+    return replace(assemble(table, node_places=places[0], link_places=places[1]), left_out=_by_field({**lack, **more}))
 
 
 def _built(entries: list[Entry], build: Callable[[Entry], T], problems: list[RivageError]) -> list[T | None]:
@@ -159,10 +158,19 @@ def _link(entry: Entry, names: dict[Any, str], known: set[object]) -> LinkTable:
     )
 
 
-def _whole(tables: list[T], fields: Sequence[str], where: str) -> tuple[T, ...]:
-    """The tables without those fields that only some of them have."""
+def _whole(tables: list[T], fields: Sequence[str], what: str) -> tuple[tuple[T, ...], dict[str, str]]:
+    """The tables without those fields that only some of them have, and how many lack them."""
     lacking = {name: sum(getattr(table, name) is None for table in tables) for name in fields}
-    partial = [name for name, count in lacking.items() if 0 < count < len(tables)]
-    for name in partial:
-        _LOGGER.warning("%s: %d of %d have no %s: none is kept", where or "graph", lacking[name], len(tables), name)
-    return tuple(replace(table, **dict.fromkeys(partial)) for table in tables)  # type: ignore[arg-type]
+    partial = {name: f"{count} of {len(tables)} {what}" for name, count in lacking.items() if 0 < count < len(tables)}
+    return tuple(replace(table, **dict.fromkeys(partial)) for table in tables), partial  # type: ignore[arg-type]
+
+
+def _by_field(lack: dict[str, str]) -> dict[str, str]:
+    """By the fields of an underlay instead of the attributes in a file."""
+    places: dict[str, tuple[str, ...]] = {
+        "latitude": ("coordinates",),
+        "longitude": ("coordinates",),
+        "tier": ("tiers",),
+        "access_bps": ("access_up_bps", "access_down_bps"),
+    }
+    return {field: count for name, count in lack.items() for field in places.get(name, (name,))}

@@ -19,7 +19,7 @@ __all__ = ["parse_graphml"]
 def parse_graphml(text: str, where: str = "", *, name: str = "underlay") -> Underlay:
     """The network that a GraphML text describes; arguments and errors as for `parse_gml`."""
     try:
-        return describe(_Reader().read(text), where, name)
+        return describe(_Reader().read(text), name)
     except RivageError as error:
         raise (error.at(where) if where else error) from None
 

@@ -14,6 +14,7 @@ Cost of `connectivity`: O(N (E + N log N)) for N nodes and E links, memory O(N²
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from rivage.graphs.underlay import Underlay
 
 __all__ = ["Connectivity", "PathRule", "connectivity", "latency_from_distance", "triangle_violations"]
 
+_LOGGER = logging.getLogger(__name__)
 _MS_PER_KM, _MS_PER_PATH = 0.0085, 4.0
 _TIE = 1e-9  # relative: sums of the same delays in another order violate nothing
 
@@ -244,6 +246,9 @@ def _available(underlay: Underlay, walk: _Walk, rule: PathRule) -> Float64[ndarr
     if rule.core_bps is not None:
         capacities = np.full(len(underlay.edges), rule.core_bps)
     if capacities is None:
+        if "capacity_bps" in underlay.left_out:
+            text = "%s: %s have no capacity_bps, so bandwidths are not known; core_bps stands for all links"
+            _LOGGER.warning(text, underlay.name, underlay.left_out["capacity_bps"])
         return None
     least = np.full((nodes, nodes), np.inf)
     for rows, columns, links in walk:

@@ -9,7 +9,8 @@ Nothing is derived here: a latency that follows from a distance is the decision 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -50,6 +51,7 @@ class Underlay:
         name: of the network, in messages and reports.
         source: where the description comes from.
         license: under which terms it came.
+        left_out: what a file says of some nodes or links only, and is None for that reason: field -> how many lack it.
 
     Raises:
         ConfigError: naming all that is wrong.
@@ -72,6 +74,7 @@ class Underlay:
     name: str = "underlay"
     source: str = ""
     license: str = ""
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         problems = list(self._shape_problems())
@@ -171,8 +174,9 @@ class Underlay:
             return np.zeros(0)  # a single node knows all about its links
         if values is None:
             give = "with_access" if field.startswith("access") else f"with_links({field}=...)"
+            lack = f": {self.left_out[field]} lack it" if field in self.left_out else ""
             raise ConfigError(
-                f"{field} is not known",
+                f"{field} is not known{lack}",
                 where=f'underlay "{self.name}"',
                 mend=f"Give it in the file, or by {give}.",
             )
