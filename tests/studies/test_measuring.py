@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,7 +35,7 @@ from rivage.studies.games.design import make_design
 from rivage.studies.measuring.agents import Agent, command_of
 from rivage.studies.measuring.hosts import Host, Hosts, Probing, load_hosts, parse_lines
 from rivage.studies.measuring.pairs import measure, meetings
-from rivage.studies.measuring.rates import hasty, joint_rate, later, rate_of, round_trips_of
+from rivage.studies.measuring.rates import hasty, later, rate_of, round_trips_of
 from rivage.studies.measuring.results import RESULTS, format_matrix
 
 QUICK = Probing(pings=3, seconds=0.1, megabytes=20, patience_s=5)
@@ -268,11 +271,9 @@ def test_transfers_of_few_round_trips_are_hasty() -> None:
 
 def test_transfers_at_once_share_what_is_counted_together() -> None:
     fast, slow = [(0.0, 0), (1.0, 400), (2.0, 800)], [(0.0, 0), (4.0, 400), (8.0, 1600)]
-    assert joint_rate([[fast], [slow]]).bps == 8 * 500, "the slow one while the fast one runs"
-    apart = [[fast], later([fast], 3.0), later([slow], 9.0)]
-    assert joint_rate(apart).bps == 8 * 400, "never at once: the fastest"
-    with pytest.raises(DataError):
-        joint_rate([[fast], [[]]])
+    assert rate_of([fast, slow]).bps == 8 * 500, "the slow one while the fast one runs"
+    assert rate_of([fast, *later([fast], 3.0), *later([slow], 9.0)]).bps == 8 * 400, "never at once: the fastest"
+    assert rate_of([fast, [(0.0, 1)], []]) == rate_of([fast]), "what starves gets nothing"
 
 
 # --- order --------------------------------------------------------------------------------------------------
@@ -393,6 +394,38 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(tmp_path: Path) -> None
     assert third.done == []
     measure(hosts, tmp_path, third, fresh=True)
     assert len(third.done) == 12
+
+
+def test_an_interrupt_does_not_wait_for_answers(tmp_path: Path) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    timer = threading.Timer(1.0, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        measure(hosts_of("a", "b", step="exec sleep 30"), tmp_path)
+    timer.join()
+    assert time.monotonic() - begun < 15
+
+
+def test_addresses_of_six_words(tmp_path: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    hosts = tuple(Host(name=name, address="::1") for name in "ab")
+    measured = measure(Hosts(hosts=hosts, probing=QUICK), tmp_path)
+    assert np.isfinite(load_text(measured.bandwidth)[1]).sum() == 2
+
+
+def test_files_of_the_tutorial_are_those_of_its_page() -> None:
+    docs = Path(__file__).parents[2] / "docs" / "tutorials"
+    page = (docs / "fastest-overlay.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\w+ file=(\S+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    for name, text in blocks:
+        if name != "here.txt":
+            assert (docs / "studies" / "hospitals" / name).read_text(encoding="utf-8") == text, name
+    assert len(blocks) == 6
 
 
 def test_what_is_measured_in_another_way_is_measured_anew(tmp_path: Path) -> None:

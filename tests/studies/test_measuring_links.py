@@ -80,6 +80,20 @@ def test_known_links_both_ways(tmp_path: Path) -> None:
         load_underlay(measured.latency, measured="round_trip_ms", bandwidth=measured.bandwidth)
 
 
+def test_a_transfer_that_is_over_too_soon_is_told(tmp_path: Path) -> None:
+    class Notices:
+        def on_event(self, event: dict[str, object]) -> None:
+            told.append(str(event.get("text")))
+
+    told: list[str] = []
+    latency, bps = [[25.0] * 2] * 2, [[1.0, 1e7], [2e6, 1.0]]
+    with shaped(latency, bps, Probing(seconds=3, megabytes=0.5)) as hosts:
+        measure(hosts, tmp_path, Notices())
+    one, other = hosts.names
+    assert f"{one} to {other}: over too soon to get up to speed; raise megabytes or seconds" in told
+    assert not any(text.startswith(f"{other} to {one}: ") for text in told), "2 s at 2 Mbit/s"
+
+
 def test_a_machine_that_goes_away(tmp_path: Path) -> None:
     class Killer:
         def on_event(self, event: dict[str, object]) -> None:

@@ -176,16 +176,19 @@ class Agent:
 
     def __exit__(self, *exception: object) -> None:
         """Let the probe end, and see to it."""
+        assert self._process.stdin is not None, "it is a pipe"
         with suppress(OSError):
-            assert self._process.stdin is not None, "it is a pipe"
             self._process.stdin.close()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self.kill()
         for listener in self._listeners:
             listener.join(_GRACE_S)
+
+    def kill(self) -> None:
+        """End the process that talks to the probe; whoever waits for an answer is told."""
+        self._process.kill()
+        self._process.wait()
 
 
 def _unheard(host: Host, address: str, ports: tuple[int, int], answer: Mapping[str, Any]) -> ProtocolError:

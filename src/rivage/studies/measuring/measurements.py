@@ -21,9 +21,9 @@ from typing import Any
 from rivage.core.errors import DataError, ProtocolError
 from rivage.studies.measuring.agents import Agent
 from rivage.studies.measuring.hosts import Hosts
-from rivage.studies.measuring.rates import Rate, joint_rate, later, rate_of, round_trips_of
+from rivage.studies.measuring.rates import Samples, later, rate_of, round_trips_of
 
-__all__ = ["KINDS", "Measurements", "shown"]
+__all__ = ["KINDS", "Measurements", "shown", "way"]
 
 KINDS = ("step", "latency", "bandwidth", "access_up", "access_down")
 """In the order in which they are done: round trips while nothing is sent."""
@@ -61,9 +61,15 @@ class Measurements:
             case "latency":
                 return self._latency(one, other)
             case "bandwidth":
-                return asdict(self._rate(one, other, self._sent(one, [other])[0]))
-        others = [place for place in range(len(self.agents)) if place != one]
-        return asdict(self._up(one, others) if kind == "access_up" else self._down(others, one))
+                streams = self._sent(one, [other])[0]["streams"]
+            case "access_up":
+                streams = self._up(one)
+            case _:
+                streams = self._down(one)
+        try:
+            return asdict(rate_of(streams))
+        except DataError as error:
+            raise error.at(way(kind, self.hosts.names[one], self.hosts.names[other])) from None
 
     def _step(self, place: int) -> Mapping[str, Any]:
         host, probing = self.hosts.hosts[place], self.hosts.probing
@@ -87,16 +93,19 @@ class Measurements:
             raise self._unreached(one, other, answer)
         return asdict(round_trips_of(answer["round_trips_ms"]))
 
-    def _up(self, one: int, others: Sequence[int]) -> Rate:
+    def _up(self, one: int) -> list[Samples]:
         """From one to all at once; their clocks are taken to start when it did."""
-        seen = self._sent(one, others)
-        return joint_rate([each["streams"] for each in seen])
+        return [samples for seen in self._sent(one, self._others(one)) for samples in seen["streams"]]
 
-    def _down(self, others: Sequence[int], one: int) -> Rate:
+    def _down(self, one: int) -> list[Samples]:
         """From all to one at once, by its clock."""
+        others = self._others(one)
         with ThreadPoolExecutor(max_workers=len(others)) as pool:
-            seen = [sent[0] for sent in pool.map(lambda each: self._sent(each, [one]), others)]
-        return joint_rate([later(each["streams"], each["started"]) for each in seen])
+            sent = [seen for (seen,) in pool.map(lambda other: self._sent(other, [one]), others)]
+        return [samples for seen in sent for samples in later(seen["streams"], seen["started"])]
+
+    def _others(self, one: int) -> list[int]:
+        return [place for place in range(len(self.agents)) if place != one]
 
     def _sent(self, one: int, others: Sequence[int]) -> list[Mapping[str, Any]]:
         """What others saw of transfers from one machine to all of them at once."""
@@ -115,12 +124,6 @@ class Measurements:
                 raise self._unreached(one, other, each)
         return seen
 
-    def _rate(self, one: int, other: int, seen: Mapping[str, Any]) -> Rate:
-        try:
-            return rate_of(seen["streams"])
-        except DataError as error:
-            raise error.at(self._pair(one, other)) from None
-
     def _unreached(self, one: int, other: int, answer: Mapping[str, Any]) -> ProtocolError:
         """Why one machine could not measure with another."""
         peer, text = self.agents[other], answer["text"]
@@ -135,20 +138,28 @@ class Measurements:
                 what, mend = f'"{peer.host.address}" is not known ({text})', f"Give {peer.host.name} an IP address."
             case _:
                 what, mend = f"the connection to {place} broke ({text})", "Try again, with a larger patience_s perhaps."
-        return ProtocolError(what, where=self._pair(one, other), mend=mend)
+        return ProtocolError(what, where=way("", *(self.hosts.names[place] for place in (one, other))), mend=mend)
 
-    def _pair(self, one: int, other: int) -> str:
-        return f"{self.hosts.names[one]} to {self.hosts.names[other]}"
+
+def way(kind: str, one: str, other: str) -> str:
+    """Between whom something is measured, in words."""
+    match kind:
+        case "step":
+            return one
+        case "access_up":
+            return f"{one} to all"
+        case "access_down":
+            return f"all to {one}"
+    return f"{one} to {other}"
 
 
 def shown(kind: str, one: str, other: str, facts: Mapping[str, Any]) -> str:
     """A result in a few words."""
     match kind:
         case "step":
-            return f"{one}: {facts['step_ms']:.4g} ms per step"
+            value = f"{facts['step_ms']:.4g} ms per step"
         case "latency":
-            return f"{one} to {other}: {facts['median_ms']:.4g} ms"
-        case "bandwidth":
-            return f"{one} to {other}: {facts['bps'] / 1e6:.4g} Mbit/s"
-    way = f"{one} to all" if kind == "access_up" else f"all to {one}"
-    return f"{way}: {facts['bps'] / 1e6:.4g} Mbit/s"
+            value = f"{facts['median_ms']:.4g} ms"
+        case _:
+            value = f"{facts['bps'] / 1e6:.4g} Mbit/s"
+    return f"{way(kind, one, other)}: {value}"

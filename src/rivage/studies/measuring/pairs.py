@@ -14,11 +14,12 @@ Cost: N (N − 1) + 2 N times ``seconds`` for N machines, and N (N − 1) + 2 N 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rivage.core.errors import ProtocolError, RivageError
 from rivage.core.observers import Observer, Silent
@@ -155,22 +156,34 @@ class _Work:
         """Do all measurements of a kind, without the machines that are lost."""
         problems: list[RivageError] = []
         with ThreadPoolExecutor(max_workers=self.hosts.probing.at_once) as pool:
-            for group in self._groups(kind):
-                there = [pair for pair in group if not self._concerned(kind, pair) & set(self.lost)]
-                doing = {pool.submit(measurements.measure, kind, *pair): pair for pair in there}
-                for future in as_completed(doing):
-                    pair = doing[future]
-                    try:
-                        self._keep(kind, pair, {**future.result(), "time": self.now()})
-                    except RivageError as error:
-                        problems += self._blamed(self._concerned(kind, pair), error, measurements.agents)
+            try:
+                for group in self._groups(kind):
+                    there = [pair for pair in group if not self._concerned(kind, pair) & set(self.lost)]
+                    doing = {pool.submit(measurements.measure, kind, *pair): pair for pair in there}
+                    for future in as_completed(doing):
+                        problems += self._taken(kind, doing[future], future, measurements.agents)
+            except BaseException:
+                for agent in measurements.agents:
+                    agent.kill()  # else the pool would wait for answers
+                raise
         return problems
+
+    def _taken(
+        self, kind: str, pair: Pair, future: Future[Mapping[str, Any]], agents: Sequence[Agent]
+    ) -> list[RivageError]:
+        """Keep a result, or tell why there is none."""
+        try:
+            facts = {**future.result(), "time": self.now()}
+        except RivageError as error:
+            return self._blamed(self._concerned(kind, pair), error, agents)
+        self._keep(kind, pair, facts)
+        return []
 
     def _concerned(self, kind: str, pair: Pair) -> set[int]:
         """The machines without which something cannot be measured."""
         return set(range(len(self.hosts))) if kind.startswith("access") else set(pair)
 
-    def _keep(self, kind: str, pair: Pair, facts: dict[str, object]) -> None:
+    def _keep(self, kind: str, pair: Pair, facts: Mapping[str, Any]) -> None:
         self.results.add(kind, pair, facts)
         one, other = (self.hosts.names[place] for place in pair)
         self.done += 1

@@ -5,7 +5,8 @@ installed there. Hence the standard library of Python 3.6, and no module of ours
 
 Commands are lines of JSON on standard input, answers are lines of JSON after a mark on standard output. The probe
 serves only those who know the token of the run, listens on one address, and ends with its standard input or when its
-time is over.
+time is over. The token crosses the network as it is: it keeps strangers out, not those who read along, and what they
+could do with it is to send bytes for a while.
 
 A peer says in one line what it wants: ``TOKEN echo``; or ``TOKEN sink ID STREAMS SECONDS``, and in each of the streams
 ``TOKEN data ID``. Whoever receives a transfer decides when it ends, and tells when what had arrived.

@@ -10,7 +10,7 @@ import numpy as np
 
 from rivage.core.errors import DataError
 
-__all__ = ["RAMP_SHARE", "Rate", "RoundTrips", "hasty", "joint_rate", "later", "rate_of", "round_trips_of"]
+__all__ = ["RAMP_SHARE", "Rate", "RoundTrips", "Samples", "hasty", "later", "rate_of", "round_trips_of"]
 
 RAMP_SHARE = 0.5
 """Share of a transfer's time that does not count: TCP begins slowly, and doubles with every round trip."""
@@ -68,9 +68,10 @@ def round_trips_of(times_ms: Sequence[float]) -> RoundTrips:
 
 
 def rate_of(streams: Sequence[Samples]) -> Rate:
-    """The rate of one or several streams together, where all of them are up to speed.
+    """The rate of streams at the same time by the same clock, when they are up to speed.
 
-    Counted is what arrived between the middle and the end of the time in which something arrived in every stream.
+    Counted is what arrived between the middle and the end of the time in which something arrived in all of them. Where
+    there is no such time, as one was over before another began, each had the link for itself: the fastest counts.
 
     Args:
         streams: for each, times in ascending order, and the bytes that had arrived by then.
@@ -78,30 +79,22 @@ def rate_of(streams: Sequence[Samples]) -> Rate:
     Raises:
         DataError: when too little arrived to tell.
     """
-    if not streams or any(len(samples) < 2 for samples in streams):
+    useful = [samples for samples in streams if len(samples) > 1]
+    alone = [rate for samples in useful if (rate := _counted([samples]))]
+    if not alone:
         raise DataError("too little arrived to tell a bandwidth", mend="Raise seconds or megabytes.")
+    return _counted(useful) or max(alone, key=lambda rate: rate.bps)
+
+
+def _counted(streams: Sequence[Samples]) -> Rate | None:
     begin = max(samples[0][0] for samples in streams)
     end = min(samples[-1][0] for samples in streams)
     middle = begin + RAMP_SHARE * (end - begin)
     arrived = sum(_between(samples, middle, end) for samples in streams)
     if end <= middle or arrived <= 0:
-        raise DataError("too little arrived to tell a bandwidth", mend="Raise seconds or megabytes.")
+        return None
     total = sum(samples[-1][1] for samples in streams)
     return Rate(bps=_short(8 * arrived / (end - middle)), seconds=_short(end - middle), megabytes=_short(total / 1e6))
-
-
-def joint_rate(transfers: Sequence[Sequence[Samples]]) -> Rate:
-    """The rate of transfers at the same time, by the same clock.
-
-    Where one was over before another began, each had the link for itself: then the fastest counts.
-
-    Raises:
-        DataError: when too little arrived to tell.
-    """
-    try:
-        return rate_of([samples for streams in transfers for samples in streams])
-    except DataError:
-        return max(map(rate_of, transfers), key=lambda rate: rate.bps)
 
 
 def later(streams: Sequence[Samples], seconds: float | None) -> list[Samples]:
