@@ -59,7 +59,7 @@ __all__ = [
     "two_round_bound",
 ]
 
-_BLOCK = 512  # rounds whose draws are held at once
+_BLOCK, _DRAWS = 512, 2**24  # most rounds, and times of messages, that are drawn at once
 _MULTIPLICATIONS = 60  # by the matrix of paths; more of them only make its bound a little smaller
 
 
@@ -136,9 +136,10 @@ def _rate(graph: Waiting, times: Times, number: int, before: int, rounds: int, s
     The number of the first round differs between replications: where the graph changes with the round, so does it.
     """
     starts, marks = np.zeros(len(graph.work)), []
+    block = min(_BLOCK, max(1, _DRAWS // max(1, len(graph.arcs))))
     for begin, end in ((number, number + before), (number + before, number + before + rounds)):
-        for first in range(begin, end, _BLOCK):
-            starts = start_times(graph, times, min(_BLOCK, end - first), seed=seed, first=first, start=starts)[-1]
+        for first in range(begin, end, block):
+            starts = start_times(graph, times, min(block, end - first), seed=seed, first=first, start=starts)[-1]
         marks.append(float(starts.mean()))
     return (marks[1] - marks[0]) / rounds
 

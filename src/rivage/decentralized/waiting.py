@@ -9,6 +9,7 @@ sends back. How long work and transfers take is drawn in `rivage.decentralized.c
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -152,16 +153,22 @@ class Waits:
             ends = np.append((times[:1] + work[:1]).max(axis=1), work[1:].max(axis=1))
             times[1:] = np.cumsum(ends)[: len(times) - 1, None]
             return
-        order = np.argsort(self.arcs[:, 1], kind="stable")
-        begins = np.searchsorted(self.arcs[order, 1], np.arange(len(self) + 1)).astype(np.int64)
-        tails, rows = self.arcs[order, 0], np.ascontiguousarray(transfer[:, order])
+        order, begins, tails = self._by_head
+        rows = np.ascontiguousarray(transfer[:, order])
         if self.least is None:
             every = self.every[order] if (self.every > 1).any() else self.every[:0]
             rounds_of_all(begins, tails, work, rows, every, first, times)
         else:
             rounds_by_the_fastest(begins, tails, work, rows, self.least, times)
 
-    @property
+    @cached_property
+    def _by_head(self) -> tuple[Int64[ndarray, "arcs"], Int64[ndarray, "nodes+1"], Int64[ndarray, "arcs"]]:
+        """An order in which arcs into one node stand together, where those into each begin, and their tails."""
+        order = np.argsort(self.arcs[:, 1], kind="stable")
+        begins = np.searchsorted(self.arcs[order, 1], np.arange(len(self) + 1)).astype(np.int64)
+        return order, begins, self.arcs[order, 0]
+
+    @cached_property
     def _is_barrier(self) -> bool:
         """Whether all wait for all, in every round."""
         return self.least is None and len(self.arcs) == len(self) * (len(self) - 1) and bool((self.every == 1).all())
