@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -33,10 +34,12 @@ from rivage.decentralized.torchdist.judging import Judge, assembled, require_loc
 from rivage.decentralized.torchdist.mixer import Mixer, flattened, legs_a_round, legs_of
 from rivage.decentralized.torchdist.transport import Transport
 from rivage.federated.batches import Position
+from rivage.federated.calibration import DEFAULT_TILE_BYTES
 from rivage.federated.checkpoint import Journal, Snapshot
 from rivage.federated.engine import Outcome
 from rivage.federated.evaluation import Evaluation
 from rivage.federated.exchange import roster, traffic
+from rivage.federated.execution import Execution
 from rivage.federated.executors.executor import Executor
 from rivage.federated.executors.jobs import one_thread
 from rivage.federated.failures import Failed, explained
@@ -70,7 +73,7 @@ class Silo:
         require_local_metric(trial)
         self.trial, self.company, self.journal, self.observe = trial, company, journal, observe
         self.client = int(trial.silos[company.rank])
-        self.executor = Executor(trial.task, trial.execution)
+        self.executor = Executor(trial.task, _alone(trial.execution))
         self.judge = Judge(trial, self.executor)
         self.starts_ms = np.zeros(company.size)
         self._ahead = ahead
@@ -331,3 +334,8 @@ class Silo:
 
     def _place(self, round: int) -> str:
         return f"{self._where(round)}, {called(self.trial.population, self.client)}"
+
+
+def _alone(execution: Execution) -> Execution:
+    """The same for a single silo: with one job there is nothing to spread, and no size of tiles to find."""
+    return replace(execution, workers=1, tile_bytes=execution.tile_bytes or DEFAULT_TILE_BYTES)

@@ -13,7 +13,10 @@ sender; therefore receives are posted some legs ahead.
 
 from __future__ import annotations
 
+import atexit
+import os
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -148,7 +151,8 @@ class _Patience:
         self._watch = watch
         self._asked: queue.SimpleQueue[Waits | None] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[tuple[int, Exception] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="transfers", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="transfers", daemon=True)
+        self._thread.start()
 
     def wait(self, waits: Waits) -> None:
         """Until all have ended.
@@ -174,8 +178,9 @@ class _Patience:
             raise self._watch.error(fault) from None
 
     def close(self) -> None:
-        """Let the thread end, once what it waits for has ended."""
+        """Let the thread end, once what it waits for has ended; that of a frozen neighbour never does."""
         self._asked.put(None)
+        atexit.register(_leave, self._thread)
 
     def _run(self) -> None:
         while (waits := self._asked.get()) is not None:
@@ -187,6 +192,15 @@ class _Patience:
                     failed = (silo, error)
                     break
             self._ended.put(failed)
+
+
+def _leave(thread: threading.Thread) -> None:
+    """At the end of the process: gloo aborts one whose transfers still wait, whatever it had to report."""
+    thread.join(0.5)
+    if thread.is_alive():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def _first_line(error: RuntimeError) -> str:
