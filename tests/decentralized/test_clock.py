@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import doctest
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -426,12 +426,21 @@ def test_a_ring_is_no_star(square_of: SquareOf) -> None:
 # --- settings, documentation, speed -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Study:
+    compute: Clock | None = None
+
+
 def test_a_table_of_a_study() -> None:
     table = {"kind": "pareto", "shape": 2.5, "persistence": 0.5, "transfer": {"kind": "exponential"}}
     read = settings.read(Clock, table)
     assert read == Clock(law=Pareto(shape=2.5), persistence=0.5, transfer=Exponential())
     assert settings.read(Clock, settings.dump(read)) == read
     assert settings.read(Clock, {"kind": "trace", "times": [1.0, 2.0]}) == Clock(law=Trace(times=(1.0, 2.0)))
+    study = settings.read(_Study, {"compute": {"kind": "stalls", "spread": 0.5}})
+    assert study == _Study(compute=Clock(law=Stalls(), spread=0.5))
+    assert settings.read(_Study, settings.dump(study)) == study
+    assert settings.read(_Study, {}) == _Study()
     with pytest.raises(ConfigError, match=r'unknown law of times kind "parreto".*pareto'):
         settings.read(Clock, {"kind": "parreto"})
 

@@ -204,7 +204,8 @@ def advise_degree(
         work: how times scatter: a clock, a law of independent work, or measured times of a round's work. Measured
             times also give the mean work of candidates that are networks.
         candidates: by name. Overlays bring their delays; networks have equal work, of mean 1, and no transfers; a
-            `Server` averages exactly.
+            `Server` averages exactly. With backup workers or schedules hand in measured rounds: bounds count every
+            arc.
         rounds: K of each candidate as measured, one number or one for each seed of the training, the same seeds for
             all; or a bound, the classical one by default.
         simulated_rounds: measured in each replication, after as many that are not.
