@@ -13,6 +13,7 @@ from rivage.studies.claims import (
     cache_networks,
     caching,
     caching_variants,
+    decentralized,
     delivery,
     fairness,
     federated,
@@ -27,6 +28,7 @@ __all__ = ["CLAIMS", "Claim", "Outcome"]
 
 _PARTS = (
     federated,
+    decentralized,
     cache_networks,
     caching,
     caching_variants,
