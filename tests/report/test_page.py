@@ -68,7 +68,7 @@ def _words(text: str) -> str:
 
 def test_simulated_time_is_told_apart_from_wall_clock(make_run: MakeRun, tmp_path: Path) -> None:
     words = _words(_write(tmp_path / "r.html", make_run(devices=True))[0])
-    assert "Downloaded Time Simulated device time Simulated energy" in words
+    assert "Downloaded Time Simulated time Simulated energy" in words
     assert re.search(r"\d s 1 min 30 s 1\.50 kJ", words)
     assert re.search(r"\d s – –", words), "Local plays no rounds"
     assert "time is the wall clock of the machine that ran the simulation" in words

@@ -175,18 +175,19 @@ def _show_run(record: RunRecord, options: Options, strict: bool) -> int:
             ("method", "metric", "mean", "bottom decile", "worse than Local", "MB up", "MB down", "seconds"),
             [(name, *_method_cells(values)) for name, values in methods.items()],
         ),
-        _device_table(methods),
+        _simulated_table(methods),
         certificate_rows(certificates),
         then=f"report: {page}" if page else "",
     )
     return VIOLATION if strict and any(c["verdict"] == "fails" for c in certificates) else 0
 
 
-def _device_table(methods: Mapping[str, Mapping[str, Any]]) -> list[Sequence[str]]:
-    """What the simulated devices took and spent; no row where there are none."""
+def _simulated_table(methods: Mapping[str, Mapping[str, Any]]) -> list[Sequence[str]]:
+    """What rounds took in simulated time, and what devices spent; no row where nothing is simulated."""
     known = {name: values for name, values in methods.items() if values.get("simulated_s") is not None}
-    rows = [(name, number(values["simulated_s"]), number(values["energy_j"])) for name, values in known.items()]
-    return table(("method", "simulated device seconds", "simulated joules"), rows)
+    keys = ["simulated_s", *(["energy_j"] if any(row["energy_j"] is not None for row in known.values()) else [])]
+    rows = [(name, *(number(values[key]) for key in keys)) for name, values in known.items()]
+    return table(("method", "simulated seconds", "simulated joules")[: 1 + len(keys)], rows)
 
 
 def _method_cells(values: dict[str, Any]) -> tuple[str, ...]:
