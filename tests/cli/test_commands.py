@@ -96,7 +96,7 @@ def test_simulated_time_has_a_table_of_its_own(pipeline: Pipeline, study: Path, 
     pipeline.record.write_summary(summary)
     assert main(["train", str(study)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["method", "simulated", "device", "seconds", "simulated", "joules"] in lines
+    assert ["method", "simulated", "seconds", "simulated", "joules"] in lines
     assert ["fedavg", "46.16", "239.8"] in lines
     assert all(line[:2] != ["local", "–"] for line in lines), "Local plays no rounds"
 
