@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ import pytest
 
 from rivage.core.errors import ConfigError, ProtocolError
 from rivage.core.store import read_jsonl
+from rivage.decentralized import Silos
+from rivage.decentralized.classical import ring_2opt
 from rivage.graphs import load_connectivity, load_underlay
 from rivage.studies.measuring.hosts import Host, Hosts, Probing
 from rivage.studies.measuring.pairs import measure
@@ -83,6 +86,11 @@ def test_known_links_both_ways(tmp_path: Path) -> None:
     up, down = measured.access_up_bps.values(), measured.access_down_bps.values()
     assert list(up) == pytest.approx(links.sum(1).tolist(), rel=0.15), "links of their own, no access link between"
     assert list(down) == pytest.approx(links.sum(0).tolist(), rel=0.15)
+    one_way = np.add(latency, np.transpose(latency)) / 2
+    truth = replace(every, latency_ms=one_way, available_bps=np.where(off, links, np.inf))
+    seen, true = (ring_2opt(Silos.of(each, model_bits=4e6, step_ms=10)) for each in (every, truth))
+    assert seen.overlay.arcs.tolist() == true.overlay.arcs.tolist(), "the overlay of what was measured is the right one"
+    assert seen.cycle_time_ms == pytest.approx(true.cycle_time_ms, rel=0.1)
     with pytest.raises(ConfigError, match="differs by direction"):
         load_underlay(measured.latency, measured="round_trip_ms", bandwidth=measured.bandwidth)
 

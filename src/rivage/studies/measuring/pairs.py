@@ -188,16 +188,9 @@ class _Work:
         one, other = (self.hosts.names[place] for place in pair)
         self.done += 1
         self.observer.on_event({"event": "point", "done": self.done, "score": shown(kind, one, other, facts)})
-        if kind == "bandwidth":
-            seconds, round_trip = (
-                self.results.value(*key)
-                for key in (
-                    (kind, pair, "seconds"),
-                    ("latency", pair, "median_ms"),
-                )
-            )
-            if seconds is not None and round_trip is not None and hasty(seconds, round_trip):
-                self._tell(f"{one} to {other}: over too soon to get up to speed; raise megabytes or seconds")
+        round_trip = self.results.value("latency", pair, "median_ms")
+        if kind == "bandwidth" and round_trip is not None and hasty(facts["seconds"], round_trip):
+            self._tell(f"{one} to {other}: over too soon to get up to speed; raise megabytes or seconds")
 
     def _blamed(self, concerned: set[int], error: RivageError, agents: Sequence[Agent]) -> list[RivageError]:
         """The error, or those of the machines that are gone."""
