@@ -225,6 +225,13 @@ def city_plan(runs: Runs) -> str:
     return standalone(city_plan(runs.folder))
 
 
+def fastest_overlay(runs: Runs) -> str:
+    """Who sends to whom, and what happens in some rounds: the overlay of the tutorial."""
+    from figures_sites import fastest_overlay
+
+    return standalone(*fastest_overlay(runs.folder))
+
+
 def _looks(record: RunRecord) -> Mapping[str, Any]:
     return looks((trial.method, trial.kind) for trial in record.trials)
 
@@ -416,6 +423,7 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "sorted-clients": sorted_clients,
     "cost-by-capacity": cost_by_capacity,
     "city-plan": city_plan,
+    "fastest-overlay": fastest_overlay,
     "long-term-fairness": long_term_fairness,
     "cache-networks": cache_networks,
     "no-regret-steps": no_regret_steps,
