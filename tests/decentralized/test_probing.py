@@ -18,9 +18,9 @@ from rivage.data.build import build_population
 from rivage.data.partition import IID, Pathological
 from rivage.data.population import Schema
 from rivage.data.readers import Digits
-from rivage.decentralized import Silos, matcha_law
+from rivage.decentralized import Overlay, Silos, contenders, design_of, matcha_law
 from rivage.decentralized.mixing_plan import Drawn
-from rivage.decentralized.probing import EXACT, Order, descend, forecasts, probe
+from rivage.decentralized.probing import EXACT, Order, candidate_of, descend, forecasts, probe
 from rivage.decentralized.task_gradients import TaskGradients
 from rivage.decentralized.topology_probe import Spectrum, kappa
 from rivage.federated.execution import Execution
@@ -71,14 +71,19 @@ def uneven(seed: int, nodes: int) -> np.ndarray:
     return push_weights((rng.random((nodes, nodes)) < 0.3) | np.roll(np.eye(nodes, dtype=bool), 1, axis=1))
 
 
-def pushed(problem: Springs, weights: np.ndarray, iterations: int, rate: float) -> list[np.ndarray]:
-    """Stochastic gradient push as published, on batches 0, 2, 4, …"""
-    nodes = len(weights)
-    mass, share, models = np.zeros((nodes, 2)), np.ones((nodes, 1)), []
-    for k in range(iterations):
+def real_models(problem: Springs, weights: np.ndarray, order: Order) -> list[np.ndarray]:
+    """Of 12 iterations from 0 with a step of 0.4, on batches 0, 2, 4, …; adapt_then_combine is SGP as published."""
+
+    def doubled(params: np.ndarray, batch: int) -> np.ndarray:
+        return problem(params, 2 * batch)
+
+    start = np.zeros((len(weights), 2))
+    if order == "combine_then_adapt":
+        return list(descend(doubled, start, weights, rate=0.4, iterations=11))
+    mass, share, models = start, np.ones((len(weights), 1)), []
+    for k in range(12):
         models.append(mass / share)
-        mass = weights @ (mass - rate * problem(models[-1], 2 * k))
-        share = weights @ share
+        mass, share = weights @ (mass - 0.4 * doubled(models[-1], k)), weights @ share
     return models
 
 
@@ -88,41 +93,26 @@ def pushed(problem: Springs, weights: np.ndarray, iterations: int, rate: float) 
 @given(seeds, st.integers(2, 6), st.sampled_from(["combine_then_adapt", "adapt_then_combine"]))
 def test_a_rehearsal_is_the_run_where_curvatures_are_alike(seed: int, nodes: int, order: Order) -> None:
     """Then the mean moves alike over every graph, and models rehearsed are the models of the run."""
-    problem, iterations, rate = springs(seed, nodes, alike=True), 12, 0.4
+    problem = springs(seed, nodes, alike=True)
     weights = mixing_matrices(nodes, seed, ["path"])["path"] if nodes > 2 else np.array([[0.7, 0.3], [0.3, 0.7]])
-    found = probe(
-        problem, np.zeros(2), nodes, rate=rate, iterations=iterations, candidates={"it": weights}, order=order
-    )
+    found = probe(problem, np.zeros(2), nodes, rate=0.4, iterations=12, candidates={"it": weights}, order=order)
     rehearsed = [params for params, _ in problem.asked[3::4]]  # mean twice, exact averages, candidate
-    if order == "combine_then_adapt":
-
-        def doubled(params: np.ndarray, batch: int) -> np.ndarray:
-            return problem(params, 2 * batch)
-
-        real = list(descend(doubled, np.zeros((nodes, 2)), weights, rate=rate, iterations=iterations - 1))
-    else:
-        real = pushed(problem, weights, iterations, rate)
-    assert np.allclose(rehearsed, real, atol=1e-10)
+    models = real_models(problem, weights, order)
+    assert np.allclose(rehearsed, models, atol=1e-10)
+    assert found.drifts["it"] == pytest.approx([np.square(x - x.mean(axis=0)).sum() for x in models])
     assert found.kept("it") == pytest.approx(1, abs=1e-10)
     assert found.kept(EXACT) == pytest.approx(1, abs=1e-10)
     assert np.allclose(found.mean, problem.centers.mean(axis=0), atol=5)
 
 
-@given(seeds, st.integers(2, 6))
-def test_push_sum_is_rehearsed_too(seed: int, nodes: int) -> None:
+@given(seeds, st.integers(2, 6), st.sampled_from(["combine_then_adapt", "adapt_then_combine"]))
+def test_push_sum_is_rehearsed_too(seed: int, nodes: int, order: Order) -> None:
     """On linear losses, as the plain mean of models is not what push-sum keeps, and curvature would show that."""
     problem, weights = springs(seed, nodes, alike=False), uneven(seed, nodes)
     problem.flat = True
-    probe(
-        problem,
-        np.zeros(2),
-        nodes,
-        rate=0.4,
-        iterations=12,
-        candidates={"it": weights},
-        order="adapt_then_combine",
-    )
-    assert np.allclose([p for p, _ in problem.asked[3::4]], pushed(problem, weights, 12, 0.4), atol=1e-9)
+    probe(problem, np.zeros(2), nodes, rate=0.4, iterations=12, candidates={"it": weights}, order=order)
+    rehearsed = [params for params, _ in problem.asked[3::4]]
+    assert np.allclose(rehearsed, real_models(problem, weights, order), atol=1e-9)
 
 
 def test_what_is_kept_by_hand() -> None:
@@ -166,6 +156,38 @@ def test_a_plan_is_a_candidate(square_of: Callable[..., Silos]) -> None:
     assert ranked["called"].kappa is ranked["matcha"].models_spread is None
     assert ranked["fixed"].kappa == pytest.approx(kappa(found.energy, Spectrum.of(weights)))
     assert 0 < ranked["matcha"].slowdown < np.inf
+
+
+def test_overlays_are_candidates(square_of: Callable[..., Silos]) -> None:
+    silos = square_of(0, 5)
+    plans = {name: candidate_of(design) for name, design in contenders(silos).items() if name != "matcha"}
+    assert np.array_equal(plans["star"], np.full((5, 5), 0.2))
+    assert np.array_equal(plans["mst"], plans["mst"].T)
+    assert np.array_equal(np.unique(plans["ring"]), [0, 0.5])
+    extra = Overlay.of(silos, [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0), (0, 2)])
+    pushing = candidate_of(design_of(extra))
+    assert isinstance(pushing, np.ndarray)
+    assert pushing[:, 0].tolist() == [1 / 3, 1 / 3, 1 / 3, 0, 0]
+    assert pushing.sum(axis=0) == pytest.approx(np.ones(5))
+    with pytest.raises(ConfigError, match='overlay "matcha": its rounds are drawn'):
+        candidate_of(contenders(silos)["matcha"])
+    problem = springs(0, 5, alike=False)
+    found = probe(problem, np.zeros(2), 5, rate=0.2, iterations=20, candidates=plans | {"extra": pushing})
+    assert found.slowdown("star") == pytest.approx(1, abs=1e-12)
+    assert {each.name: each.kappa for each in forecasts(found, {"extra": pushing})} == {"extra": None}
+
+
+def test_growth_tells_that_drift_has_not_settled() -> None:
+    """With λ = −0.8 and η a = 0.5 drift is multiplied by −1.3 an iteration; with η a = 0.1 by −0.9."""
+    weights = np.array([[0.1, 0.9], [0.9, 0.1]])
+    problem = Springs(np.array([1.0, 1.0]), np.array([[0.0], [1.0]]))
+    wild, calm = (
+        probe(problem, np.zeros(1), 2, rate=rate, iterations=40, candidates={"it": weights}) for rate in (0.5, 0.1)
+    )
+    assert wild.growth("it") == pytest.approx(1.3**20, rel=0.01)
+    assert calm.growth("it") == pytest.approx(1, rel=0.02)
+    assert forecasts(wild, {"it": weights})[0].growth == wild.growth("it")
+    assert probe(problem, np.zeros(1), 2, rate=0.1, iterations=1, candidates={"it": weights}).growth("it") == 1
 
 
 def test_forecasts_in_iterations_and_in_seconds() -> None:

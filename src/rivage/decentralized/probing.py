@@ -18,7 +18,9 @@ been the mean's move is put back: D ← A D − η (G − w⁺ ḡ). With doubly
 
 Rehearsal and slowdown are ours and not of the paper: they need no convexity and no eigenvalues, and give sizes where κ
 only orders. They do not see what happens long after the probe, near the optimum, nor drift that takes longer than the
-probe to settle.
+probe to settle. Where η times the curvature exceeds 1 + λ for some eigenvalue λ < 0 of A, drift along it grows without
+end around the path of exact averages; a run leaves for flatter places and may lose nothing. `Forecast.growth` tells of
+both: probe for longer, or with a smaller step.
 
 Reference: Neglia, Xu, Towsley, Calbi. Decentralized gradient methods: does topology matter? AISTATS 2020, arXiv
 2002.12688.
@@ -35,9 +37,22 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from rivage.core.errors import ConfigError, require, require_one_of
+from rivage.decentralized.designs import Design, mixing_of
 from rivage.decentralized.topology_probe import Energies, Spectrum, kappa, spread_of_models
+from rivage.graphs.mixing import push_weights
 
-__all__ = ["EXACT", "Forecast", "Gradients", "Mixing", "Order", "Probed", "descend", "forecasts", "probe"]
+__all__ = [
+    "EXACT",
+    "Forecast",
+    "Gradients",
+    "Mixing",
+    "Order",
+    "Probed",
+    "candidate_of",
+    "descend",
+    "forecasts",
+    "probe",
+]
 
 Params = Float64[ndarray, "nodes dim"]
 Square = Float64[ndarray, "nodes nodes"]
@@ -70,6 +85,7 @@ class Probed:
         energies: of the gradients at each iteration.
         descent: ⟨∇F(x̄), ḡ⟩ at each iteration, of gradients at the mean model.
         rehearsed: the same at x̄ + D, by candidate, `EXACT` among them.
+        drifts: ‖D‖² at each iteration, by candidate.
         settled: the first iteration that counts for what a candidate keeps.
         rate: η.
         mean: the mean model at the end.
@@ -78,6 +94,7 @@ class Probed:
     energies: tuple[Energies, ...]
     descent: Float64[ndarray, "iterations"]
     rehearsed: Mapping[str, Float64[ndarray, "iterations"]]
+    drifts: Mapping[str, Float64[ndarray, "iterations"]]
     settled: int
     rate: float
     mean: Float64[ndarray, "dim"]
@@ -96,6 +113,12 @@ class Probed:
         kept = self.kept(name)
         return self.kept(reference) / kept if kept > 0 else float("inf")
 
+    def growth(self, name: str) -> float:
+        """‖D‖² in the second half of the iterations that count over the first half; about 1 where drift has settled."""
+        counted = self.drifts[name][self.settled :]
+        before, after = counted[: len(counted) // 2].sum(), counted[-(len(counted) // 2) :].sum()
+        return float(after / before) if len(counted) > 1 and before > 0 else 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
@@ -106,6 +129,7 @@ class Forecast:
         slowdown: iterations over those of exact averages.
         kappa: κ; None where it is not defined, for matrices that change, or are not normal and doubly stochastic.
         models_spread: E‖Π X‖² in the long run; None likewise.
+        growth: of the drift while it counted; far above 1 it had not settled, and the slowdown is not to be trusted.
         cycle_time_ms: mean time of an iteration, if known.
     """
 
@@ -113,6 +137,7 @@ class Forecast:
     slowdown: float
     kappa: float | None
     models_spread: float | None
+    growth: float
     cycle_time_ms: float | None = None
 
     @property
@@ -173,6 +198,7 @@ def probe(
         energies=tuple(energies),
         descent=np.array(descent),
         rehearsed={name: np.array(each.descent) for name, each in rehearsals.items()},
+        drifts={name: np.array(each.drifts) for name, each in rehearsals.items()},
         settled=int(settled * iterations),
         rate=rate,
         mean=mean,
@@ -206,13 +232,32 @@ def forecasts(
 
 
 def descend(gradients: Gradients, start: Params, mixing: Mixing, *, rate: float, iterations: int) -> Iterator[Params]:
-    """X(0), X(1), … X(iterations) of X ← A X − η G; batch k is drawn in iteration k."""
-    params = np.array(start, np.float64)
-    yield params
+    """Models 0, 1, … of X ← A X − η G(X), batch k in iteration k; with uneven rows X ← A X − η G(X/w), and X/w.
+
+    Plain decentralised SGD of a small problem, to hold forecasts against; training proper is elsewhere.
+    """
+    mass, share = np.array(start, np.float64), np.ones((len(start), 1))
+    yield mass
     for k in range(iterations):
         weights = mixing(k) if callable(mixing) else mixing
-        params = weights @ params - rate * gradients(params, k)
-        yield params
+        mass = weights @ mass - rate * gradients(mass / share, k)
+        share = weights @ share
+        yield mass / share
+
+
+def candidate_of(design: Design) -> Mixing:
+    """How an overlay averages: exactly at a hub, by Metropolis weights both ways, else by plain means or push-sum.
+
+    Raises:
+        ConfigError: for a law of overlays, whose plan knows the matrix of each round.
+    """
+    if design.hub is not None:
+        return np.full((len(design.overlay), len(design.overlay)), 1 / len(design.overlay))
+    if not design.critical_circuit:
+        mend = "Give the weights of its plan, `Drawn(law=…, seed=…).weights`."
+        raise ConfigError("its rounds are drawn", where=f'overlay "{design.name}"', mend=mend)
+    weights = mixing_of(design.overlay)
+    return weights if np.abs(weights.sum(axis=0) - 1).max() < _SUMS else push_weights(design.overlay.adjacency)
 
 
 class _Rehearsal:
@@ -222,6 +267,7 @@ class _Rehearsal:
         self.name, self.mixing, self.rate, self.order = name, mixing, rate, order
         self.drift, self.share = np.zeros(shape), np.ones((shape[0], 1))
         self.descent: list[float] = []
+        self.drifts: list[float] = []
 
     @property
     def apart(self) -> Params:
@@ -234,6 +280,7 @@ class _Rehearsal:
         _require_sums(self.name, weights, len(self.drift))
         mean = gradients.mean(axis=0)
         self.descent.append(float(downhill @ mean))
+        self.drifts.append(float(np.square(self.apart).sum()))
         before, self.share = self.share, weights @ self.share
         if self.order == "combine_then_adapt":
             self.drift = weights @ self.drift - self.rate * (gradients - self.share * mean)
@@ -249,6 +296,7 @@ def _forecast(probed: Probed, name: str, mixing: Mixing, cycle_time_ms: float | 
         slowdown=probed.slowdown(name),
         kappa=None if spectrum is None else kappa(energy, spectrum),
         models_spread=None if spectrum is None else spread_of_models(energy, spectrum, probed.rate),
+        growth=probed.growth(name),
         cycle_time_ms=cycle_time_ms,
     )
 
