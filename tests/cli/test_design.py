@@ -171,6 +171,7 @@ def test_machines_are_measured_and_their_overlay_designed(capsys: pytest.Capture
     assert answer(capsys, measured["study"], "--model-bits", "1e7", "--compute-ms", "2")["gap"] == result["gap"]
 
 
+MEASURED = ["design", "ms.csv", "--bandwidth", "rate.csv", "--model-bits", "1"]
 WRONG = {
     "no such file": ["design", "nowhere.gml", "--model-bits", "1"],
     "no size of the model": ["design", "line.toml"],
@@ -195,6 +196,9 @@ WRONG = {
     "a law that is none": [*SMALL, "--set", "times.kind=gaussian"],
     "no such kind of file": ["design", "line.xml", "--model-bits", "1"],
     "a file as folder of runs": [*SMALL, "--out", "line.toml"],
+    "an underlay that is no table": ["design", "flat.toml"],
+    "a graph that there is not": ["design", "cube.toml"],
+    "capacities of links that are not known": [*MEASURED, "--core-gbps", "1"],
 }
 STUDY = '[silos]\nmodel_bits = 1e6\n[underlay]\nkind = "file"\npath = "line.toml"\n[[overlays]]\nkind = "given"\n'
 
@@ -203,7 +207,10 @@ def test_wrong_networks_are_told(folder: Path, capsys: pytest.CaptureFixture[str
     Path("parts.toml").write_text(LINE.rpartition("[[links]]")[0])
     Path("zero.toml").write_text(LINE.replace("distance_km = 1000.0", "distance_km = 1000.0\ncapacity_bps = 0.0"))
     Path("bare.toml").write_text(re.sub(r"distance_km.*", "", LINE))
-    Path("ms.csv").write_text("ms,a,b\na,,10\nb,10,\n")
+    for matrix in ("ms.csv", "rate.csv"):
+        Path(matrix).write_text("x,a,b\na,,10\nb,10,\n")
+    Path("flat.toml").write_text('underlay = "line.toml"\n[silos]\nmodel_bits = 1e6\n')
+    Path("cube.toml").write_text(STUDY.replace("given", "family") + 'family = "hypercube"\n')
     Path("line.xml").write_text("<graph/>")
     Path("weak.toml").write_text(STUDY + 'arcs = [["a", "b"], ["b", "c"]]\n')
     Path("stranger.toml").write_text(STUDY + 'arcs = [["a", "Nice"], ["Nice", "a"]]\n')

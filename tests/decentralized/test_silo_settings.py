@@ -76,6 +76,14 @@ def test_matrices_keep_their_directions(tmp_path: Path) -> None:
     assert silos.delay_ms(np.array([[0, 1], [1, 0]])).tolist() == pytest.approx([10 + 200, 30 + 1000 / 7])
 
 
+@pytest.mark.parametrize("told", [{"core_bps": 1e9}, {"paths": "links"}])
+def test_rules_for_links_are_refused_where_every_pair_was_measured(tmp_path: Path, told: dict[str, Any]) -> None:
+    (tmp_path / "cells.csv").write_text("x,a,b\na,,10\nb,30,\n")
+    measured = Matrices(latency=tmp_path / "cells.csv", bandwidth=tmp_path / "cells.csv").build()
+    with pytest.raises(ConfigError, match="has no links"):
+        SiloSettings(model_bits=1e6, **told).silos(measured)
+
+
 def test_settings_come_back_from_their_table() -> None:
     settings = SiloSettings(model_bits=3, step_ms=(1.0, 2.0), access_bps=1e9, paths="links")
     assert read(SiloSettings, dump(settings)) == settings

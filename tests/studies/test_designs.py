@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from rivage.core.certificates import CHECKS, Certificate
-from rivage.core.errors import ConfigError
+from rivage.core.errors import ConfigError, StoreError
 from rivage.core.records import RunRecord
 from rivage.core.settings import dump
-from rivage.decentralized import Overlay
+from rivage.decentralized import Overlay, directed_search
 from rivage.decentralized.checks import recorded_silos
 from rivage.graphs.cycles import max_cycle_mean
 from rivage.studies.games.design import BOUND, CONTENDERS, make_design
@@ -176,13 +176,134 @@ def test_a_bound_without_its_multipliers_does_not_pass(forged: Any) -> None:
         certificate(forged(BOUND, negative), "cycle_time_bound")
 
 
-def test_a_network_that_has_changed_is_not_mixed_with_the_old_one(tmp_path: Path) -> None:
-    (tmp_path / "net.toml").write_text(
-        '[[nodes]]\nname = "a"\n[[nodes]]\nname = "b"\n[[links]]\nends = ["a", "b"]\ndistance_km = 100.0\n'
-    )
-    table = {**STUDY, "underlay": {"kind": "file", "path": str(tmp_path / "net.toml")}, "overlays": [{"kind": "ring"}]}
+def test_one_multiplier_for_all_silos_proves_nothing(forged: Any) -> None:
+    """σ = 1000 for each, taken off v once only, would prove any bound."""
+
+    def spread(event: dict[str, Any]) -> None:
+        proof = event["proof"]
+        proof |= {"degrees": [1000.0], "potentials": [0.0] * 5, "sets": [], "members": [], "weights": []}
+        proof["potentials"][proof["silo"]] = 500.0
+        event["value_ms"] = 400.0
+
+    with pytest.raises(StoreError, match="multipliers do not fit 5 silos and 0 cuts"):
+        certificate(forged(BOUND, spread), "cycle_time_bound")
+
+
+@pytest.mark.parametrize("check", ["cycle_time_bound", "overlay_gap"])
+def test_multipliers_that_are_no_numbers_do_not_pass(forged: Any, check: str) -> None:
+    def unknown(event: dict[str, Any]) -> None:
+        event["proof"]["potentials"][0] = float("nan")
+
+    fields = {"method": "ring"} if check == "overlay_gap" else {}
+    assert certificate(forged(BOUND, unknown), check, **fields).verdict == "fails"
+
+
+def test_the_bound_is_told_of_the_silo_that_gives_it(forged: Any) -> None:
+    def another(event: dict[str, Any]) -> None:
+        event["silo"] = next(name for name in "abcde" if name != event["silo"])
+
+    with pytest.raises(StoreError, match="multipliers are those of"):
+        certificate(forged(BOUND, another), "cycle_time_bound")
+
+
+def test_an_overlay_without_a_hub_is_not_timed_as_a_star(forged: Any) -> None:
+    """There and back between two silos says nothing of a circuit through others."""
+
+    def star(event: dict[str, Any]) -> None:
+        event |= {"hub": event["arcs"][0][0], "potentials": None}
+
+    with pytest.raises(StoreError, match="not all arcs lead to"):
+        certificate(forged("mst", star), "cycle_time", method="mst")
+
+
+@pytest.mark.parametrize("circuit", [[], ["a", "z"]])
+def test_circuits_that_are_none_do_not_pass(forged: Any, circuit: list[str]) -> None:
+    def other(event: dict[str, Any]) -> None:
+        event["critical_circuit"] = circuit
+
+    changed = forged("ring", other)
+    if circuit:
+        with pytest.raises(StoreError, match='there is no silo "z"'):
+            certificate(changed, "cycle_time", method="ring")
+    else:
+        assert certificate(changed, "cycle_time", method="ring").verdict == "fails"
+
+
+def test_an_overlay_below_the_bound_does_not_pass(forged: Any) -> None:
+    def faster(event: dict[str, Any]) -> None:
+        event["cycle_time_ms"] = 1.0
+
+    assert certificate(forged("ring", faster), "overlay_gap", method="ring").verdict == "fails"
+
+
+def test_who_watches_hears_of_the_search_and_the_record_does_not(
+    record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directed_search, "_WATCHED_S", 0.0)
+    heard: list[Mapping[str, Any]] = []
+
+    class Watching:
+        def on_event(self, event: Mapping[str, Any]) -> None:
+            heard.append(event)
+
+    watched = play_study(make_design(STUDY, "", QUICK), out=tmp_path, observer=Watching())
+    told = [event for event in heard if event["event"] == "point"]
+    assert {event["method"] for event in told} == {"best"}
+    assert told[-1]["score"].endswith("% of the search")
+    assert not watched.events("point")
+    assert watched.hash == record.hash
+
+
+def test_a_search_that_was_stopped_is_played_again(
+    record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directed_search, "_WATCHED_S", 0.0)
+
+    class Stopping:
+        def on_event(self, event: Mapping[str, Any]) -> None:
+            if event["event"] == "point":
+                raise KeyboardInterrupt
+
+    study = make_design(STUDY, "", QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        play_study(study, out=tmp_path, observer=Stopping())
+    assert play_study(study, out=tmp_path).hash == record.hash
+
+
+def test_families_and_sequences_compete(tmp_path: Path) -> None:
+    kinds = [{"kind": "family", "family": "ring"}, {"kind": "sequence", "family": "base"}, {"kind": "mst"}]
+    rows = play_study(make_design({**STUDY, "overlays": kinds}), out=tmp_path).summary["overlays"]
+    assert rows["sequence"]["drawn"], "no bound, no certificate"
+    assert rows["family"]["max_degree"] == 2
+    cube = {**STUDY, "overlays": [{"kind": "family", "family": "hypercube"}]}
+    with pytest.raises(ConfigError, match=r"\[\[overlays\]\] 1.*hypercube over 5 silos"):
+        play_study(make_design(cube), out=tmp_path / "cube")
+    assert not (tmp_path / "cube").exists(), "refused before anything is written"
+
+
+def test_shared_links_have_the_capacity_of_the_rule(tmp_path: Path) -> None:
+    """1 Gbit/s as published, whatever the file says of its links; their own by the rule of links."""
+    links = [{"ends": list(ends), "distance_km": km, "capacity_bps": 1e8} for ends, km in LENGTHS.items()]
+    table = {**STUDY, "underlay": {**NETWORK, "links": links}, "overlays": [{"kind": "mst"}]}
+
+    def fair_ms(**silos: float) -> float:
+        study = make_design({**table, "silos": {**STUDY["silos"], **silos}})
+        return float(play_study(study, out=tmp_path).summary["overlays"]["mst"]["fair_ms"])
+
+    assert fair_ms() == fair_ms(core_bps=1e9)
+    assert fair_ms(core_bps=1e8) > fair_ms() + 100, "180 ms more on every link"
+
+
+@pytest.mark.parametrize(
+    "changed", ["distance_km = 200.0\ncapacity_bps = 1e9", "distance_km = 100.0\ncapacity_bps = 2e9"]
+)
+def test_a_network_that_has_changed_is_not_mixed_with_the_old_one(tmp_path: Path, changed: str) -> None:
+    """Nor one whose links have another capacity: shared links depend on it."""
+    file, before = tmp_path / "net.toml", "distance_km = 100.0\ncapacity_bps = 1e9"
+    file.write_text(f'[[nodes]]\nname = "a"\n[[nodes]]\nname = "b"\n[[links]]\nends = ["a", "b"]\n{before}\n')
+    table = {**STUDY, "underlay": {"kind": "file", "path": str(file)}, "overlays": [{"kind": "ring"}]}
     play_study(make_design(table), out=tmp_path)
-    (tmp_path / "net.toml").write_text((tmp_path / "net.toml").read_text().replace("100.0", "200.0"))
+    file.write_text(file.read_text().replace(before, changed))
     with pytest.raises(ConfigError, match="--fresh"):
         play_study(make_design(table), out=tmp_path)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from rivage.core.errors import ConfigError, require, require_one_of
 from rivage.core.registry import Registry
 from rivage.decentralized import classical
 from rivage.decentralized.designs import Design, design_of
-from rivage.decentralized.directed_search import DirectedSearch
+from rivage.decentralized.directed_search import DirectedSearch, Watch
 from rivage.decentralized.drawn import matcha
 from rivage.decentralized.overlays import Overlay
 from rivage.decentralized.silos import Silos
@@ -29,6 +29,7 @@ __all__ = [
     "MatchaDraws",
     "Mst",
     "Ring",
+    "Searcher",
     "Star",
     "named",
 ]
@@ -94,6 +95,23 @@ class Designer(Protocol):
             seed: of whatever is drawn.
             least_ms: a bound below which no cycle time lies, at which a search may stop.
         """
+        ...
+
+
+@runtime_checkable
+class Searcher(Designer, Protocol):
+    """A designer that takes long, and can tell how far it is."""
+
+    def search(
+        self,
+        silos: Silos,
+        links: Links | None = None,
+        *,
+        seed: int = 0,
+        least_ms: float = 0.0,
+        watch: Watch | None = None,
+    ) -> Design:
+        """The same as `Designer.design`; ``watch`` is told now and then how far it is."""
         ...
 
 
@@ -220,10 +238,22 @@ class Directed(_AnySilos):
 
     def design(self, silos: Silos, links: Links | None = None, *, seed: int = 0, least_ms: float = 0.0) -> Design:
         """See `rivage.decentralized.directed_search`."""
+        return self.search(silos, links, seed=seed, least_ms=least_ms)
+
+    def search(
+        self,
+        silos: Silos,
+        links: Links | None = None,
+        *,
+        seed: int = 0,
+        least_ms: float = 0.0,
+        watch: Watch | None = None,
+    ) -> Design:
+        """`design`, while ``watch`` is told how far it is."""
         steps = _auto_steps(len(silos)) if self.steps is None else self.steps
         target = least_ms * (1 + _OPTIMAL)
         search = DirectedSearch(seconds=self.seconds, steps=steps, seed=seed, target_ms=target, arcs=self.arcs)
-        return search.design(silos).design
+        return search.design(silos, watch).design
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

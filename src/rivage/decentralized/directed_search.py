@@ -25,7 +25,7 @@ step: O(N²) and some policy iterations; 90,000 steps a second on 11 silos, 20,0
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Literal
@@ -44,15 +44,19 @@ from rivage.decentralized.search_kernel import fill_free, prune, walk
 from rivage.decentralized.search_net import Costs, Memory, Net, load
 from rivage.decentralized.silos import Silos
 
-__all__ = ["DirectedSearch", "SearchResult"]
+__all__ = ["DirectedSearch", "SearchResult", "Watch"]
 
 Matrix = Bool[ndarray, "silos silos"]
+
+Watch = Callable[[float, float], None]
+"""Is told about once a second which share of a search is done, and the best cycle time so far in ms."""
 
 _LONGEST = 1024.0  # the largest delay in the search's unit: rounding there is far below what counts as the same
 _TIE = 1e-9  # relative: what arcs that are free to within rounding may cost
 _POWER = 3.0  # θ is the largest margin times u³: mostly small
 _SLICE_S = 0.05  # between two looks at the clock
 _SLICE = 64  # steps likewise where their number ends the search: what is noted must not depend on the clock
+_WATCHED_S = 1.0  # between two words to who watches
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,10 +125,10 @@ class DirectedSearch:
         if self.steps is not None:
             require(self.steps, "steps", least=1)
 
-    def design(self, silos: Silos) -> SearchResult:
+    def design(self, silos: Silos, watch: Watch | None = None) -> SearchResult:
         """Search over the overlays of silos, in the order of their names: that of the file changes nothing."""
         order = np.array(sorted(range(len(silos)), key=silos.names.__getitem__), np.int64)
-        found = _Run(self, silos.reordered(order))
+        found = _Run(self, silos.reordered(order), watch)
         found.search()
         overlay = Overlay(silos=silos, arcs=order[found.finished()], name="directed")
         return SearchResult(
@@ -138,8 +142,9 @@ class DirectedSearch:
 class _Run:
     """A search under way."""
 
-    def __init__(self, settings: DirectedSearch, silos: Silos) -> None:
+    def __init__(self, settings: DirectedSearch, silos: Silos, watch: Watch | None = None) -> None:
         self.settings, self.silos, self.began = settings, silos, perf_counter()
+        self.watch, self.told = watch, self.began
         apart = silos.single_delays_ms()[~np.eye(len(silos), dtype=bool)]
         self.unit = _unit(apart)
         self.costs, self.net, self.memory = _costs(silos, self.unit), _room(len(silos)), _memory(len(silos))
@@ -178,6 +183,7 @@ class _Run:
             now = perf_counter()
             if now - begin >= seconds:
                 break
+            self._tell(now)
             done = np.arange(chunk) + self.steps - first
             if steps is not None:
                 done = done[done < steps]
@@ -190,6 +196,14 @@ class _Run:
             if means[1] * self.unit < self.time:
                 self.time = float(means[1]) * self.unit
                 self._note()
+
+    def _tell(self, now: float) -> None:
+        """Say how far the search is, now and then; it may end sooner, at its target."""
+        if self.watch is None or now - self.told < _WATCHED_S:
+            return
+        self.told, settings = now, self.settings
+        share = (now - self.began) / settings.seconds
+        self.watch(min(1.0, max(share, self.steps / settings.steps if settings.steps else 0.0)), self.time)
 
     def _note(self) -> None:
         self.improvements.append((self.steps, self.time))

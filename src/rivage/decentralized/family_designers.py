@@ -75,6 +75,11 @@ class Family:
         require_one_of(self.family, "family", _FAMILIES)
         require(self.degree, "degree", least=2)
 
+    def require(self, silos: Silos, links: Links | None = None) -> None:
+        """Refuse numbers of silos over which there is no such graph."""
+        if self.family not in ("directed_ring", "exponential"):
+            self._network(len(silos), 0)
+
     def design(self, silos: Silos, links: Links | None = None, *, seed: int = 0, least_ms: float = 0.0) -> Design:
         """The graph and what it is worth on this network.
 
@@ -130,6 +135,10 @@ class Sequence:
     def __post_init__(self) -> None:
         require_one_of(self.family, "family", _SEQUENCES)
         require(self.degree, "degree", least=1)
+
+    def require(self, silos: Silos, links: Links | None = None) -> None:
+        """Refuse numbers of silos over which there is no such sequence."""
+        self.plan(len(silos))
 
     def plan(self, silos: int) -> MixingPlan:
         """The mixing matrices of the sequence."""

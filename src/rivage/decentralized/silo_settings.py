@@ -114,9 +114,7 @@ class SiloSettings:
         Raises:
             ConfigError: for numbers that do not fit the network, or a network that does not know what is needed.
         """
-        if isinstance(network, Underlay):
-            network = _measured(network)
-        between = network if isinstance(network, Connectivity) else connectivity(network, self.rule(network))
+        between = self._between(network)
         bits = self.model_bits if self.model_bits is not None else model_bits
         if bits is None:
             raise ConfigError(
@@ -131,6 +129,16 @@ class SiloSettings:
             access_down_bps=self._access(network, "access_down_bps", count),
             local_steps=self.local_steps,
         )
+
+    def _between(self, network: Underlay | Connectivity) -> Connectivity:
+        """What joins every two silos."""
+        if isinstance(network, Underlay):
+            return connectivity(_measured(network), self.rule(network))
+        told = [name for name in ("paths", "core_bps") if getattr(self, name) is not None]
+        if told:
+            mend = "Leave it out: between every two silos latency and bandwidth are known."
+            raise ConfigError(f'"{network.name}" has no links', where=f"[silos] {told[0]}", mend=mend)
+        return network
 
     def _access(
         self, network: Underlay | Connectivity, way: Literal["access_up_bps", "access_down_bps"], count: int

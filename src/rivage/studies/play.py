@@ -80,9 +80,10 @@ def _play(trial: Trial, record: RunRecord, observer: Observer) -> None:
         kept.truncate(0)
         kept.append(trial.start)
 
-        def note(event: dict[str, Any], done: int, score: str) -> None:
-            kept.append(event)
-            observer.on_event({**event, **told, "done": done, "score": score})
+        def note(event: dict[str, Any] | None, done: int, score: str) -> None:
+            if event is not None:
+                kept.append(event)
+            observer.on_event({**(event or {"event": "point"}), **told, "done": done, "score": score})
 
         kept.append_timing(trial.play(note))
         kept.append({"event": "end", "steps": trial.steps})

@@ -107,7 +107,8 @@ def make_design(mapping: Mapping[str, Any], where: str = "", overrides: Sequence
     Raises:
         ConfigError: listing everything that is wrong, after the place ``where``.
     """
-    measured = mapping.get("underlay", {}).get("kind") == "matrices" if isinstance(mapping, dict) else False
+    underlay = mapping.get("underlay")
+    measured = isinstance(underlay, Mapping) and underlay.get("kind") == "matrices"
     rivals = [dict(each) for each in CONTENDERS if not (measured and each["name"] == "matcha_plus")]
     table: dict[str, Any] = {"overlays": rivals, **mapping}
     if overrides:

@@ -17,7 +17,7 @@ from rivage.core.errors import RivageError
 from rivage.core.records import RunRecord
 from rivage.core.settings import combine, dump
 from rivage.decentralized.cycle_time import critical_cycle
-from rivage.decentralized.designers import Links, Star, named
+from rivage.decentralized.designers import Links, Searcher, named
 from rivage.decentralized.designs import Design
 from rivage.decentralized.fair_sharing import fair_cycle_time_ms
 from rivage.decentralized.lower_bounds import CircuitProof, LowerBound, lower_bound
@@ -92,8 +92,10 @@ class Ground:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of all that cycle times depend on."""
-        text = dumps({**self.scene, **self.matrices})
+        """Of all that cycle times depend on, those with shared links too."""
+        network = self.network
+        shared = network.capacity_bps if isinstance(network, Underlay) else None
+        text = dumps({**self.scene, **self.matrices, "capacity_bps": None if shared is None else shared.tolist()})
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -135,7 +137,9 @@ class DesignStage:
         if isinstance(self.ground.network, Underlay):
             chosen = self.study.silos.rule(self.ground.network)
             rule = "; paths " + ("as published" if chosen.bandwidth == "capacity_over_hops" else "by their links")
-        yield f"{len(silos):,} silos, {silos.model_bits / 1e6:.4g} Mbit a message{rule}"
+            rule += "" if chosen.core_bps is None else f", links of {chosen.core_bps / 1e9:.4g} Gbit/s"
+        counted = "1 silo" if len(silos) == 1 else f"{len(silos):,} silos"
+        yield f"{counted}, {silos.model_bits / 1e6:.4g} Mbit a message{rule}"
         if not np.isfinite(silos.access_up_bps).all():
             yield "access rates are not known: access links are taken to be no limit (set silos.access_bps)"
 
@@ -169,9 +173,13 @@ class DesignStage:
 
     def _design(self, candidate: OverlayCandidate, note: Note) -> dict[str, Any]:
         least, started = self.ground.bound.value_ms, time.perf_counter()
-        found = candidate.policy.design(self.ground.silos, self.ground.links, seed=self.seed, least_ms=least)
+        designer, silos, links = candidate.policy, self.ground.silos, self.ground.links
+        if isinstance(designer, Searcher):
+            found = designer.search(silos, links, seed=self.seed, least_ms=least, watch=partial(_progress, note))
+        else:
+            found = designer.design(silos, links, seed=self.seed, least_ms=least)
         seconds = time.perf_counter() - started
-        event = {"event": "overlay", "kind": candidate.kind, **_told(named(found, candidate.name), candidate)}
+        event = {"event": "overlay", "kind": candidate.kind, **_told(named(found, candidate.name))}
         note({**event, **self._otherwise(found)}, 1, f"{found.cycle_time_ms:.5g} ms a round")
         return {"seconds": seconds}
 
@@ -182,17 +190,22 @@ class DesignStage:
             return told
         if self.study.times is not None and (times := design_times(design, self.study.times, seed=self.seed)):
             told["scattered_ms"] = dict(zip(("mean", "low", "high"), times, strict=True))
-        network, core = self.ground.network, self.study.silos.core_bps
-        known = isinstance(network, Underlay) and (core is not None or network.capacity_bps is not None)
-        if known and design.hub is None:  # a server does not send while it receives
+        network = self.ground.network
+        if isinstance(network, Underlay) and design.hub is None:  # a server does not send while it receives
+            core = self.study.silos.rule(network).core_bps
             told["fair_ms"] = fair_cycle_time_ms(design.overlay, network, core_bps=core)
         return told
 
 
-def _told(design: Design, candidate: OverlayCandidate) -> dict[str, Any]:
+def _progress(note: Note, share: float, best_ms: float) -> None:
+    """Tell the user, not the record: how far a search is depends on the clock."""
+    note(None, 0, f"{best_ms:.5g} ms a round, {share:.0%} of the search")
+
+
+def _told(design: Design) -> dict[str, Any]:
     """An overlay with the delays of its arcs, and the potentials that prove its cycle time where circuits set it."""
     overlay, drawn = design.overlay, design.drawn
-    proved = not (drawn or isinstance(candidate.policy, Star))
+    proved = not drawn and design.hub is None
     return {
         **design.plain(),
         "drawn": drawn,

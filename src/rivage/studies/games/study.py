@@ -46,8 +46,11 @@ STAGES = Registry(
 )
 """Table -> `Stage` of its studies."""
 
-Note = Callable[[dict[str, Any], int, str], None]
-"""Takes an event of a trial into the record; tells the observer as well how many steps are done, and the score."""
+Note = Callable[[dict[str, Any] | None, int, str], None]
+"""Takes an event of a trial into the record; tells the observer as well how many steps are done, and the score.
+
+Without an event the observer alone is told: what depends on the clock does not belong in the record.
+"""
 
 
 class GameStudy(Protocol):
