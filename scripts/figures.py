@@ -61,6 +61,14 @@ class Runs:
 
         return run_study(load_study(ROOT / "docs" / "explanation" / "fedavg.toml"), out=self.folder)
 
+    @cached_property
+    def silos(self) -> RunRecord:
+        """The study of docs/explanation/decentralised-training.toml."""
+        from rivage.studies.pipeline import run_study
+        from rivage.studies.settings import load_study
+
+        return run_study(load_study(ROOT / "docs" / "explanation" / "decentralised-training.toml"), out=self.folder)
+
 
 # --- files ----------------------------------------------------------------------------------------------------------
 
@@ -377,6 +385,12 @@ def stragglers_and_degree(runs: Runs) -> str:
     return drawing
 
 
+def decentralised_training(runs: Runs) -> str:
+    """Accuracy by rounds and by simulated seconds over six overlays; the drawing is in a file of its own."""
+    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_training.py"))["figure"](standalone, runs.silos)
+    return drawing
+
+
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
@@ -430,6 +444,7 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "inference-delivery": inference_delivery,
     "similarity-caching": similarity_caching,
     "stragglers-and-degree": stragglers_and_degree,
+    "decentralised-training": decentralised_training,
     "delivery-compared": delivery_compared,
     "delivery-tracking": delivery_tracking,
 }
