@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from rivage.core.errors import ConfigError, ProtocolError
+from rivage.core.errors import ConfigError, ProtocolError, RivageError
+from rivage.core.messages import LogPolicy
 from rivage.decentralized import Overlay, Silos, matcha_law
 from rivage.decentralized.dpsgd import DPASGD, DPSGD
 from rivage.decentralized.exact_diffusion import ExactDiffusion
@@ -28,7 +30,7 @@ from rivage.decentralized.torchdist.judging import require_local_metric
 from rivage.decentralized.torchdist.mixer import legs_of
 from rivage.decentralized.torchdist.silo import Silo
 from rivage.federated.algorithm import Phase
-from rivage.federated.checkpoint import Notebook, Snapshot
+from rivage.federated.checkpoint import Files, Notebook, Snapshot
 from rivage.federated.engine import Outcome
 from rivage.federated.executors.executor import Executor
 from rivage.graphs import Connectivity
@@ -200,6 +202,27 @@ def test_other_data_are_refused(together: Together) -> None:
     errors = together(4, act, interval=0.1, silence=1.0)
     assert isinstance(errors[3], ConfigError)
     assert "settings or data differ from those of silo 0" in errors[3].what
+
+
+def test_the_checkpoint_of_a_simulation_is_refused(together: Together, tmp_path: Path) -> None:
+    playing = trial("adapt")
+    with Files(tmp_path, LogPolicy("none"), {}, interval=0) as journal, SiloSession(playing, journal) as session:
+        next(iter(session))
+
+    def act(rank: int, group: Any, store: Any, watch: Any) -> None:
+        company = Company(rank=rank, names=("a", "b", "c", "d"), watch=watch, board=Board(store, watch), group=group)
+        try:
+            if rank == 0:
+                with Files(tmp_path, LogPolicy("none"), {}) as again:
+                    Silo(playing, company, again)
+            Silo(playing, company, Notebook())
+        except RivageError as error:
+            watch.accuse(rank, error.what)
+            raise
+
+    errors = together(4, act, interval=0.1)
+    assert isinstance(errors[0], ConfigError)
+    assert "the checkpoint belongs to other settings" in errors[0].what
 
 
 def test_pooled_metrics_are_refused() -> None:

@@ -127,7 +127,8 @@ class Silo:
 
     def _resume(self) -> None:
         """Begin, or go on from the checkpoint that silo 0 has."""
-        board, found = self.company.board, self.journal.resume(self.trial.identity)
+        identity = f"{self.trial.identity} in silos apart"  # whose checkpoints are others than those of a simulation
+        board, found = self.company.board, self.journal.resume(identity)
         if self.keeps_record:
             board.post("from", {"rounds": 0 if found is None else found.rounds, "identity": self.trial.identity})
         first = board.read("from")
