@@ -13,7 +13,7 @@ The first and second are max-plus recursions: k rounds take k τ only in the lon
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
@@ -65,7 +65,3 @@ class Pace:
         ends = np.full(len(self.silos), mean_ms)
         ends[down[:, 1]] += self.silos.delay_ms(down, sending=leaves) - self.silos.work_ms[hub]
         return ends
-
-    def scaled(self, vectors: float) -> Pace:
-        """The same where silos send so many times the size of the model."""
-        return replace(self, silos=replace(self.silos, model_bits=self.silos.model_bits * vectors))
