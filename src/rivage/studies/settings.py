@@ -34,12 +34,14 @@ from rivage.studies.shared_checks import ambiguous, blank, require_label, requir
 _AVERAGED = Located("rivage.federated.collectors:Averaged")
 _WORK = Located("rivage.federated.algorithm:Phase")
 _TASK = Located("rivage.learning.task:TaskSettings")
+_TIMES = Located("rivage.decentralized.clock:Clock")
 
 if TYPE_CHECKING:
     from rivage.data.build import PopulationSource
     from rivage.data.dataset import Source
     from rivage.data.partition import Partition
     from rivage.data.shifts import Shift
+    from rivage.decentralized.clock import Clock as Times
     from rivage.federated.adversaries import Adversary
     from rivage.federated.algorithm import Algorithm
     from rivage.federated.algorithm import Phase as Work
@@ -54,6 +56,7 @@ else:  # resolved when a study is read: algorithms and tasks import torch
     Adversary = Algorithm = Availability = Collection = DataTable = Devices = Partition = Shift = UpdateStage = Any
     Work = Annotated[Any, _WORK]
     TaskTable = Annotated[Any, _TASK]
+    Times = Annotated[Any, _TIMES]
 
 __all__ = [
     "Evaluation",
@@ -181,6 +184,7 @@ class Study:
         devices: how fast the clients' devices and links are and what they consume; None asks for no simulated time.
         underlay: the network between the silos of decentralised methods; None asks for no simulated time.
         silos: what the silos do in a round, and their access links; None with an underlay takes the defaults.
+        times: how their times of work and of messages scatter round the means; None leaves them at the means.
         task: model, loss and metric.
         work: local work of every method that does not say otherwise.
         run: rounds, cohort and seeds.
@@ -197,6 +201,7 @@ class Study:
     devices: Annotated[Devices, OneOf(DEVICES)] | None = None
     underlay: Annotated[Any, OneOf(NETWORKS)] | None = None
     silos: SiloSettings | None = None
+    times: Times | None = None
     task: TaskTable = field(default_factory=_TASK)
     work: Work = field(default_factory=_WORK)
     run: Run = field(default_factory=Run)
@@ -243,13 +248,15 @@ def _without_server(study: Study) -> Iterator[ConfigError]:
     """Tables that decentralised methods cannot follow, and tables that only they can."""
     named = [method.name for method in study.methods if is_decentralized(method.algorithm)]
     if not named:
-        for table in ("underlay", "silos"):
+        for table in ("underlay", "silos", "times"):
             if getattr(study, table) is not None:
                 mend = 'Leave it out, or add a decentralised method, such as kind = "dpasgd".'
                 yield ConfigError("no method trains over a network", where=f"[{table}]", mend=mend)
         return
-    if study.silos is not None and study.underlay is None:
-        yield ConfigError("there is no network", where="[silos]", mend="Add [underlay], or leave [silos] out.")
+    for table in ("silos", "times"):
+        if getattr(study, table) is not None and study.underlay is None:
+            mend = f"Add [underlay], or leave [{table}] out."
+            yield ConfigError("there is no network", where=f"[{table}]", mend=mend)
     if study.silos is not None and study.silos.local_steps != 1:
         mend = "Leave it out, and set updates or epochs in [work]."
         yield ConfigError("the local steps of a round are those of the method", where="[silos] local_steps", mend=mend)

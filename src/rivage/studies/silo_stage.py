@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,13 +24,16 @@ from rivage.core.records import TrialRecord
 from rivage.core.settings import dump, kind_of
 from rivage.decentralized.designers import DESIGNERS, Links
 from rivage.decentralized.gossip import GossipAlgorithm
-from rivage.decentralized.mixing_plan import Drawn
+from rivage.decentralized.mixing_plan import Drawn, MixingPlan
 from rivage.decentralized.overlays import Overlay
 from rivage.decentralized.pace import Pace
+from rivage.decentralized.planned_waiting import Planned
 from rivage.decentralized.planning import plan_of
+from rivage.decentralized.scattered import Scattered
 from rivage.decentralized.silo_settings import SiloSettings
-from rivage.decentralized.silo_trial import SiloTrial
+from rivage.decentralized.silo_trial import SiloTrial, Timekeeper
 from rivage.decentralized.silos import Silos
+from rivage.decentralized.waiting import Server
 from rivage.federated.algorithm import Phase
 from rivage.graphs.path_rules import Connectivity
 from rivage.graphs.underlay import Underlay
@@ -123,7 +126,7 @@ class SiloStage:
         return f"{method.name}: {len(overlay['arcs'])} arcs, at most {overlay['max_degree']} of one silo{time}"
 
     def _trial(self, method: Method, done: TrialRecord) -> SiloTrial:
-        stage, algorithm, settings = self.stage, method.algorithm, self.stage.study
+        stage, algorithm, settings = self.stage, cast(GossipAlgorithm, method.algorithm), self.stage.study
         silos = self.silos(algorithm)
         told = self._designed(method, silos, done)
         overlay = Overlay.named(silos, [(one, other) for one, other in told["arcs"]], told["kind"])
@@ -136,13 +139,24 @@ class SiloStage:
             task=stage.task,
             rounds=settings.run.rounds,
             plan=plan,
-            clock=None if self.network is None else Pace(silos=silos, plan=plan, together=isinstance(plan, Drawn)),
+            clock=None if self.network is None else self._clock(silos, overlay, plan),
             seed=stage.seed,
             every=settings.evaluation.every,
             unseen=stage.unseen,
             facts={**stage.facts(method), "overlay": told, "silos": self._scene(silos)},
             execution=execution_of(settings),
         )
+
+    def _clock(self, silos: Silos, overlay: Overlay, plan: MixingPlan) -> Timekeeper:
+        """Start times of rounds; of one seed all methods have the same luck."""
+        together, times = isinstance(plan, Drawn), self.stage.study.times
+        if times is None:
+            return Pace(silos=silos, plan=plan, together=together)
+        if plan.hub is None:
+            return Scattered(
+                graph=Planned(silos=silos, plan=plan, together=together), times=times, seed=self.stage.seed
+            )
+        return Scattered(graph=Server.of_overlay(overlay, plan.hub), times=times, seed=self.stage.seed)
 
     def silos(self, algorithm: GossipAlgorithm) -> Silos:
         """What the silos do in a round of a method: one step that takes as long as all of its local steps."""
@@ -170,7 +184,7 @@ class SiloStage:
         """The overlay of a method in the words of its record: that of the record, if it has one."""
         for start in done.events("start"):
             return dict(start["overlay"])
-        designer = method.algorithm.overlay
+        designer = cast(GossipAlgorithm, method.algorithm).overlay
         kind = kind_of(DESIGNERS, designer)
         key = dumps([kind, dump(designer), self._scene(silos), silos.connectivity.latency_ms.tolist()])
         if key not in self.designs.known:
