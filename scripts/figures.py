@@ -379,6 +379,19 @@ def similarity_caching(runs: Runs) -> str:
     return drawing
 
 
+def overlay_design(runs: Runs) -> str:
+    """Overlays over their lower bound, and the search on Géant; the drawing is in a file of its own."""
+    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_overlays.py"))["figure"](standalone)
+    return drawing
+
+
+def topology_matters(runs: Runs) -> str:
+    """Loss over graphs, and slowdowns as a probe predicts them; the drawing is in a file of its own."""
+    file = runpy.run_path(str(ROOT / "scripts" / "figures_topology.py"))
+    drawing: str = file["figure"](file["load"](FOLDER / file["STORED"]), standalone)
+    return drawing
+
+
 def stragglers_and_degree(runs: Runs) -> str:
     """Time of a round by degree, and time to a target; the drawing is in a file of its own."""
     drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_stragglers.py"))["figure"](standalone)
@@ -443,7 +456,9 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "no-regret-steps": no_regret_steps,
     "inference-delivery": inference_delivery,
     "similarity-caching": similarity_caching,
+    "overlay-design": overlay_design,
     "stragglers-and-degree": stragglers_and_degree,
+    "topology-matters": topology_matters,
     "decentralised-training": decentralised_training,
     "delivery-compared": delivery_compared,
     "delivery-tracking": delivery_tracking,

@@ -55,6 +55,17 @@ def test_chains_on_a_path_move_half_the_time(nodes: int) -> None:
     assert found.contraction == pytest.approx(np.cos(np.pi / nodes), abs=1e-8)
 
 
+def test_weights_that_can_be_exchanged() -> None:
+    """A wheel with spokes missing: near the optimum the Hessian is singular to the last digit."""
+    adjacency = np.zeros((5, 5))
+    for one, other in ((0, 1), (0, 2), (0, 4), (1, 3), (1, 4), (2, 3), (2, 4)):
+        adjacency[one, other] = adjacency[other, one] = 1
+    for nonnegative in (False, True):
+        found = fastest_mixing(adjacency, nonnegative=nonnegative)
+        assert found.contraction - found.bound <= 1e-8
+        assert found.contraction < contraction(best_constant(adjacency))
+
+
 def test_against_another_solver() -> None:
     """Nelder-Mead on the weights of a triangle with a tail and a chord: no smaller ρ."""
     graph = nx.Graph([(0, 1), (1, 2), (2, 0), (2, 3), (3, 4)])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rivage.core.errors import ConfigError
 from rivage.graphs import nearly_fastest_mixing
 from rivage.graphs.fastest import FastestMixing, fastest_mixing
+from rivage.graphs.fastest_large import _Graph
 from rivage.graphs.mixing import best_constant, contraction, metropolis
 
 
@@ -58,6 +59,27 @@ def test_the_bound_holds_wherever_it_stops(nonnegative: bool) -> None:
             assert_on_the_graph(found, adjacency, nonnegative=nonnegative)
             assert found.bound <= exact.contraction + 1e-9
             assert found.contraction <= contraction(metropolis(adjacency)) + 1e-12
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 10**6))
+def test_every_matrix_proves_a_bound(seed: int) -> None:
+    """Y with eigenvalues of sum 1: what is bounded, at the worst weights; nothing above the optimum."""
+    adjacency, rng = random_graph(seed, 7), np.random.default_rng(seed)
+    nodes = len(adjacency)
+    away = np.eye(nodes) - 1 / nodes
+    dual = away @ rng.normal(size=(nodes, 2)) @ np.diag(rng.choice([-1, 1], 2))
+    dual = dual @ dual.T if seed % 2 else -dual @ dual.T
+    dual /= np.abs(np.linalg.eigvalsh(dual)).sum()
+    free, chain = _Graph(adjacency, nonnegative=False), _Graph(adjacency, nonnegative=True)
+    corner = 1 / nodes + free.rho * np.sign(free.gather(dual))
+    assert free.boxed(dual) == pytest.approx(float((dual * free.apart(corner)).sum()), abs=1e-12)
+    assert free.bound(dual) <= fastest_mixing(adjacency).contraction + 1e-9
+    assert chain.matched(dual) <= fastest_mixing(adjacency, nonnegative=True).contraction + 1e-9
+    for _ in range(5):  # weights of chains: what a node gives away is at most 1
+        weights = rng.uniform(size=len(chain.one)) ** 3
+        weights /= max(1, (chain.touching @ weights).max())
+        assert chain.matched(dual) <= float((dual * chain.apart(weights)).sum()) + 1e-9
 
 
 @pytest.mark.parametrize("graph", [nx.cycle_graph(9), nx.star_graph(7), nx.petersen_graph(), nx.hypercube_graph(4)])

@@ -31,6 +31,7 @@ __all__ = ["FastestMixing", "fastest_mixing"]
 
 _EDGES = 1_500
 _GROWTH, _STEPS = 12.0, 60
+_RIDGE = 1e-14  # where weights can be exchanged for one another, rounding leaves the Hessian singular
 _ENOUGH = 1e-8  # half the squared Newton decrement at which a centre is centre enough
 
 
@@ -130,7 +131,9 @@ class _Barrier:
             gradient[:-1] += touching.T @ (1 / home) - 1 / point[:-1]
             hessian[:-1, :-1] += (touching.T / home**2) @ touching + np.diag(1 / point[:-1] ** 2)
         hessian[-1, :-1] = hessian[:-1, -1]
-        move = -np.linalg.solve(hessian, gradient)
+        unit = 1 / np.sqrt(np.diagonal(hessian))
+        scaled = hessian * unit[:, None] * unit + _RIDGE * np.eye(edges + 1)
+        move = -unit * np.linalg.solve(scaled, unit * gradient)
         return move, float(-gradient @ move) / 2
 
     def centre(self, point: ndarray, mu: float) -> ndarray:

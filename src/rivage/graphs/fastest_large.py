@@ -131,17 +131,27 @@ class _Graph:
 
     def bound(self, dual: ndarray) -> float:
         """What Y proves."""
+        return self.matched(dual) if self.nonnegative else max(self.boxed(dual), self.levelled(dual))
+
+    def matched(self, dual: ndarray) -> float:
+        """With the prices of a fractional matching."""
         slopes = self.gather(dual)
-        if self.nonnegative:
-            solved = linprog(np.ones(self.nodes), A_ub=-self.touching.T, b_ub=-slopes, method="highs")
-            assert solved.status == 0, solved.message
-            prices = np.maximum(0, solved.x)
-            lacks = np.maximum(0, slopes - self.touching.T @ prices).max(initial=0)  # the solver's inaccuracy
-            return float(np.trace(dual) - prices.sum() - lacks * self.nodes / 2)
-        boxed = np.trace(dual) - slopes.sum() / self.nodes - self.rho * np.abs(slopes).sum()
-        level = dual - self.spread(_solver(self, 2, 1)(slopes))
+        solved = linprog(np.ones(self.nodes), A_ub=-self.touching.T, b_ub=-slopes, method="highs")
+        assert solved.status == 0, solved.message
+        prices = np.maximum(0, solved.x)
+        lacks = np.maximum(0, slopes - self.touching.T @ prices).max(initial=0)  # the solver's inaccuracy
+        return float(np.trace(dual) - prices.sum() - lacks * self.nodes / 2)
+
+    def boxed(self, dual: ndarray) -> float:
+        """With all weights within ρ of 1/n."""
+        slopes = self.gather(dual)
+        return float(np.trace(dual) - slopes.sum() / self.nodes - self.rho * np.abs(slopes).sum())
+
+    def levelled(self, dual: ndarray) -> float:
+        """With the nearest Y for which weights do not matter."""
+        level = dual - self.spread(_solver(self, 2, 1)(self.gather(dual)))
         size = np.abs(eigvalsh(level)).sum()
-        return float(max(boxed, np.trace(level) / size if size > 0 else 0))
+        return float(np.trace(level) / max(size, 1.0))
 
 
 class _State:
