@@ -75,6 +75,7 @@ CHECKS = Registry(
         "cycle_time": "rivage.decentralized.checks:cycle_time",
         "cycle_time_bound": "rivage.decentralized.checks:cycle_time_bound",
         "overlay_gap": "rivage.decentralized.checks:overlay_gap",
+        "round_times": "rivage.decentralized.training_checks:round_times",
         "delivery_gap": "rivage.inference.checks:delivery_gap",
         "delivery_regret": "rivage.inference.checks:delivery_regret",
         "placement_fits": "rivage.inference.checks:placement_fits",

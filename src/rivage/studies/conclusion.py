@@ -9,6 +9,7 @@ from rivage.core.certificates import CHECKS, Certificate
 from rivage.core.message_log import LOG_NAME
 from rivage.core.records import RunRecord
 from rivage.core.summaries import local_method, summarize
+from rivage.decentralized.training_checks import is_timed
 
 __all__ = ["conclude"]
 
@@ -45,3 +46,5 @@ def _claims(record: RunRecord) -> Iterator[tuple[str, dict[str, Any]]]:
             yield "choice_gap", {"method": method}
         if all((trial.folder / LOG_NAME).exists() for trial in trials) and trials[0].bytes_up:
             yield "wire_bytes", {"method": method}
+        if is_timed(record, method):
+            yield "round_times", {"method": method}
