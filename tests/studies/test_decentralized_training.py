@@ -365,6 +365,25 @@ def test_without_a_network_all_silos_are_alike(kind: str, tmp_path: Path) -> Non
     assert record.trial("dpsgd", 0).finished
 
 
+@pytest.mark.parametrize("kind", ["ring", "star", "family", "sequence"])
+@pytest.mark.parametrize("method", ["dpasgd", "exact_diffusion", "gradient_tracking", "push_sum", "push_diging"])
+def test_a_single_silo_trains_alone(method: str, kind: str, tmp_path: Path) -> None:
+    if method == "exact_diffusion" and kind == "sequence":
+        pytest.skip("it needs an overlay that stays")
+    study = one(f'kind = "{method}"\noverlay = {{ kind = "{kind}" }}', run="rounds = 2")
+    record = run_study(override_study(study, ["partition.clients=1"]), out=tmp_path)
+    assert record.trial(method, 0).bytes_up == 0
+    assert record.trial(method, 0).final("seen")["test"] == record.trial(method, 0).final("average")["test"]
+
+
+def test_no_rounds_leave_all_with_the_start(tmp_path: Path) -> None:
+    record = run_study(one('kind = "dpsgd"', network=NETWORK, run="rounds = 0"), out=tmp_path)
+    trial = record.trial("dpsgd", 0)
+    assert trial.finished
+    assert trial.final("seen")["test"] == trial.final("average")["test"]
+    assert [c.verdict for c in record.certificates if c.check == "round_times"] == ["no_power"]
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from rivage.core.errors import require
 from rivage.core.settings import OneOf
-from rivage.decentralized.designers import DESIGNERS, Designer, Directed
+from rivage.decentralized.designers import DESIGNERS, Designer, Ring
 from rivage.decentralized.gossip import Needs
 from rivage.federated.algorithm import Phase, Reference, State
 
@@ -60,7 +60,7 @@ class PushSum:
 
     learning_rate: float = 0.1
     work: Phase = Phase()
-    overlay: Annotated[Designer, OneOf(DESIGNERS)] = field(default_factory=Directed)
+    overlay: Annotated[Designer, OneOf(DESIGNERS)] = field(default_factory=Ring)
 
     def __post_init__(self) -> None:
         require(self.learning_rate, "learning_rate", above=0)

@@ -219,4 +219,4 @@ def _steps(work: Phase, records: int) -> int:
     """Local steps of a silo in a round."""
     if work.updates is not None:
         return work.updates
-    return work.epochs * -(-records // min(work.batch_size or records, records))
+    return work.epochs * -(-records // min(work.batch_size or records, records)) if records else 0
