@@ -85,13 +85,19 @@ def trial(name: str, **changes: Any) -> SiloTrial:
     return SiloTrial(algorithm=algorithm, plan=plan, clock=Pace(silos=SILOS, plan=plan), **{**given, **changes})
 
 
-def real(playing: SiloTrial, together: Together, journals: list[Any], **settings: Any) -> list[Any]:
+def real(
+    playing: SiloTrial,
+    together: Together,
+    journals: list[Any],
+    observe: Callable[[Any], None] = lambda event: None,
+    **settings: Any,
+) -> list[Any]:
     """What each silo ends with: its `Outcome` and last state, or its error."""
 
     def act(rank: int, group: Any, store: Any, watch: Any) -> tuple[Outcome | None, Any]:
         company = Company(rank=rank, names=tuple("abcd"), watch=watch, board=Board(store, watch), group=group)
         try:
-            silo = Silo(playing, company, journals[rank])
+            silo = Silo(playing, company, journals[rank], observe)
             result = silo.run()
         except ProtocolError as error:
             watch.accuse(rank, f"stopped: {error.what}")
@@ -242,3 +248,22 @@ def test_legs_are_the_arcs_of_the_weights(name: str) -> None:
         else:
             assert sorted(legs_of(plan, 2 * round)) == [(0, 2), (1, 2), (3, 2)]
             assert sorted(legs_of(plan, 2 * round + 1)) == [(2, 0), (2, 1), (2, 3)]
+
+
+def test_observers_hear_of_what_is_kept(together: Together) -> None:
+    """One that ends the run, as Ctrl-C does, costs nothing: what it has heard of is in the checkpoint."""
+    playing, journals = trial("adapt", rounds=2), [Fails(-1) for _ in range(4)]
+    heard: list[Any] = []
+
+    def stop(event: Any) -> None:
+        heard.append(event["event"])
+        if event["event"] == "round":
+            raise ProtocolError("interrupted")
+
+    errors = real(playing, together, journals, observe=stop)
+    assert {error.what for error in errors[1:]} == {'silo "s0" stopped: interrupted'}
+    assert heard == ["start", "setup", "round"]
+    assert [journal.snapshot.rounds for journal in journals if journal.snapshot is not None] == [2] * 4
+    real(playing, together, journals)
+    assert journals[0].events[-1]["round"] == 2
+    assert len(journals[0].events) == len(simulated(playing)[1].events)

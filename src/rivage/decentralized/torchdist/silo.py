@@ -80,6 +80,7 @@ class Silo:
         self._before: Snapshot | None = None
         self._pending: list[dict[str, Any]] = []
         self._gradients: list[int] = []
+        self._untold: list[dict[str, Any]] = []
         self._resume()
 
     @property
@@ -286,6 +287,7 @@ class Silo:
         if not self.keeps_record:
             self.journal.commit(both, force=True)
         self.company.board.meet("checkpoint", partial(self.journal.commit, both, force=True))
+        self._tell()
 
     def _evaluate(self, keep: float = 0) -> tuple[Evaluation, Evaluation | None] | None:
         """What silo 0 knows then; the others tell it."""
@@ -314,6 +316,7 @@ class Silo:
         fits = self.company.size * self.average.nbytes <= keep
         models = census.gather(self.state["params"][0]) if fits else None
         self.company.board.meet("end")
+        self._tell()
         if result is None:
             return None
         seen, unseen = result
@@ -328,7 +331,13 @@ class Silo:
     def _record(self, event: dict[str, Any]) -> None:
         if self.keeps_record:
             self.journal.event(event)
-            self.observe({**event, "method": self.trial.name, "seed": self.trial.seed})
+            self._untold.append({**event, "method": self.trial.name, "seed": self.trial.seed})
+
+    def _tell(self) -> None:
+        """Tell the observer what was recorded, once it is kept: an observer may end the run."""
+        untold, self._untold = self._untold, []
+        for event in untold:
+            self.observe(event)
 
     def _where(self, round: int) -> str:
         return f'method "{self.trial.name}", seed {self.trial.seed}, round {round}'
