@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,11 +11,13 @@ from rivage.core.errors import ConfigError
 from rivage.decentralized import Overlay, Silos, cycle_time_ms
 from rivage.decentralized.fair_sharing import fair_cycle_time_ms
 from rivage.graphs import PathRule, Underlay, connectivity
+from rivage.graphs.cycles import max_cycle_mean
+from rivage.graphs.fair_rates import fair_rates
 
 LINE = Underlay.of(list("abcd"), [("a", "b"), ("b", "c"), ("c", "d")], latency_ms=[1, 2, 3], capacity_bps=1e6)
 
 
-def silos(underlay: Underlay, **more: float) -> Silos:
+def silos(underlay: Underlay, **more: Any) -> Silos:
     return Silos.of(connectivity(underlay, PathRule()), model_bits=1e4, step_ms=5, **more)
 
 
@@ -46,6 +50,32 @@ def test_the_published_rule_is_neither_above_nor_below() -> None:
     assert fair_cycle_time_ms(leaves, star) < cycle_time_ms(leaves)
     full = Overlay.of(every, [(i, j) for i in range(5) for j in range(5) if i != j])
     assert fair_cycle_time_ms(full, star) > cycle_time_ms(full)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_arc_by_its_formula(seed: int) -> None:
+    """Silos, access links and degrees that all differ, arc by arc."""
+    rng = np.random.default_rng(seed)
+    up, down, step = rng.uniform(1e5, 1e6, 4), rng.uniform(1e5, 1e6, 4), rng.uniform(0, 300, 4)
+    every = Silos.of(
+        connectivity(LINE, PathRule()), model_bits=1e4, step_ms=step, access_bps=up, access_down_bps=down, local_steps=2
+    )
+    more = [(i, j) for i in range(4) for j in range(4) if i != j and (i + 1) % 4 != j and rng.random() < 0.4]
+    arcs = [(0, 1), (1, 2), (2, 3), (3, 0), *more]
+    rates = fair_rates(LINE, every.connectivity, arcs)
+    matrix = np.full((4, 4), -np.inf)
+    np.fill_diagonal(matrix, 2 * step)
+    for (i, j), rate in zip(arcs, rates, strict=True):
+        sends, gets = sum(a == i for a, _ in arcs), sum(b == j for _, b in arcs)
+        slowest = min(up[i] / sends, down[j] / gets, rate)
+        matrix[i, j] = 2 * step[i] + abs(i - j) * (i + j + 1) / 2 + 1e7 / slowest  # latencies 1, 2, 3
+    found = fair_cycle_time_ms(Overlay.of(every, arcs), LINE)
+    assert found == pytest.approx(max_cycle_mean(matrix, method="karp").mean, rel=1e-12)
+
+
+def test_the_work_of_one_silo_may_set_the_pace() -> None:
+    every = Silos.of(connectivity(LINE, PathRule()), model_bits=1e4, step_ms=[0, 900, 0, 0])
+    assert fair_cycle_time_ms(Overlay.ring(every, [0, 1, 2, 3]), LINE) == 900
 
 
 def test_what_is_not_known_is_told() -> None:

@@ -34,6 +34,9 @@ def test_latencies_of_links_go_by_the_links() -> None:
     assert silos.connectivity.latency_ms[0, 2] == 3
     assert silos.connectivity.available_bps is not None
     assert silos.connectivity.available_bps[0, 2] == 4e8
+    one = SiloSettings(model_bits=1e6, core_bps=7e8).silos(known)
+    assert one.connectivity.available_bps is not None
+    assert one.connectivity.available_bps[0].tolist() == [np.inf, 7e8, 7e8], "one capacity for all"
     published = SiloSettings(model_bits=1e6, paths="published", core_bps=2e9).silos(known)
     assert published.connectivity.latency_ms[0, 1] == pytest.approx(12.5)
     assert published.connectivity.available_bps is not None
@@ -51,6 +54,9 @@ def test_coordinates_give_lengths_over_the_globe() -> None:
 def test_access_rates_are_the_studys_else_the_networks_else_unlimited() -> None:
     known = line(latency_ms=1, capacity_bps=1e9, access_bps=[1e6, 2e6, 3e6])
     assert SiloSettings(model_bits=1).silos(known).access_down_bps.tolist() == [1e6, 2e6, 3e6]
+    slow = replace(known, access_down_bps=np.array([4e6, 5e6, 6e6]))
+    assert SiloSettings(model_bits=1).silos(slow).access_up_bps.tolist() == [1e6, 2e6, 3e6]
+    assert SiloSettings(model_bits=1).silos(slow).access_down_bps.tolist() == [4e6, 5e6, 6e6]
     told = SiloSettings(model_bits=1, access_bps=5e6).silos(known)
     assert told.access_up_bps.tolist() == told.access_down_bps.tolist() == [5e6] * 3
     apart = SiloSettings(model_bits=1, access_bps=5e6, access_down_bps=(1.0, 2.0, 3.0)).silos(known)
@@ -105,6 +111,15 @@ def test_settings_come_back_from_their_table() -> None:
 def test_numbers_out_of_range_are_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         SiloSettings(**given)
+
+
+def test_work_is_local_steps_of_each_silo() -> None:
+    known = line(latency_ms=1, capacity_bps=1e9)
+    assert SiloSettings(model_bits=1, step_ms=(1.0, 2.0, 3.0), local_steps=4).silos(known).work_ms.tolist() == [
+        4,
+        8,
+        12,
+    ]
 
 
 def test_one_number_for_each_silo_must_be_as_many() -> None:

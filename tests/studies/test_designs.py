@@ -176,17 +176,39 @@ def test_a_bound_without_its_multipliers_does_not_pass(forged: Any) -> None:
         certificate(forged(BOUND, negative), "cycle_time_bound")
 
 
-def test_one_multiplier_for_all_silos_proves_nothing(forged: Any) -> None:
-    """σ = 1000 for each, taken off v once only, would prove any bound."""
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"degrees": [1000.0]},  # σ for each, taken off v once only: it would prove any bound
+        {"potentials": [0.0]},
+        {"weights": [1.0]},
+        {"members": [0]},
+        {"silo": 5},
+        {"sets": [[0, 7]], "members": [0], "weights": [1.0]},
+        {"sets": [[0, 1]], "members": [-1], "weights": [1.0]},
+    ],
+)
+def test_multipliers_that_do_not_fit_prove_nothing(forged: Any, change: dict[str, Any]) -> None:
+    def other(event: dict[str, Any]) -> None:
+        zeros = {"degrees": [0.0] * 5, "potentials": [0.0] * 5, "sets": [], "members": [], "weights": []}
+        event["proof"] |= zeros | change
 
-    def spread(event: dict[str, Any]) -> None:
-        proof = event["proof"]
-        proof |= {"degrees": [1000.0], "potentials": [0.0] * 5, "sets": [], "members": [], "weights": []}
-        proof["potentials"][proof["silo"]] = 500.0
-        event["value_ms"] = 400.0
+    with pytest.raises(StoreError, match="multipliers do not fit 5 silos"):
+        certificate(forged(BOUND, other), "cycle_time_bound")
 
-    with pytest.raises(StoreError, match="multipliers do not fit 5 silos and 0 cuts"):
-        certificate(forged(BOUND, spread), "cycle_time_bound")
+
+@pytest.mark.parametrize("slow_ms", [7.0, 9000.0])
+def test_silos_that_differ_in_all_there_is_are_certified(tmp_path: Path, slow_ms: float) -> None:
+    """Also where the work of one silo, the hub's among them, sets the pace, and the bound has no multipliers."""
+    silos = {"model_bits": 2e7, "local_steps": 3, "step_ms": [5.0, 1.0, slow_ms, 2.0, 0.0]}
+    silos |= {"access_bps": 1e8, "access_down_bps": [2e7, 1e8, 3e7, 1e9, 5e7]}
+    rivals = [{"kind": "star", "hub": "c"}, {"kind": "mst"}, {"kind": "directed", "steps": 100}]
+    played = play_study(make_design({**STUDY, "silos": silos, "overlays": rivals}), out=tmp_path)
+    assert {c.verdict for c in played.certificates} == {"holds"}
+    bound = played.trial(BOUND, 0).events("bound")[0]
+    if slow_ms == 9000:
+        assert (bound["silo"], bound["value_ms"], bound["proof"]) == ("c", 27000, None)
+        assert {row["cycle_time_ms"] for row in played.summary["overlays"].values()} == {27000}
 
 
 @pytest.mark.parametrize("check", ["cycle_time_bound", "overlay_gap"])
@@ -236,6 +258,15 @@ def test_an_overlay_below_the_bound_does_not_pass(forged: Any) -> None:
     assert certificate(forged("ring", faster), "overlay_gap", method="ring").verdict == "fails"
 
 
+def test_one_seed_below_the_bound_is_enough_to_fail(tmp_path: Path) -> None:
+    study = {**STUDY, "overlays": [{"kind": "ring"}], "run": {"seeds": [0, 1]}}
+    played = play_study(make_design(study), out=tmp_path)
+    path = played.trial_folder("ring", 1) / "record.jsonl"
+    start, event, end = path.read_text().splitlines()
+    path.write_text("\n".join([start, json.dumps({**json.loads(event), "cycle_time_ms": 1.0}), end]) + "\n")
+    assert certificate(RunRecord.open(played.folder), "overlay_gap", method="ring").verdict == "fails"
+
+
 def test_who_watches_hears_of_the_search_and_the_record_does_not(
     record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +280,7 @@ def test_who_watches_hears_of_the_search_and_the_record_does_not(
     watched = play_study(make_design(STUDY, "", QUICK), out=tmp_path, observer=Watching())
     told = [event for event in heard if event["event"] == "point"]
     assert {event["method"] for event in told} == {"best"}
-    assert told[-1]["score"].endswith("% of the search")
+    assert told[-1]["score"].endswith(" % of the search")
     assert not watched.events("point")
     assert watched.hash == record.hash
 

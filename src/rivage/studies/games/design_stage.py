@@ -199,7 +199,7 @@ class DesignStage:
 
 def _progress(note: Note, share: float, best_ms: float) -> None:
     """Tell the user, not the record: how far a search is depends on the clock."""
-    note(None, 0, f"{best_ms:.5g} ms a round, {share:.0%} of the search")
+    note(None, 0, f"{best_ms:.5g} ms a round, {100 * share:.0f} % of the search")
 
 
 def _told(design: Design) -> dict[str, Any]:
