@@ -20,6 +20,7 @@ from rivage.core.seeding import Streams
 from rivage.data.population import Schema
 from rivage.decentralized.dpsgd import DPASGD, DPSGD
 from rivage.decentralized.gossip import GossipAlgorithm
+from rivage.decentralized.gradient_tracking import GradientTracking
 from rivage.decentralized.mixing_plan import Cycled, Exact, MixingPlan
 from rivage.decentralized.session import SiloSession
 from rivage.decentralized.silo_trial import SiloTrial
@@ -190,6 +191,30 @@ def test_dpasgd_over_a_star_is_fedavg_with_all_silos_and_equal_weights(work: Pha
             assert (one.state["params"] - other.average).abs().max() < 1e-12
 
 
+def test_silos_that_count_by_records_are_fedavg_with_its_weights() -> None:
+    """One full step a round: the mean of w − η n p_i g_i is the mean of w − η g_i with weights p_i."""
+    clients = linear_clients((3, 9, 1, 7), seed=1)
+    task, step = linear_task(clients), Phase(updates=1, batch_size=None)
+    federated = Trial(
+        name="f", algorithm=FedAvg(learning_rate=0.05, work=step), population=clients, task=task, rounds=15
+    )
+    method = DPASGD(learning_rate=0.05, work=step, count_by="records")
+    silos = trial(method, Exact(silos=4, hub=1), clients, rounds=15)
+    assert silos.importance == (0.6, 1.8, 0.2, 1.4)
+    with Session(federated) as one, SiloSession(silos) as other:
+        for _, _ in zip(one, other, strict=True):
+            assert (one.state["params"] - other.average).abs().max() < 1e-12
+
+
+def test_counting_by_records_tracks_to_the_optimum_of_all_records() -> None:
+    method = GradientTracking(learning_rate=0.05, batch_size=None, count_by="records")
+    found = models(trial(method, ring(), rounds=1200))
+    x, y = (np.concatenate(parts) for parts in zip(*CLIENTS.records, strict=True))
+    pooled = np.linalg.lstsq(x, y[:, 0], rcond=None)[0]
+    assert np.abs(found.numpy() - pooled).max() < 1e-9
+    assert np.abs(pooled - LOSSES.optimum).max() > 1e-3, "not that of all silos"
+
+
 # --- degenerate cases -----------------------------------------------------------------------------------------------
 
 
@@ -237,6 +262,7 @@ def test_the_mean_of_the_models_follows_the_mean_of_the_gradients(
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"order": "adapt"}, 'order is "adapt"'),
+        ({"count_by": "size"}, 'count_by is "size"'),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], told: str) -> None:

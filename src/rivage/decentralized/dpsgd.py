@@ -34,7 +34,7 @@ from torch import Tensor
 from rivage.core.errors import require, require_one_of
 from rivage.core.settings import OneOf
 from rivage.decentralized.designers import DESIGNERS, Designer, Ring
-from rivage.decentralized.gossip import BatchKind, Needs, one_step
+from rivage.decentralized.gossip import BatchKind, CountBy, Needs, one_step
 from rivage.decentralized.mixing_plan import Weighting
 from rivage.federated.algorithm import Phase, Reference, State
 
@@ -53,6 +53,7 @@ class DPSGD:
             steps first and averages what came of it.
         overlay: who sends to whom.
         mixing: weights on an undirected overlay: ``metropolis``, ``best_constant``, ``fdla`` or ``fmmc``.
+        count_by: what silos count for: the same each (``silos``), or by their training ``records``.
     """
 
     reference: ClassVar[Reference] = Reference(
@@ -73,9 +74,11 @@ class DPSGD:
     order: Literal["combine_then_adapt", "adapt_then_combine"] = "combine_then_adapt"
     overlay: Annotated[Designer, OneOf(DESIGNERS)] = field(default_factory=Ring)
     mixing: Weighting = "metropolis"
+    count_by: CountBy = "silos"
 
     def __post_init__(self) -> None:
         require(self.learning_rate, "learning_rate", above=0)
+        require_one_of(self.count_by, "count_by", ("silos", "records"))
         require_one_of(self.order, "order", ("combine_then_adapt", "adapt_then_combine"))
         one_step(self.batch_size, self.batches)
 
@@ -108,6 +111,7 @@ class DPASGD:
         work: local steps s and batch size.
         overlay: who sends to whom.
         mixing: weights on an undirected overlay: ``metropolis``, ``best_constant``, ``fdla`` or ``fmmc``.
+        count_by: what silos count for: the same each (``silos``), or by their training ``records``.
     """
 
     reference: ClassVar[Reference] = Reference(
@@ -125,9 +129,11 @@ class DPASGD:
     work: Phase = Phase()
     overlay: Annotated[Designer, OneOf(DESIGNERS)] = field(default_factory=Ring)
     mixing: Weighting = "metropolis"
+    count_by: CountBy = "silos"
 
     def __post_init__(self) -> None:
         require(self.learning_rate, "learning_rate", above=0)
+        require_one_of(self.count_by, "count_by", ("silos", "records"))
 
     def start(self, params: Tensor) -> State:
         """The model."""

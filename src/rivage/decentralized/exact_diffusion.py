@@ -23,10 +23,10 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from rivage.core.errors import require
+from rivage.core.errors import require, require_one_of
 from rivage.core.settings import OneOf
 from rivage.decentralized.designers import DESIGNERS, Designer, Mst
-from rivage.decentralized.gossip import BatchKind, Needs, one_step
+from rivage.decentralized.gossip import BatchKind, CountBy, Needs, one_step
 from rivage.decentralized.mixing_plan import Weighting
 from rivage.federated.algorithm import Phase, Reference, State
 
@@ -43,6 +43,7 @@ class ExactDiffusion:
         batches: ``shuffle``, ``poisson`` or ``endless``, as in ``[work]``.
         overlay: who sends to whom; its arcs go both ways, and it stays the same.
         mixing: weights on it: ``metropolis``, ``best_constant``, ``fdla`` or ``fmmc``.
+        count_by: what silos count for: the same each (``silos``), or by their training ``records``.
     """
 
     reference: ClassVar[Reference] = Reference(
@@ -62,9 +63,11 @@ class ExactDiffusion:
     batches: BatchKind = "shuffle"
     overlay: Annotated[Designer, OneOf(DESIGNERS)] = field(default_factory=Mst)
     mixing: Weighting = "metropolis"
+    count_by: CountBy = "silos"
 
     def __post_init__(self) -> None:
         require(self.learning_rate, "learning_rate", above=0)
+        require_one_of(self.count_by, "count_by", ("silos", "records"))
         one_step(self.batch_size, self.batches)
 
     @property

@@ -26,10 +26,13 @@ from torch import Tensor
 
 from rivage.federated.algorithm import Phase, Reference, State
 
-__all__ = ["BatchKind", "GossipAlgorithm", "Mix", "Needs", "State", "one_step", "play"]
+__all__ = ["BatchKind", "CountBy", "GossipAlgorithm", "Mix", "Needs", "State", "one_step", "play"]
 
 Needs = Literal["symmetric", "doubly", "column"]
 """What a method asks of W: one symmetric matrix for all rounds, rows and columns that sum to 1, or columns only."""
+
+CountBy = Literal["silos", "records"]
+"""What a silo counts for in what all want to make small: the mean over silos, or the mean over all training records."""
 
 BatchKind = Literal["shuffle", "poisson", "endless"]
 
@@ -52,6 +55,11 @@ class GossipAlgorithm(Protocol):
     @property
     def overlay(self) -> Any:
         """Settings of the overlay: one of `rivage.decentralized.designers.DESIGNERS`."""
+        ...
+
+    @property
+    def count_by(self) -> CountBy:
+        """What silos count for; the engine scales their losses accordingly."""
         ...
 
     @property

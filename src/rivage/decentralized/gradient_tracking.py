@@ -32,10 +32,10 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from rivage.core.errors import require
+from rivage.core.errors import require, require_one_of
 from rivage.core.settings import OneOf
 from rivage.decentralized.designers import DESIGNERS, Designer, Ring
-from rivage.decentralized.gossip import BatchKind, Needs, one_step
+from rivage.decentralized.gossip import BatchKind, CountBy, Needs, one_step
 from rivage.decentralized.mixing_plan import Weighting
 from rivage.federated.algorithm import Phase, Reference, State
 
@@ -71,6 +71,7 @@ class GradientTracking:
         batches: ``shuffle``, ``poisson`` or ``endless``, as in ``[work]``.
         overlay: who sends to whom.
         mixing: weights on an undirected overlay: ``metropolis``, ``best_constant``, ``fdla`` or ``fmmc``.
+        count_by: what silos count for: the same each (``silos``), or by their training ``records``.
     """
 
     reference: ClassVar[Reference] = _reference("Algorithm 1 (DIGing)")
@@ -81,9 +82,11 @@ class GradientTracking:
     batches: BatchKind = "shuffle"
     overlay: Annotated[Designer, OneOf(DESIGNERS)] = field(default_factory=Ring)
     mixing: Weighting = "metropolis"
+    count_by: CountBy = "silos"
 
     def __post_init__(self) -> None:
         require(self.learning_rate, "learning_rate", above=0)
+        require_one_of(self.count_by, "count_by", ("silos", "records"))
         one_step(self.batch_size, self.batches)
 
     @property
@@ -117,6 +120,7 @@ class PushDIGing:
         batch_size: records in a gradient, >= 1; ``"all"`` takes all of a silo.
         batches: ``shuffle``, ``poisson`` or ``endless``, as in ``[work]``.
         overlay: who sends to whom.
+        count_by: what silos count for: the same each (``silos``), or by their training ``records``.
     """
 
     reference: ClassVar[Reference] = _reference("Algorithm 2 (Push-DIGing)")
@@ -126,9 +130,11 @@ class PushDIGing:
     batch_size: int | None = field(default=32, metadata={"none": "all"})
     batches: BatchKind = "shuffle"
     overlay: Annotated[Designer, OneOf(DESIGNERS)] = field(default_factory=Ring)
+    count_by: CountBy = "silos"
 
     def __post_init__(self) -> None:
         require(self.learning_rate, "learning_rate", above=0)
+        require_one_of(self.count_by, "count_by", ("silos", "records"))
         one_step(self.batch_size, self.batches)
 
     @property

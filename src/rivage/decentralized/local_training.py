@@ -53,6 +53,7 @@ def train(
     data: Sequence[Samples],
     positions: Sequence[Position],
     *,
+    importance: Sequence[float],
     seed: int,
     round: int,
 ) -> Trained:
@@ -65,6 +66,7 @@ def train(
         clients: their numbers in the population, which key their batches.
         data: their training records.
         positions: where their endless loaders stand.
+        importance: by how much the loss of each is multiplied (`SiloTrial.importance`).
         seed: root of the random streams of the trial.
         round: index.
 
@@ -72,8 +74,8 @@ def train(
         Failed: when the work of a silo failed.
     """
     jobs = [
-        Job(client, Local(start[None]), samples, position)
-        for client, start, samples, position in zip(clients, params, data, positions, strict=True)
+        Job(client, _local(start, len(samples), factor), samples, position)
+        for client, start, samples, position, factor in zip(clients, params, data, positions, importance, strict=True)
     ]
     work = LocalWork((algorithm.work,), algorithm.learning_rate)
     executor.train(cast(Algorithm, _PlainSGD()), work, jobs, Streams(seed).child("train"), round)
@@ -82,3 +84,7 @@ def train(
         tuple(job.position for job in jobs),
         sum(job.local.gradients for job in jobs),
     )
+
+
+def _local(start: Float[Tensor, "dim"], records: int, factor: float) -> Local:
+    return Local(start[None], weights=None if factor == 1 else start.new_full((records, 1), factor))

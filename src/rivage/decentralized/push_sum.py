@@ -28,10 +28,10 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from rivage.core.errors import require
+from rivage.core.errors import require, require_one_of
 from rivage.core.settings import OneOf
 from rivage.decentralized.designers import DESIGNERS, Designer, Ring
-from rivage.decentralized.gossip import Needs
+from rivage.decentralized.gossip import CountBy, Needs
 from rivage.federated.algorithm import Phase, Reference, State
 
 __all__ = ["PushSum"]
@@ -45,6 +45,7 @@ class PushSum:
         learning_rate: step size η, > 0.
         work: local steps and batch size.
         overlay: who sends to whom; any that is strongly connected.
+        count_by: what silos count for: the same each (``silos``), or by their training ``records``.
     """
 
     reference: ClassVar[Reference] = Reference(
@@ -61,9 +62,11 @@ class PushSum:
     learning_rate: float = 0.1
     work: Phase = Phase()
     overlay: Annotated[Designer, OneOf(DESIGNERS)] = field(default_factory=Ring)
+    count_by: CountBy = "silos"
 
     def __post_init__(self) -> None:
         require(self.learning_rate, "learning_rate", above=0)
+        require_one_of(self.count_by, "count_by", ("silos", "records"))
 
     def start(self, params: Tensor) -> State:
         """The model with weight 1."""

@@ -189,6 +189,7 @@ class SiloSession:
                 self.silos,
                 data,
                 self.positions,
+                importance=trial.importance,
                 seed=trial.seed,
                 round=round,
             )

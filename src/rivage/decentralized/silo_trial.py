@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -80,6 +81,14 @@ class SiloTrial:
     def silos(self) -> ClientIds:
         """The clients that train, ascending: silo k is the k-th of them."""
         return np.setdiff1d(np.arange(self.population.size, dtype=np.int64), self.unseen)
+
+    @cached_property
+    def importance(self) -> tuple[float, ...]:
+        """By how much each silo's loss is multiplied: n p_i for silos that count by their share p_i of the records."""
+        if self.algorithm.count_by == "silos":
+            return (1.0,) * len(self.silos)
+        sizes = self.population.sizes(self.silos)
+        return tuple((len(sizes) * sizes / sizes.sum()).tolist())
 
     @property
     def identity(self) -> str:

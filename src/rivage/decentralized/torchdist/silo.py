@@ -237,6 +237,7 @@ class Silo:
                 [self.client],
                 data,
                 [self.position],
+                importance=[trial.importance[self.company.rank]],
                 seed=trial.seed,
                 round=round,
             )
