@@ -3,7 +3,7 @@
 `probe` takes k_0 = 10 to 100 steps of SGD with exact averages of all nodes and notes the energies of the gradients
 (`rivage.decentralized.topology_probe`): two gradients of every node a step, no communication beyond an average.
 
-It also *rehearses* candidates. For a mixing matrix A each node keeps how far its model would be from the mean,
+It also *rehearses* candidates. For a mixing matrix A each node keeps how far its model would be from the mean::
 
     D ← A D − η Π G(x̄ + D),        D(0) = 0,
 

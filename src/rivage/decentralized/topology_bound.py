@@ -2,12 +2,12 @@
 
 Setting and symbols of `rivage.decentralized.topology_probe`; every f_j is convex, x* minimises F, x̄ is the mean model
 and x̂ its mean over iterations 0 … K − 1. With maxima over iterations for E, E_sp, α and H, which also exceeds
-Σ_j E‖∇f_j(x̄)‖², and R_sp >= ‖Π X(0)‖,
+Σ_j E‖∇f_j(x̄)‖², and R_sp >= ‖Π X(0)‖::
 
     F(x̂) − F* <= ‖x̄(0) − x*‖² / 2ηK + η E / 2M
                  + 2 √H / M · [ R_sp (1 − |λ_2|^K) / K (1 − |λ_2|) + η √E_sp (1 + α |λ_2| / (1 − |λ_2|)) ].
 
-Proof. Expand ‖x̄⁺ − x*‖² and sum over K iterations. Convexity of f_j at x_j and at x̄ gives
+Proof. Expand ‖x̄⁺ − x*‖² and sum over K iterations. Convexity of f_j at x_j and at x̄ gives::
 
     ⟨∇f_j(x_j), x̄ − x*⟩ >= f_j(x̄) − f_j(x*) − ⟨∇f_j(x_j) − ∇f_j(x̄), x_j − x̄⟩,
 
@@ -16,7 +16,7 @@ E‖A^m Π G‖² <= |λ_2|^2m α² E_sp for m >= 1 bound it. The classical boun
 norm of a gradient, and α = 1. With the step that is best for each graph, iterations to any gap are as 1 + κ.
 
 Sharper, and not in the paper: when gradients are ℓ-Lipschitz that last sum is at most ℓ ‖Π X‖², and E‖ḡ‖² is
-(E − E_sp) / M, so
+(E − E_sp) / M, so::
 
     F(x̂) − F* <= ‖x̄(0) − x*‖² / 2ηK + η (E − E_sp) / 2M + ℓ S² / M,       S² >= mean over iterations of E‖Π X‖²:
 

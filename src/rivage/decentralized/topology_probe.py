@@ -5,12 +5,12 @@ Reference: Neglia, Xu, Towsley, Calbi. Decentralized gradient methods: does topo
 
 M nodes minimise F = 1/M Σ_j f_j by X ← A X − η G. Row j of X and G is the model and the stochastic gradient of node j;
 A is doubly stochastic and normal, with eigenvalues 1, λ_2, λ_3, … of falling modulus; J = 11ᵀ/M, Π = I − J; Ḡ is the
-expectation of G given X. With
+expectation of G given X. With::
 
     E = E‖G‖²,  E_sp = E‖Π G‖²,  H = E‖Ḡ‖²,  e_q = share of E‖Π G‖² in the eigenspace of λ_q,
     α² = Σ_{q>=2} e_q |λ_q / λ_2|²,
 
-the ratio of what the topology adds to the classical bound to the noise that no topology mends is
+the ratio of what the topology adds to the classical bound to the noise that no topology mends is::
 
     κ = 4 √(H E_sp) / E · (1 + α |λ_2| / (1 − |λ_2|))        (see `rivage.decentralized.topology_bound`).
 
@@ -18,7 +18,7 @@ E, E_sp and e_q follow from the M × M matrix E[G Gᵀ], H from E[Ḡ Ḡᵀ], o
 an unbiased estimate: one probe serves every A.
 
 Sharper, and not in the paper: models differ by ‖Π X‖², and what makes them differ counts. Spread that is expected, of
-energy b_q in the direction of λ_q, adds up; fresh noise, of energy n_q, does not. While expected gradients stay,
+energy b_q in the direction of λ_q, adds up; fresh noise, of energy n_q, does not. While expected gradients stay::
 
     E‖Π X(k)‖² = η² Σ_q [ b_q |(1 − λ_q^k) / (1 − λ_q)|² + n_q (1 − |λ_q|^2k) / (1 − |λ_q|²) ]     from X(0) = 0.
 
