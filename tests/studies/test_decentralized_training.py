@@ -306,6 +306,23 @@ def test_killed_at_any_instant_it_leaves_no_trace(tmp_path: Path) -> None:
     assert runs[0].hash == runs[1].hash
 
 
+class Notices(list[str]):
+    def on_event(self, event: Any) -> None:
+        if event["event"] == "notice":
+            self.append(event["text"])
+
+
+def test_overlays_are_told_before_the_run_and_long_searches_before_they_begin(tmp_path: Path) -> None:
+    text = 'kind = "dpasgd"\noverlay = { kind = "directed", steps = 20, seconds = 5 }\n[[methods]]\nkind = "dpsgd"'
+    watcher = Notices()
+    run_study(one(text, network=NETWORK, run="rounds = 1"), out=tmp_path, observer=watcher)
+    search, found, ring = watcher[-3:]
+    assert search == "dpasgd: looking for an overlay, for 5 s at most"
+    assert found.startswith("dpasgd: ")
+    assert ring.startswith("dpsgd: 6 arcs, at most 1 of one silo, ")
+    assert ring.endswith(" ms a round")
+
+
 def test_a_trial_that_has_begun_keeps_its_overlay(tmp_path: Path) -> None:
     study = one('kind = "push_sum"\noverlay = { kind = "directed", steps = 50 }', network=NETWORK, run="rounds = 30")
     with pytest.raises(KeyboardInterrupt):

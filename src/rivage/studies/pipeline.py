@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def run_study(
         shutil.rmtree(record.folder / "trials", ignore_errors=True)
     trained = [method for method in study.methods if not isinstance(method.algorithm, Guarded)]
     observer.on_event(_plan(study, trained))
-    for notice in (*notices(stages[0]), *_overlays(SiloStage(stages[0], designs), record)):
+    for notice in chain(notices(stages[0]), _overlays(SiloStage(stages[0], designs), record)):
         observer.on_event({"event": "notice", "text": notice})
     for seed in study.run.seeds:
         stage = stages.pop() if stages else Stage.build(study, seed)
@@ -125,6 +126,9 @@ def _overlays(silos: SiloStage, record: RunRecord) -> Iterator[str]:
         done = TrialRecord.open(record.trial_folder(method.name, stage.seed))
         if done.finished:
             continue
+        limit = getattr(method.algorithm.overlay, "seconds", None)  # type: ignore[attr-defined]
+        if limit is not None and not done.events("start"):
+            yield f"{method.name}: looking for an overlay, for {limit:g} s at most"
         try:
             yield silos.told(method, silos.trial(method, done))
         except ConfigError as error:
