@@ -119,11 +119,11 @@ def test_single_nodes_complete_graphs_and_refusals() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("nodes", "nonnegative"), [(1000, False), (400, True)])
-def test_large_graphs(nodes: int, nonnegative: bool) -> None:
-    """At most a tenth of the largest spectral gap is lacking; Metropolis weights lack more than a third."""
-    adjacency = nx.to_numpy_array(nx.gnm_random_graph(nodes, 5 * nodes, seed=1))
-    found = nearly_fastest_mixing(adjacency, nonnegative=nonnegative, steps=200)
+@pytest.mark.parametrize("nonnegative", [False, True])
+def test_three_hundred_nodes(nonnegative: bool) -> None:
+    """All but a fiftieth of the largest spectral gap, of which Metropolis weights have less than a half."""
+    adjacency = nx.to_numpy_array(nx.gnm_random_graph(300, 1500, seed=1))
+    found = nearly_fastest_mixing(adjacency, nonnegative=nonnegative)
     assert_on_the_graph(found, adjacency, nonnegative=nonnegative)
-    assert 1 - found.contraction >= 0.9 * (1 - found.bound)
-    assert 1 - contraction(metropolis(adjacency)) < 0.67 * (1 - found.contraction)
+    assert 1 - found.contraction >= 0.98 * (1 - found.bound)
+    assert 1 - contraction(metropolis(adjacency)) < 0.5 * (1 - found.contraction)
