@@ -258,6 +258,40 @@ def test_an_overlay_below_the_bound_does_not_pass(forged: Any) -> None:
     assert certificate(forged("ring", faster), "overlay_gap", method="ring").verdict == "fails"
 
 
+def test_seeds_draw_anew(tmp_path: Path) -> None:
+    """The draws of MATCHA and the walks of the search, and the times that scatter."""
+    network = {**NETWORK, "nodes": [{**node, "access_bps": 5e7} for node in NODES]}
+    rivals = [{"kind": "matcha", "rounds": 50}, {"kind": "ring"}, {"kind": "family", "family": "random_regular"}]
+    study = {
+        **STUDY,
+        "underlay": network,
+        "overlays": rivals,
+        "times": {"kind": "exponential"},
+        "run": {"seeds": [1, 2]},
+    }
+    rivals[2]["degree"] = 2
+    played = play_study(make_design(study), out=tmp_path)
+
+    def both(method: str, key: str) -> list[Any]:
+        return [played.trial(method, seed).events("overlay")[0][key] for seed in (1, 2)]
+
+    for method, key in (("matcha", "cycle_time_ms"), ("ring", "scattered_ms"), ("family", "arcs")):
+        one, other = both(method, key)
+        assert one != other, method
+    one, other = both("ring", "arcs")
+    assert one == other
+
+
+def test_a_bound_with_no_time_says_so(tmp_path: Path) -> None:
+    """No silo is looked at: the own work of the slowest is what is left, and still a bound."""
+    table = {**STUDY, "overlays": [{"kind": "ring"}], "bound": {"seconds": 1e-9}}
+    played = play_study(make_design(table), out=tmp_path)
+    bound = played.trial(BOUND, 0).events("bound")[0]
+    assert (bound["value_ms"], bound["complete"], bound["proof"]) == (5.0, False, None)
+    assert "not all silos were looked at" in certificate(played, "cycle_time_bound").method
+    assert {c.verdict for c in played.certificates} == {"holds"}
+
+
 def test_one_seed_below_the_bound_is_enough_to_fail(tmp_path: Path) -> None:
     study = {**STUDY, "overlays": [{"kind": "ring"}], "run": {"seeds": [0, 1]}}
     played = play_study(make_design(study), out=tmp_path)
@@ -364,6 +398,7 @@ def test_one_silo_and_two(tmp_path: Path) -> None:
         ({"silos": {"step_ms": 5.0}}, "the size of the model is not known"),
         ({"silos": {"model_bits": 1e6, "hub": "a"}}, "hub"),
         ({"bound": {"seconds": 0}}, "seconds is 0"),
+        ({"name": " "}, "name"),
         ({"overlays": [{"kind": "star", "hub": "z"}]}, 'hub is "z"'),
         ({"underlay": {"kind": "file", "path": "missing.gml"}}, "missing.gml"),
     ],
