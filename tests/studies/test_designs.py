@@ -261,7 +261,8 @@ def test_an_overlay_below_the_bound_does_not_pass(forged: Any) -> None:
 def test_seeds_draw_anew(tmp_path: Path) -> None:
     """The draws of MATCHA and the walks of the search, and the times that scatter."""
     network = {**NETWORK, "nodes": [{**node, "access_bps": 5e7} for node in NODES]}
-    rivals = [{"kind": "matcha", "rounds": 50}, {"kind": "ring"}, {"kind": "family", "family": "random_regular"}]
+    regular = {"kind": "family", "family": "random_regular", "degree": 2}
+    rivals = [{"kind": "matcha", "rounds": 50}, {"kind": "ring"}, regular]
     study = {
         **STUDY,
         "underlay": network,
@@ -269,7 +270,6 @@ def test_seeds_draw_anew(tmp_path: Path) -> None:
         "times": {"kind": "exponential"},
         "run": {"seeds": [1, 2]},
     }
-    rivals[2]["degree"] = 2
     played = play_study(make_design(study), out=tmp_path)
 
     def both(method: str, key: str) -> list[Any]:
