@@ -14,7 +14,6 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -106,7 +105,6 @@ class RealSilos:
     def __init__(self, out: Path, meeting: Meeting | None, stack: ExitStack) -> None:
         self._out, self._meeting, self._stack = out, meeting, stack
         self._company: Company | None = None
-        self._trials = count()
 
     def play(self, trial: SiloTrial, folder: Path, journal: Files, observe: Observe) -> Outcome:
         """Play a trial together.
@@ -128,7 +126,7 @@ class RealSilos:
             "overlay": trial.facts["overlay"],
             "begun": bool(TrialRecord(folder).events("start")),
         }
-        company.board.post(f"trial {next(self._trials)}", call)
+        company.board.announce("trial", call)
         outcome = Silo(trial, company, journal, observe).run(KEPT_BYTES)
         assert outcome is not None, "this is silo 0"
         return outcome
@@ -138,7 +136,7 @@ class RealSilos:
         if self._company is None and self._meeting is not None:  # all was done before
             self._join([str(rank) for rank in range(self._meeting.size)], self._out)
         if self._company is not None:
-            self._company.board.post(f"trial {next(self._trials)}", None)
+            self._company.board.announce("trial", None)
             self._company.part()
 
     def _join(self, names: list[str], run: Path) -> None:
@@ -162,14 +160,11 @@ def follow(study: Study, meeting: Meeting, out: Path) -> None:
     designs = Designs()
     names = SiloStage(stage, designs).silos(cast(GossipAlgorithm, study.methods[0].algorithm)).names
     with gathered(meeting, names) as company:
-        for number in count():
-            call = company.board.read(f"trial {number}")
-            if call is None:
-                company.part()
-                return
+        while (call := company.board.announce("trial")) is not None:
             if stage.seed != call["seed"]:
                 stage = Stage.build(study, call["seed"])
             _take_part(SiloStage(stage, designs), call, company, out)
+        company.part()
 
 
 def _take_part(silos: SiloStage, call: Mapping[str, Any], company: Company, out: Path) -> None:

@@ -118,3 +118,17 @@ def test_notices_are_collected_in_order_and_taken_down(together: Together) -> No
         return found
 
     assert together(3, act) == [[[0, 0, 0], [0, 1, 2]], [None, None], [None, None]]
+
+
+def test_announcements_are_read_in_turn(together: Together) -> None:
+    """Also by one that asks again before silo 0 has said the next."""
+
+    def act(rank: int, group: Any, store: Any, watch: Any) -> list[Any]:
+        board, found = Board(store, watch), []
+        for number in range(3):
+            time.sleep(0.1 * (rank == 0))
+            found.append(board.announce("next", number if rank == 0 else None))
+        board.meet("end")
+        return found
+
+    assert together(3, act) == [[0, 1, 2]] * 3

@@ -72,6 +72,19 @@ class Board:
                 raise
             raise self._lost(error) from None
 
+    def announce(self, name: str, value: Any = None) -> Any:
+        """What silo 0 says, to all; what others say does not count. Each time is another notice.
+
+        Raises:
+            ProtocolError: naming the silo that failed, when one did.
+        """
+        turn = f"{name}, {self._times[name]}"  # who is quick would read what was said the last time
+        self._times[name] += 1
+        if self.rank == 0:
+            self.post(turn, value)
+            return value
+        return self.read(turn)
+
     def collect(self, name: str, value: Any) -> list[Any] | None:
         """Tell silo 0; it gets what all told it, in order, and the notices are taken down. None for the others."""
         turn = f"{name}, {self._times[name]},"  # who is quick may tell the next before this one is read
@@ -86,11 +99,9 @@ class Board:
 
     def meet(self, name: str, then: Callable[[], object] = lambda: None) -> None:
         """Wait until all silos are here, and silo 0 has then done something more."""
-        go = f"{name}, go {self._times[name]}"
         if self.collect(name, True) is not None:
             then()
-            self.post(go, True)
-        self.read(go)
+        self.announce(f"{name}, go")
 
     def _lost(self, error: RuntimeError) -> ProtocolError:
         text = f"lost the store of the run ({str(error).splitlines()[0]})"

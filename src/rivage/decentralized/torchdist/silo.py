@@ -130,9 +130,8 @@ class Silo:
         """Begin, or go on from the checkpoint that silo 0 has."""
         identity = f"{self.trial.identity} in silos apart"  # whose checkpoints are others than those of a simulation
         board, found = self.company.board, self.journal.resume(identity)
-        if self.keeps_record:
-            board.post("from", {"rounds": 0 if found is None else found.rounds, "identity": self.trial.identity})
-        first = board.read("from")
+        own = {"rounds": 0 if found is None else found.rounds, "identity": self.trial.identity}
+        first = board.announce("from", own)
         self._require_same(first["identity"])
         snapshot = picked(found, first["rounds"])
         if snapshot is None and first["rounds"]:
