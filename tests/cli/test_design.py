@@ -178,6 +178,8 @@ WRONG = {
     "no bandwidths": ["design", "ms.csv", "--model-bits", "1"],
     "bandwidths beside a network": [*SMALL, "--bandwidth", "rate.csv"],
     "a negative size": ["design", "line.toml", "--model-bits=-5"],
+    "a model that never arrives": ["design", "line.toml", "--model-bits", "1e308"],
+    "a folder": ["design", ".", "--model-bits", "1"],
     "no capacity": [*SMALL, "--core-gbps", "0"],
     "a negative access rate": [*SMALL, "--access-gbps=-1"],
     "a network in two parts": ["design", "parts.toml", "--model-bits", "1"],

@@ -86,6 +86,8 @@ def _study(
     from rivage.core.toml import load_toml
     from rivage.studies.games.design import make_design
 
+    if network.is_dir():
+        raise ConfigError("is a folder", where=str(network), mend="Give the file of a network, or of a study.")
     table = load_toml(network) if network.suffix.lower() == ".toml" else {}
     if "underlay" not in table:
         mapping = {"name": network.stem or "design", "silos": silos, "underlay": _underlay(network, matrices)}

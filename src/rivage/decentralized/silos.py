@@ -59,7 +59,7 @@ class Silos:
     def __post_init__(self) -> None:
         require(self.model_bits, "model_bits", above=0)
         require(self.local_steps, "local_steps", least=0)
-        problems: list[RivageError] = list(self._problems())
+        problems: list[RivageError] = list(self._problems()) or list(self._endless())
         if problems:
             raise combine(problems, f'silos of "{self.connectivity.name}"')
 
@@ -173,6 +173,15 @@ class Silos:
             if not good.all():
                 worst = int(np.argmin(good))
                 yield ConfigError(f'{field} of "{self.names[worst]}" is {values[worst]}', mend=f"Give a number {need}.")
+
+    def _endless(self) -> Iterator[ConfigError]:
+        """Delays too long for a number, with all silos at each other's access links."""
+        rates = (self.access_up_bps.min(), self.access_down_bps.min())
+        with np.errstate(over="ignore"):
+            longest = 1000 * self.model_bits * max(len(self) / min(rates), float((1 / self._available).max()))
+        if not np.isfinite(longest):
+            mend = "Give bits, bits per second and milliseconds."
+            yield ConfigError(f"a model of {self.model_bits:g} bits takes for ever to send", mend=mend)
 
 
 def _spread(value: ArrayLike, length: int) -> Float64[ndarray, "length"]:

@@ -125,7 +125,7 @@ def _shape_bars(axes: Axes, names: Sequence[str], start: float, longest: float, 
         axes.set_xlim(start * 0.92, start * (longest / start) ** 1.22)
         logarithmic(axes, "x")
     else:
-        axes.set_xlim(0, 1.28 * longest)
+        axes.set_xlim(0, 1.28 * longest or 1.0)
 
 
 # --- agreement ------------------------------------------------------------------------------------------------------
