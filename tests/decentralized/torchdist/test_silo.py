@@ -75,6 +75,7 @@ METHODS: dict[str, tuple[GossipAlgorithm, MixingPlan]] = {
     "tracking": (GradientTracking(learning_rate=0.05, batch_size=4), RING),
     "push_diging": (PushDIGing(learning_rate=0.05, batch_size=4), CHORD),
     "exact": (ExactDiffusion(batch_size=4), PATH),
+    "by records": (DPSGD(batch_size=3, count_by="records"), RING),
     "push": (PushSum(learning_rate=0.05, work=Phase(batch_size=5)), CHORD),
 }
 
