@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..fedavg_speed.tables import documents
-from .results import GATES, best_classical, gap, judged, median_of
+from .results import GATES, best_classical, gap, judged, median_of, spent
 
 __all__ = ["PAGE", "all_tables", "fill_page"]
 
@@ -56,7 +56,7 @@ def _published(report: Mapping[str, Any]) -> str:
                 f"{median_of(plays, 'bound_ms'):.3f}",
                 f"{100 * (statistics.median(found) / median_of(plays, 'bound_ms') - 1):.2f} %",
                 f"{typical['arcs']} · {typical['max_degree']}",
-                f"{statistics.median(_spent(play, 'bound') for play in plays.values()):.1f} + "
+                f"{statistics.median(spent(play, 'bound') for play in plays.values()):.1f} + "
                 f"{median_of(plays, 'search_s'):.0f} s",
             )
         )
@@ -106,8 +106,8 @@ def _group(label: str, plays: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         str(len(plays)),
         _both([100 * gap(play) for play in plays], 2, "%"),
         _both(less, 1, "%"),
-        _both([_spent(play, "bound") for play in plays], 1, "s"),
-        _both([_spent(play, "classical") for play in plays], 1, "s"),
+        _both([spent(play, "bound") for play in plays], 1, "s"),
+        _both([spent(play, "classical") for play in plays], 1, "s"),
     )
 
 
@@ -115,20 +115,16 @@ def _both(values: Sequence[float], digits: int, unit: str) -> str:
     return f"{statistics.median(values):.{digits}f} · {max(values):.{digits}f} {unit}"
 
 
-def _spent(play: Mapping[str, Any], part: str) -> float:
-    """Seconds of one core, whatever else the machine did."""
-    return float(play.get(f"{part}_cpu_s", play[f"{part}_s"]))
-
-
 def _times(report: Mapping[str, Any]) -> str:
     rows = []
-    for name, spent in report.get("cycle mean", {}).get("seconds", {}).items():
-        rows.append((f"cycle mean, complete digraph of 90 nodes: {name}", f"{1000 * spent:,.3g} ms"))
+    for name, seconds in report.get("cycle mean", {}).get("seconds", {}).items():
+        digits = 0 if seconds >= 0.1 else 2
+        rows.append((f"cycle mean, complete digraph of 90 nodes: {name}", f"{1000 * seconds:,.{digits}f} ms"))
     ring = report.get("long ring", {})
-    for name, spent in ring.get("seconds", {}).items():
-        rows.append((f"ring of 1,000 silos: {name}", f"{spent:.1f} s, {ring['cycle_time_ms'][name]:.2f} ms a round"))
+    for name, seconds in ring.get("seconds", {}).items():
+        rows.append((f"ring of 1,000 silos: {name}", f"{seconds:.1f} s, {ring['cycle_time_ms'][name]:.2f} ms a round"))
     for name, play in report.get("large", {}).items():
-        parts = f"{_spent(play, 'classical'):.0f} + {_spent(play, 'bound'):.0f} + {play['search_s']:.0f} s"
+        parts = f"{spent(play, 'classical'):.0f} + {spent(play, 'bound'):.0f} + {play['search_s']:.0f} s"
         rows.append((f"{name}: classical + bound + search", f"{parts}, gap {100 * gap(play):.2f} %"))
     return _markdown(("what", "time"), rows)
 

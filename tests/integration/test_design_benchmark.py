@@ -71,6 +71,8 @@ def test_bars_are_judged_by_medians(design: SimpleNamespace) -> None:
     assert bars["slow access: to the best of the literature, worst"]["met"] is False
     assert bars["Géant: bound, ms"]["met"] is None
     assert design.results.best_classical(slow) == ("ring", 99.0)
+    assert design.results.spent({"bound_s": 4.0}, "bound") == 4.0
+    assert design.results.spent({"bound_s": 4.0, "bound_cpu_s": 1.5}, "bound") == 1.5
 
 
 def test_tables_say_what_was_measured(design: SimpleNamespace) -> None:
@@ -89,7 +91,7 @@ def test_tables_say_what_was_measured(design: SimpleNamespace) -> None:
         in tables["overlay-design-access"]
     )
     assert "| all | 2 | 5.00 · 10.00 % |" in tables["overlay-design-random"]
-    assert "Howard | 0.5 ms |" in tables["overlay-design-times"]
+    assert "Howard | 0.50 ms |" in tables["overlay-design-times"]
     assert "| Géant: bound, ms | ≥ 81.8 | not measured | not measured |" in tables["overlay-design-bars"]
 
 

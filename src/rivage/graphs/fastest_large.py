@@ -161,7 +161,7 @@ class _State:
         self.graph, nodes, edges = graph, graph.nodes, len(graph.one)
         self.target = np.eye(nodes) - 1 / nodes
         self.solve = _solver(graph, 3, 2) if graph.nonnegative else _solver(graph, 2, 1)
-        self.penalty = 3 / (graph.rho * nodes) if graph.rho > 0 else 1.0
+        self.penalty = 1.5 / (graph.rho * np.sqrt(nodes)) if graph.rho > 0 else 1.0
         self.weights, self.spread = graph.best, graph.spread(graph.best)
         self.price, self.dual = np.zeros((nodes, nodes)), np.zeros((nodes, nodes))
         self.edge_price, self.home_price = np.zeros(edges), np.zeros(nodes)
