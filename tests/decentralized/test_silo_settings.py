@@ -13,6 +13,7 @@ from rivage.core.errors import ConfigError
 from rivage.core.settings import dump, read
 from rivage.decentralized.silo_settings import Matrices, SiloSettings
 from rivage.graphs import Underlay
+from rivage.graphs.underlay_files import parse_underlay
 
 
 def line(**more: Any) -> Underlay:
@@ -88,6 +89,26 @@ def test_rules_for_links_are_refused_where_every_pair_was_measured(tmp_path: Pat
     measured = Matrices(latency=tmp_path / "cells.csv", bandwidth=tmp_path / "cells.csv").build()
     with pytest.raises(ConfigError, match="has no links"):
         SiloSettings(model_bits=1e6, **told).silos(measured)
+
+
+def test_the_first_cell_of_a_matrix_may_name_its_unit(tmp_path: Path) -> None:
+    (tmp_path / "ms.csv").write_text("ms,a,b\na,,10\nb,30,\n")
+    (tmp_path / "rate.csv").write_text("Mbps;a;b\na;;5\nb;7;\n")
+    files = {"latency": tmp_path / "ms.csv", "bandwidth": tmp_path / "rate.csv"}
+    between = Matrices(**files).build()
+    assert between.available_bps is not None
+    assert between.available_bps[0, 1] == 5e6
+    with pytest.raises(ConfigError, match="first cell says Mbit/s, and bandwidth_unit is Gbit/s"):
+        Matrices(**files, bandwidth_unit="Gbit/s").build()
+
+
+def test_sites_with_coordinates_and_no_links_are_linked_every_two(tmp_path: Path) -> None:
+    places = {"Paris": (48.86, 2.35), "London": (51.51, -0.13), "Rome": (41.9, 12.5)}
+    nodes = [f'[[nodes]]\nname = "{n}"\nlatitude = {a}\nlongitude = {b}\n' for n, (a, b) in places.items()]
+    sites = parse_underlay("".join(nodes))
+    assert len(sites.edges) == 3
+    latency = SiloSettings(model_bits=1).silos(sites).connectivity.latency_ms
+    assert latency[0, 1] == pytest.approx(0.0085 * 343 + 4, abs=0.01)
 
 
 def test_settings_come_back_from_their_table() -> None:

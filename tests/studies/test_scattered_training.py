@@ -77,6 +77,18 @@ def test_settings_come_back(tmp_path: Path) -> None:
     assert dump_study(study)["times"]["persistence"] == 0.5
 
 
+def test_a_misspelt_client_is_not_put_somewhere(tmp_path: Path) -> None:
+    """Clients called like the nodes belong to them; where some are and one is not, nobody guesses."""
+    for name in ("Paris", "Lyon", "Marseille", "Nice", "Lile"):
+        (tmp_path / f"{name}.csv").write_text("x,y\n" + "".join(f"{k},{k % 2}\n" for k in range(40)))
+    data = f'data = {{ kind = "tables", folder = "{tmp_path}", target = "y" }}'
+    text = STUDY.replace('data = { kind = "digits" }', data).replace(
+        'partition = { kind = "dirichlet", clients = 5, alpha = 0.5 }', ""
+    )
+    with pytest.raises(ConfigError, match=r'client "Lile" is no node.*Did you mean "Lille"'):
+        run_study(parse_study(text), out=tmp_path / "runs")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

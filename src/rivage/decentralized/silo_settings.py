@@ -45,13 +45,13 @@ class Matrices:
         latency: the file, in milliseconds.
         bandwidth: a second matrix.
         measured: what latencies are: ``round_trip_ms``, as ping shows them, or one way, ``latency_ms``.
-        bandwidth_unit: of the cells of the second.
+        bandwidth_unit: of the cells of the second; left out, what its first cell says, else bit/s.
     """
 
     latency: Path
     bandwidth: Path
     measured: Literal["round_trip_ms", "latency_ms"] = "round_trip_ms"
-    bandwidth_unit: Literal["bit/s", "kbit/s", "Mbit/s", "Gbit/s"] = "bit/s"
+    bandwidth_unit: Literal["bit/s", "kbit/s", "Mbit/s", "Gbit/s"] | None = None
 
     def build(self) -> Connectivity:
         """Read them."""

@@ -23,6 +23,7 @@ What one node or link has, all must have. The keys are those of `rivage.graphs.u
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,9 @@ MAX_BYTES = 16 * 2**20
 """Larger files are refused; a full mesh of 500 nodes takes about 8 MB."""
 
 _UNITS = {"bit/s": 1.0, "kbit/s": 1e3, "Mbit/s": 1e6, "Gbit/s": 1e9}
+_SPELLINGS = {unit.casefold(): unit for unit in _UNITS} | {
+    unit.replace("bit/s", "bps").casefold(): unit for unit in _UNITS
+}
 
 
 def load_underlay(
@@ -52,7 +56,7 @@ def load_underlay(
     *,
     measured: Measured | None = None,
     bandwidth: Path | str | None = None,
-    bandwidth_unit: str = "bit/s",
+    bandwidth_unit: str | None = None,
     max_asymmetry: float = 0.2,
 ) -> Underlay:
     """The network that a file describes.
@@ -62,7 +66,7 @@ def load_underlay(
             arguments below are for matrices only.
         measured: whether latencies are one way or round trips; must be given.
         bandwidth: a second matrix.
-        bandwidth_unit: of its cells: bit/s, kbit/s, Mbit/s or Gbit/s.
+        bandwidth_unit: of its cells: bit/s, kbit/s, Mbit/s or Gbit/s; None for what its first cell says, else bit/s.
         max_asymmetry: see `rivage.graphs.matrices.underlay_of_matrices`.
 
     Raises:
@@ -95,7 +99,7 @@ def load_connectivity(
     *,
     measured: Measured | None = None,
     bandwidth: Path | str | None = None,
-    bandwidth_unit: str = "bit/s",
+    bandwidth_unit: str | None = None,
 ) -> Connectivity:
     """What matrices in CSV files say of every two nodes, in both directions; arguments as for `load_underlay`.
 
@@ -118,19 +122,32 @@ def _stated(measured: Measured | None, path: Path) -> Measured:
     return measured
 
 
-def _matrices(path: Path, bandwidth: Path | str | None, unit: str) -> tuple[tuple[str, ...], Matrix, Matrix | None]:
+def _matrices(
+    path: Path, bandwidth: Path | str | None, unit: str | None
+) -> tuple[tuple[str, ...], Matrix, Matrix | None]:
     """Names, latencies and, in bit/s, bandwidths of the same nodes in the same order."""
-    require_one_of(unit, "bandwidth_unit", _UNITS)
+    if unit is not None:
+        require_one_of(unit, "bandwidth_unit", _UNITS)
     names, latency = parse_matrix(read_text(path), str(path))
     if bandwidth is None:
         return names, latency, None
-    others, rates = parse_matrix(read_text(Path(bandwidth)), str(bandwidth))
+    text = read_text(Path(bandwidth))
+    others, rates = parse_matrix(text, str(bandwidth))
     if set(others) != set(names):
         odd = ", ".join(sorted(set(others) ^ set(names))[:5])
         mend = "Give both matrices the same nodes."
         raise ConfigError(f"{odd} not in both {path} and {bandwidth}", mend=mend)
     order = [others.index(name) for name in names]
-    return names, latency, rates[np.ix_(order, order)] * _UNITS[unit]
+    return names, latency, rates[np.ix_(order, order)] * _UNITS[_unit(text, unit, str(bandwidth))]
+
+
+def _unit(text: str, stated: str | None, where: str) -> str:
+    """The unit that is stated, or that the corner of a matrix names; bit/s where neither does."""
+    corner = _SPELLINGS.get(re.split(r"[,;\t\n]", text, maxsplit=1)[0].strip(' "').casefold())
+    if stated is not None and corner is not None and stated != corner:
+        mend = f'Correct one of them: bandwidth_unit = "{corner}", or the first cell.'
+        raise ConfigError(f"the first cell says {corner}, and bandwidth_unit is {stated}", where=where, mend=mend)
+    return stated or corner or "bit/s"
 
 
 def parse_underlay(text: str, where: str = "") -> Underlay:

@@ -73,14 +73,14 @@ class MatrixUnderlay:
         latency: the file, in milliseconds.
         measured: what they are: ``round_trip_ms``, or one way, ``latency_ms``.
         bandwidth: a second matrix, left out for none.
-        bandwidth_unit: of its cells.
+        bandwidth_unit: of its cells; left out, what its first cell says, else bit/s.
         max_asymmetry: share by which the two directions of a link may differ, in [0, 1]; their mean counts.
     """
 
     latency: Path
     measured: Literal["round_trip_ms", "latency_ms"]
     bandwidth: Path | None = None
-    bandwidth_unit: Literal["bit/s", "kbit/s", "Mbit/s", "Gbit/s"] = "bit/s"
+    bandwidth_unit: Literal["bit/s", "kbit/s", "Mbit/s", "Gbit/s"] | None = None
     max_asymmetry: float = 0.2
 
     def build(self) -> Underlay:

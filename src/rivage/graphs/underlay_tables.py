@@ -111,7 +111,7 @@ class UnderlayTable:
 
     Args:
         nodes: at least one.
-        links: none for a single node.
+        links: none for a single node; without any, nodes with coordinates are linked every two.
         name: of the network, in messages and reports.
         source: where the description comes from.
         license: under which terms it came.
@@ -150,7 +150,10 @@ def assemble(
     if problems:
         raise combine(problems, where)
     places = {node.name: place for place, node in enumerate(table.nodes)}
+    coordinates = _coordinates(table.nodes)
     pairs = [[places[end] for end in link.ends] for link in table.links]
+    if not pairs and coordinates is not None:  # sites on the Internet: who cares about its links
+        pairs = [[one, other] for other in range(len(places)) for one in range(other)]
     try:
         return Underlay(
             names=tuple(places),
@@ -160,7 +163,7 @@ def assemble(
             distance_km=_column([link.distance_km for link in table.links]),
             access_up_bps=_column([node.up_bps for node in table.nodes]),
             access_down_bps=_column([node.down_bps for node in table.nodes]),
-            coordinates=_coordinates(table.nodes),
+            coordinates=coordinates,
             tiers=None if table.nodes[0].tier is None else tuple(node.tier or "" for node in table.nodes),
             name=table.name,
             source=table.source,

@@ -19,7 +19,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from rivage.core.encoding import dumps
-from rivage.core.errors import ConfigError, RivageError
+from rivage.core.errors import ConfigError, RivageError, nearest
 from rivage.core.records import TrialRecord
 from rivage.core.settings import dump, kind_of
 from rivage.decentralized.designers import DESIGNERS, Links
@@ -103,6 +103,16 @@ class SiloStage:
                 where="[underlay]",
                 mend="Give as many clients as the network has nodes; each silo is one of them.",
             )
+        elif self.network is not None and (strangers := self._strangers()):
+            known = set(self.network.names) - set(self.names)
+            mend = f"Nodes without a client: {', '.join(sorted(known)[:5])}. {nearest(strangers[0], known)}".strip()
+            yield ConfigError(f'client "{strangers[0]}" is no node, while others are', where="[underlay]", mend=mend)
+
+    def _strangers(self) -> list[str]:
+        """Clients that are called like no node, where some are."""
+        assert self.network is not None, "asked for with one"
+        strangers = [name for name in self.names if name not in self.network.names]
+        return strangers if len(strangers) < len(self.names) else []
 
     def trial(self, method: Method, done: TrialRecord) -> SiloTrial:
         """A decentralised method on this stage.

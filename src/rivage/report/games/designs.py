@@ -198,8 +198,8 @@ class DesignView:
                 draw_rounds(fixed, looks, name=f"{name}-rounds"),
                 f"{ROUNDS} rounds of {fixed[0].name if fixed else 'the best'}, and what happens in the same time over "
                 "others. Dark: a silo works; light: its models are under way or it waits for those of others; stroke: "
-                "it starts the next round. Bold: silos on the slowest circuit. Black lines: the messages for which the "
-                "last start of one of them had waited, which run round that circuit and set the pace.",
+                "it starts the next round. Bold: silos on the slowest circuit. Black line: the chain of messages that "
+                "silos had waited for last; it runs round that circuit.",
             ),
             "Fast rounds or few": (
                 design_figures.agreement(self.policies, looks, name=f"{name}-agreement"),

@@ -137,11 +137,14 @@ class DesignStage:
         if isinstance(self.ground.network, Underlay):
             chosen = self.study.silos.rule(self.ground.network)
             rule = "; paths " + ("as published" if chosen.bandwidth == "capacity_over_hops" else "by their links")
-            rule += "" if chosen.core_bps is None else f", links of {chosen.core_bps / 1e9:.4g} Gbit/s"
+            assumed = "" if self.study.silos.core_bps is not None else " as nothing else is said (silos.core_bps)"
+            rule += "" if chosen.core_bps is None else f", links of {chosen.core_bps / 1e9:.4g} Gbit/s{assumed}"
         counted = "1 silo" if len(silos) == 1 else f"{len(silos):,} silos"
         yield f"{counted}, {silos.model_bits / 1e6:.4g} Mbit a message{rule}"
         if not np.isfinite(silos.access_up_bps).all():
             yield "access rates are not known: access links are taken to be no limit (set silos.access_bps)"
+        if not silos.work_ms.any():
+            yield "local steps are taken to need no time (set silos.step_ms)"
 
     @staticmethod
     def claims(record: RunRecord) -> Iterator[tuple[str, Mapping[str, Any]]]:

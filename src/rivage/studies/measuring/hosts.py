@@ -137,7 +137,9 @@ class Hosts:
         if not 1 <= first <= last <= 65535:
             yield ConfigError(f"ports are {first} to {last}", mend="Give the first and the last, from 1 to 65535.")
         if len(self.hosts) < 2:
-            yield ConfigError(f"there are {len(self.hosts)} hosts", mend="Give two or more: pairs are measured.")
+            yield ConfigError(
+                "there is one host" if self.hosts else "there is no host", mend="Give two or more: pairs are measured."
+            )
         twice = [name for name in dict.fromkeys(self.names) if self.names.count(name) > 1]
         if twice:
             yield ConfigError(f"several hosts are named {', '.join(twice)}", mend="Give each a name of its own.")
@@ -151,6 +153,8 @@ def load_hosts(path: Path | str) -> Hosts:
         StoreError: for a text that cannot be read.
     """
     path = Path(path)
+    if not path.is_file():
+        raise ConfigError("there is no such file", where=str(path), mend="Give a file of machines.")
     if path.suffix.lower() != ".toml":
         return parse_lines(read_text(path), str(path), name=path.stem)
     return read(Hosts, {"name": path.stem, **load_toml(path)}, str(path))
