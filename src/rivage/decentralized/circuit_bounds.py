@@ -72,11 +72,15 @@ class CircuitProof:
         """Min r, less all that rounding may have added.
 
         Raises:
-            ConfigError: when a multiplier is negative, a set holds v or lacks its member: then nothing is proved.
+            ConfigError: when a multiplier is negative or missing, a set holds v or lacks its member: then nothing is
+                proved.
         """
-        cuts = np.arange(len(self.members))
+        cuts, silos = np.arange(len(self.members)), len(delays)
         if (
-            (self.degrees < 0).any()
+            not len(self.potentials) == len(self.degrees) == silos
+            or self.sets.shape != (len(cuts), silos)
+            or len(self.weights) != len(cuts)
+            or (self.degrees < 0).any()
             or (self.weights < 0).any()
             or self.sets[:, self.silo].any()
             or not self.sets[cuts, self.members].all()

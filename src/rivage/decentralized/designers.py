@@ -229,7 +229,7 @@ class Directed(_AnySilos):
     """
 
     reference: ClassVar[Mapping[str, Any]] = {**MARFOQ, "part": "the problem MCT; the search is ours"}
-    seconds: float = 110.0
+    seconds: float = 70.0
     steps: int | None = field(default=None, metadata={"none": "auto"})
     arcs: Literal["few", "free"] = "few"
 
