@@ -36,7 +36,7 @@ from rivage.federated.batches import Position
 from rivage.federated.checkpoint import Journal, Memory, Notebook, Snapshot
 from rivage.federated.engine import Outcome
 from rivage.federated.evaluation import Evaluation, Evaluator
-from rivage.federated.exchange import roster, traffic
+from rivage.federated.exchange import opening, roster
 from rivage.federated.executors.executor import Executor
 from rivage.federated.executors.jobs import one_thread
 from rivage.federated.failures import Failed, explained, naming
@@ -110,20 +110,9 @@ class SiloSession:
         self.done = 0
         self.average = trial.task.initial(Streams(trial.seed).seed("model"))
         self.state = trial.algorithm.start(self.average.expand(len(self.silos), -1).clone())
-        setup = trial.population.setup
-        self._record(
-            {
-                "event": "start",
-                "method": trial.name,
-                "seed": trial.seed,
-                "rounds": trial.planned,
-                "parameters": trial.task.dimension,
-                "executor": self.executor.kind,
-                **trial.facts,
-            }
-        )
-        self._record({"event": "setup", "messages": len(setup), **traffic(setup)})
-        for message in setup:
+        for event in opening(trial, self.executor.kind):
+            self._record(event)
+        for message in trial.population.setup:
             self.journal.message(message)
 
     def _go_on(self, snapshot: Snapshot) -> None:

@@ -18,7 +18,7 @@ from rivage.core.seeding import Streams
 from rivage.federated.algorithm import State
 from rivage.federated.checkpoint import Journal, Notebook, Snapshot
 from rivage.federated.evaluation import Evaluation, Evaluator
-from rivage.federated.exchange import traffic
+from rivage.federated.exchange import opening
 from rivage.federated.executors.executor import Executor
 from rivage.federated.executors.jobs import one_thread
 from rivage.federated.failures import naming
@@ -97,20 +97,9 @@ class Session:
         trial = self.trial
         clients = trial.population.size - len(trial.unseen)
         self.state = trial.algorithm.init(trial.task, clients, self.streams)
-        setup = trial.population.setup
-        self._record(
-            {
-                "event": "start",
-                "method": trial.name,
-                "seed": trial.seed,
-                "rounds": trial.planned,
-                "parameters": trial.task.dimension,
-                "executor": self.executor.kind,
-                **trial.facts,
-            }
-        )
-        self._record({"event": "setup", "messages": len(setup), **traffic(setup)})
-        for message in setup:
+        for event in opening(trial, self.executor.kind):
+            self._record(event)
+        for message in trial.population.setup:
             self.journal.message(message)
 
     def _next(self) -> dict[str, Any]:

@@ -6,18 +6,19 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from rivage.core.messages import Message, Payload, encoded_size
-from rivage.data.population import ClientIds
+from rivage.data.population import ClientIds, Population
 from rivage.federated.algorithm import State, Update
 from rivage.federated.checkpoint import Journal
 from rivage.learning.params import to_numpy
+from rivage.learning.task import Task
 
-__all__ = ["Postman", "average", "fault_of", "roster", "traffic", "usual_shapes"]
+__all__ = ["Postman", "average", "fault_of", "opening", "roster", "traffic", "usual_shapes"]
 
 SERVER = "server"
 _LISTED = 1000  # cohorts up to this size are written out in the record, larger ones as a digest
@@ -130,6 +131,43 @@ def roster(ids: ClientIds) -> Any:
         return ids.tolist()
     digest = hashlib.blake2b(ids.astype("<i8").tobytes(), digest_size=16).hexdigest()
     return {"count": len(ids), "digest": digest}
+
+
+class _Opened(Protocol):
+    """A trial of any engine, as its record opens."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def planned(self) -> int: ...
+    @property
+    def task(self) -> Task: ...
+    @property
+    def population(self) -> Population: ...
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+
+
+def opening(trial: _Opened, executor: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The first two events of a record: what is tried, and what its set-up has sent.
+
+    Args:
+        trial: about to begin.
+        executor: what trains.
+    """
+    setup = trial.population.setup
+    start = {
+        "event": "start",
+        "method": trial.name,
+        "seed": trial.seed,
+        "rounds": trial.planned,
+        "parameters": trial.task.dimension,
+        "executor": executor,
+        **trial.facts,
+    }
+    return start, {"event": "setup", "messages": len(setup), **traffic(setup)}
 
 
 def traffic(messages: tuple[Message, ...]) -> dict[str, int]:

@@ -38,7 +38,7 @@ from rivage.federated.calibration import DEFAULT_TILE_BYTES
 from rivage.federated.checkpoint import Journal, Snapshot
 from rivage.federated.engine import Outcome
 from rivage.federated.evaluation import Evaluation
-from rivage.federated.exchange import roster, traffic
+from rivage.federated.exchange import opening, roster
 from rivage.federated.execution import Execution
 from rivage.federated.executors.executor import Executor
 from rivage.federated.executors.jobs import one_thread
@@ -160,19 +160,8 @@ class Silo:
         self.average = trial.task.initial(Streams(trial.seed).seed("model"))
         self.state = trial.algorithm.start(self.average[None].clone())
         self.position = Position()
-        setup = trial.population.setup
-        self._record(
-            {
-                "event": "start",
-                "method": trial.name,
-                "seed": trial.seed,
-                "rounds": trial.planned,
-                "parameters": trial.task.dimension,
-                "executor": self.executor.kind,
-                **trial.facts,
-            }
-        )
-        self._record({"event": "setup", "messages": len(setup), **traffic(setup)})
+        for event in opening(trial, self.executor.kind):
+            self._record(event)
 
     def _go_on(self, snapshot: Snapshot) -> None:
         self.done, self._before = snapshot.rounds, snapshot
