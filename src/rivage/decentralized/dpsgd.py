@@ -5,9 +5,10 @@ decentralized parallel stochastic gradient descent. NeurIPS 2017, arXiv 1705.090
 all silos, one row each, and G(X) their mini-batch gradients, a round of `DPSGD` is
 
     combine_then_adapt:   X ← W X − η G(X)          (D-PSGD: the gradient is of the model before averaging)
-    adapt_then_combine:   X ← W (X − η G(X))        (diffusion: Chen, Sayed. Diffusion adaptation strategies for
-                                                     distributed optimization and learning over networks. IEEE
-                                                     Transactions on Signal Processing 60, 2012, arXiv 1111.0034.)
+    adapt_then_combine:   X ← W (X − η G(X))        (diffusion)
+
+Diffusion: Chen, Sayed. Diffusion adaptation strategies for distributed optimization and learning over networks. IEEE
+Transactions on Signal Processing 60, 2012, arXiv 1111.0034.
 
 With full gradients and constant η both converge to points that are O(η) from the optimum, and not to the same one: with
 H_i, c_i the Hessian and the linear term of quadratic losses ½ xᵀ H_i x − c_iᵀ x, the first to the solution of
