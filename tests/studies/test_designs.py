@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from rivage.core.certificates import CHECKS, Certificate
-from rivage.core.errors import ConfigError, StoreError
+from rivage.core.errors import ConfigError, MissingExtra, StoreError
 from rivage.core.records import RunRecord
 from rivage.core.settings import dump
 from rivage.decentralized import Overlay, directed_search
@@ -406,3 +407,18 @@ def test_one_silo_and_two(tmp_path: Path) -> None:
 def test_wrong_studies_are_told(change: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=said):
         play_study(make_design({**STUDY, **change}), out=tmp_path)
+
+
+def test_a_solver_bounds_more_closely_where_it_is_installed(tmp_path: Path) -> None:
+    """What it says stands beside the bound that can be checked, and changes no certificate."""
+    study = make_design({**STUDY, "overlays": [{"kind": "directed", "steps": 300}]}, "", ["bound.solver_seconds=5"])
+    if find_spec("ortools") is None:
+        with pytest.raises(MissingExtra, match="ortools"):
+            play_study(study, out=tmp_path)
+        return
+    summary = play_study(study, out=tmp_path).summary
+    best = summary["overlays"]["directed"]["cycle_time_ms"]
+    assert summary["lower_bound_ms"] <= summary["solver_bound_ms"] <= best * (1 + 1e-9)
+    plain = play_study(make_design({**STUDY, "overlays": [{"kind": "directed", "steps": 300}]}), out=tmp_path).summary
+    assert plain["solver_bound_ms"] is None
+    assert plain["certificates"] == summary["certificates"]

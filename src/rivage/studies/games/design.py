@@ -59,12 +59,15 @@ class Bound:
 
     Args:
         seconds: after which no further silo is looked at, > 0.
+        solver_seconds: for a stronger bound by OR-tools, which nobody can check without it, >= 0; 0 asks for none.
     """
 
     seconds: float = 45.0
+    solver_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.seconds, "seconds", above=0)
+        require(self.solver_seconds, "solver_seconds", least=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,11 +16,13 @@ from rivage.core.encoding import dumps
 from rivage.core.errors import RivageError
 from rivage.core.records import RunRecord
 from rivage.core.settings import combine, dump
+from rivage.decentralized.classical import mst, ring_2opt
 from rivage.decentralized.cycle_time import critical_cycle
 from rivage.decentralized.designers import Links, Searcher, named
 from rivage.decentralized.designs import Design
 from rivage.decentralized.fair_sharing import fair_cycle_time_ms
 from rivage.decentralized.lower_bounds import CircuitProof, LowerBound, lower_bound
+from rivage.decentralized.shared_bound import SharedBound, shared_bound
 from rivage.decentralized.silos import Silos
 from rivage.decentralized.stragglers import design_times
 from rivage.graphs.underlay import Underlay
@@ -58,6 +60,15 @@ class Ground:
     def bound(self) -> LowerBound:
         """What no overlay goes below."""
         return lower_bound(self.silos, seconds=self.study.bound.seconds)
+
+    @cached_property
+    def shared(self) -> SharedBound | None:
+        """What a solver says none goes below; None where it is not asked."""
+        seconds = self.study.bound.solver_seconds
+        if not seconds:
+            return None
+        classical = min(ring_2opt(self.silos).cycle_time_ms, mst(self.silos).cycle_time_ms)
+        return shared_bound(self.silos, self.bound, classical, seconds=seconds)
 
     @cached_property
     def scene(self) -> dict[str, Any]:
@@ -171,8 +182,10 @@ class DesignStage:
         note({"event": "network", **self.ground.matrices}, 0, "")
         found = self.ground.bound
         told = {"value_ms": found.value_ms, "silo": found.silo, "complete": found.complete}
-        note({"event": "bound", **told, "proof": _proof(found.proof)}, 1, f"{found.value_ms:.5g} ms")
-        return {"seconds": found.seconds}
+        shared = self.ground.shared
+        stronger = {} if shared is None else {"solver_ms": shared.value_ms, "solver_silos": list(shared.silos)}
+        note({"event": "bound", **told, **stronger, "proof": _proof(found.proof)}, 1, f"{found.value_ms:.5g} ms")
+        return {"seconds": found.seconds + (0.0 if shared is None else shared.seconds)}
 
     def _design(self, candidate: OverlayCandidate, note: Note) -> dict[str, Any]:
         least, started = self.ground.bound.value_ms, time.perf_counter()
