@@ -27,15 +27,14 @@ Cost per round: one model to every out-neighbour.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from rivage.core.errors import require, require_one_of
-from rivage.core.settings import OneOf
-from rivage.decentralized.designers import DESIGNERS, Designer, Ring
-from rivage.decentralized.gossip import BatchKind, CountBy, Needs, one_step
+from rivage.core.errors import require_one_of
+from rivage.decentralized.gossip import Needs
+from rivage.decentralized.gossip_settings import GossipSettings, OneGradient
 from rivage.decentralized.mixing_plan import Weighting
 from rivage.federated.algorithm import Phase, Reference, State
 
@@ -43,7 +42,7 @@ __all__ = ["DPASGD", "DPSGD"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPSGD:
+class DPSGD(OneGradient):
     """One mini-batch step a round.
 
     Args:
@@ -69,24 +68,12 @@ class DPSGD:
     )
     needs: ClassVar[Needs] = "doubly"
 
-    learning_rate: float = 0.1
-    batch_size: int | None = field(default=32, metadata={"none": "all"})
-    batches: BatchKind = "shuffle"
     order: Literal["combine_then_adapt", "adapt_then_combine"] = "combine_then_adapt"
-    overlay: Annotated[Designer, OneOf(DESIGNERS)] = field(default_factory=Ring)
     mixing: Weighting = "metropolis"
-    count_by: CountBy = "silos"
 
     def __post_init__(self) -> None:
-        require(self.learning_rate, "learning_rate", above=0)
-        require_one_of(self.count_by, "count_by", ("silos", "records"))
+        super().__post_init__()
         require_one_of(self.order, "order", ("combine_then_adapt", "adapt_then_combine"))
-        one_step(self.batch_size, self.batches)
-
-    @property
-    def work(self) -> Phase:
-        """One mini-batch."""
-        return one_step(self.batch_size, self.batches)
 
     def start(self, params: Tensor) -> State:
         """The model."""
@@ -104,7 +91,7 @@ class DPSGD:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPASGD:
+class DPASGD(GossipSettings):
     """Several local steps a round, then the average.
 
     Args:
@@ -126,15 +113,8 @@ class DPASGD:
     )
     needs: ClassVar[Needs] = "doubly"
 
-    learning_rate: float = 0.1
     work: Phase = Phase()
-    overlay: Annotated[Designer, OneOf(DESIGNERS)] = field(default_factory=Ring)
     mixing: Weighting = "metropolis"
-    count_by: CountBy = "silos"
-
-    def __post_init__(self) -> None:
-        require(self.learning_rate, "learning_rate", above=0)
-        require_one_of(self.count_by, "count_by", ("silos", "records"))
 
     def start(self, params: Tensor) -> State:
         """The model."""

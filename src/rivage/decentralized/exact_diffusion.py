@@ -23,18 +23,18 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from rivage.core.errors import require, require_one_of
 from rivage.core.settings import OneOf
 from rivage.decentralized.designers import DESIGNERS, Designer, Mst
-from rivage.decentralized.gossip import BatchKind, CountBy, Needs, one_step
+from rivage.decentralized.gossip import Needs
+from rivage.decentralized.gossip_settings import OneGradient
 from rivage.decentralized.mixing_plan import Weighting
-from rivage.federated.algorithm import Phase, Reference, State
+from rivage.federated.algorithm import Reference, State
 
 __all__ = ["ExactDiffusion"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExactDiffusion:
+class ExactDiffusion(OneGradient):
     """One mini-batch gradient a round, corrected by what the last combination moved.
 
     Args:
@@ -58,22 +58,8 @@ class ExactDiffusion:
     )
     needs: ClassVar[Needs] = "symmetric"
 
-    learning_rate: float = 0.1
-    batch_size: int | None = field(default=32, metadata={"none": "all"})
-    batches: BatchKind = "shuffle"
     overlay: Annotated[Designer, OneOf(DESIGNERS)] = field(default_factory=Mst)
     mixing: Weighting = "metropolis"
-    count_by: CountBy = "silos"
-
-    def __post_init__(self) -> None:
-        require(self.learning_rate, "learning_rate", above=0)
-        require_one_of(self.count_by, "count_by", ("silos", "records"))
-        one_step(self.batch_size, self.batches)
-
-    @property
-    def work(self) -> Phase:
-        """One mini-batch."""
-        return one_step(self.batch_size, self.batches)
 
     def start(self, params: Tensor) -> State:
         """The model, which stands for Ψ(−1) as well."""

@@ -26,18 +26,16 @@ every out-neighbour (Push-DIGing: and a number).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from rivage.core.errors import require, require_one_of
-from rivage.core.settings import OneOf
-from rivage.decentralized.designers import DESIGNERS, Designer, Ring
-from rivage.decentralized.gossip import BatchKind, CountBy, Needs, one_step
+from rivage.decentralized.gossip import Needs
+from rivage.decentralized.gossip_settings import OneGradient
 from rivage.decentralized.mixing_plan import Weighting
-from rivage.federated.algorithm import Phase, Reference, State
+from rivage.federated.algorithm import Reference, State
 
 __all__ = ["GradientTracking", "PushDIGing"]
 
@@ -62,7 +60,7 @@ def _track(state: State, trained: Tensor, rate: float) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientTracking:
+class GradientTracking(OneGradient):
     """One mini-batch gradient a round, corrected by those of all others.
 
     Args:
@@ -77,22 +75,7 @@ class GradientTracking:
     reference: ClassVar[Reference] = _reference("Algorithm 1 (DIGing)")
     needs: ClassVar[Needs] = "doubly"
 
-    learning_rate: float = 0.1
-    batch_size: int | None = field(default=32, metadata={"none": "all"})
-    batches: BatchKind = "shuffle"
-    overlay: Annotated[Designer, OneOf(DESIGNERS)] = field(default_factory=Ring)
     mixing: Weighting = "metropolis"
-    count_by: CountBy = "silos"
-
-    def __post_init__(self) -> None:
-        require(self.learning_rate, "learning_rate", above=0)
-        require_one_of(self.count_by, "count_by", ("silos", "records"))
-        one_step(self.batch_size, self.batches)
-
-    @property
-    def work(self) -> Phase:
-        """One mini-batch."""
-        return one_step(self.batch_size, self.batches)
 
     def start(self, params: Tensor) -> State:
         """The model; nothing received, no gradient yet."""
@@ -112,7 +95,7 @@ class GradientTracking:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PushDIGing:
+class PushDIGing(OneGradient):
     """Gradient tracking over any directed overlay.
 
     Args:
@@ -125,22 +108,6 @@ class PushDIGing:
 
     reference: ClassVar[Reference] = _reference("Algorithm 2 (Push-DIGing)")
     needs: ClassVar[Needs] = "column"
-
-    learning_rate: float = 0.1
-    batch_size: int | None = field(default=32, metadata={"none": "all"})
-    batches: BatchKind = "shuffle"
-    overlay: Annotated[Designer, OneOf(DESIGNERS)] = field(default_factory=Ring)
-    count_by: CountBy = "silos"
-
-    def __post_init__(self) -> None:
-        require(self.learning_rate, "learning_rate", above=0)
-        require_one_of(self.count_by, "count_by", ("silos", "records"))
-        one_step(self.batch_size, self.batches)
-
-    @property
-    def work(self) -> Phase:
-        """One mini-batch."""
-        return one_step(self.batch_size, self.batches)
 
     def start(self, params: Tensor) -> State:
         """The model with weight 1; nothing received, no gradient yet."""

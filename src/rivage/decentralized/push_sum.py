@@ -22,23 +22,21 @@ Cost per round: one model and a number to every out-neighbour.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from rivage.core.errors import require, require_one_of
-from rivage.core.settings import OneOf
-from rivage.decentralized.designers import DESIGNERS, Designer, Ring
-from rivage.decentralized.gossip import CountBy, Needs
+from rivage.decentralized.gossip import Needs
+from rivage.decentralized.gossip_settings import GossipSettings
 from rivage.federated.algorithm import Phase, Reference, State
 
 __all__ = ["PushSum"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PushSum:
+class PushSum(GossipSettings):
     """Local steps, then push-sum.
 
     Args:
@@ -59,14 +57,7 @@ class PushSum:
     )
     needs: ClassVar[Needs] = "column"
 
-    learning_rate: float = 0.1
     work: Phase = Phase()
-    overlay: Annotated[Designer, OneOf(DESIGNERS)] = field(default_factory=Ring)
-    count_by: CountBy = "silos"
-
-    def __post_init__(self) -> None:
-        require(self.learning_rate, "learning_rate", above=0)
-        require_one_of(self.count_by, "count_by", ("silos", "records"))
 
     def start(self, params: Tensor) -> State:
         """The model with weight 1."""
