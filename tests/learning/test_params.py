@@ -202,3 +202,12 @@ def test_what_cannot_be_shared_is_copied() -> None:
     assert from_numpy(backwards).tolist() == [3, 2, 1, 0]
     assert from_numpy(np.arange(3), dtype=torch.float32).dtype == torch.float32
     assert from_numpy(np.array(2.5)).shape == ()
+
+
+def test_a_mask_covers_what_is_named() -> None:
+    layout = ParameterMap.of(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)))
+    assert layout.mask(["1"]).tolist() == [False] * 9 + [True] * 4
+    assert layout.mask(["0.bias", "1.bias"]).tolist() == [False] * 6 + [True] * 3 + [False] * 3 + [True]
+    assert not layout.mask([]).any()
+    with pytest.raises(ConfigError, match='no parameter is called "2"'):
+        layout.mask(["0", "2"])

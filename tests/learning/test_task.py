@@ -386,3 +386,35 @@ def test_the_package_gives_its_names_and_no_others() -> None:
     assert all(getattr(package, name) is not None for name in package.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Taks'"):
         _ = package.Taks
+
+
+@pytest.mark.parametrize(
+    ("schema", "model", "names", "width"),
+    [
+        (CLASSES, {"model": "linear"}, ("0.weight", "0.bias"), (6,)),
+        (CLASSES, {"model": "mlp", "options": {"hidden": [5, 4]}}, ("4.weight", "4.bias"), (4,)),
+        (IMAGES, {"model": "cnn", "options": {"hidden": 7}}, ("9.weight", "9.bias"), (7,)),
+        (TOKENS, {"model": "char_lstm", "options": {"hidden": 9}}, ("head.weight", "head.bias"), (7, 9)),
+        (CLASSES, {"net": Net}, ("head.weight", "head.bias"), (6,)),
+        (CLASSES, {"net": lambda schema: nn.Linear(6, 3, bias=False)}, ("weight",), (6,)),
+    ],
+)
+def test_the_head_on_the_features_is_the_model(schema: Schema, model: dict, names: tuple, width: tuple) -> None:
+    task = task_of(schema, dtype=torch.float64, **model)
+    assert task.head == names
+    bound = task.bind()
+    bound.load(task.initial(3))
+    x = task.inputs(batch(schema).x)
+    found = bound.features(x)
+    assert found.shape == (5, *width)
+    assert bound.module.training
+    parts = dict(bound.module.named_parameters())
+    outputs = torch.nn.functional.linear(found, *(parts[name] for name in names))
+    torch.testing.assert_close(task.loss.predict(outputs), bound.predictions(x))
+
+
+def test_a_model_without_a_linear_layer_has_no_head() -> None:
+    net = nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 3, 6), nn.Flatten())
+    task = task_of(CLASSES, lambda schema: net)
+    with pytest.raises(ConfigError, match="no linear layer"):
+        _ = task.head

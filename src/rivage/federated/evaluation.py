@@ -40,7 +40,7 @@ class Evaluation:
         round: rounds trained before.
         group: ``seen`` or ``unseen`` at training.
         columns: per client: id, metric and loss on test, metric, mean loss and its standard error on validation,
-            record counts; None where undefined (no records, AUROC of one class).
+            record counts; None where undefined (no records, AUROC of one class). Of mixtures also each group's share.
         skipped: clients without test records; they stand in the columns with None.
         pooled: metric over all predictions together, for metrics that exist only so.
         predictors: the personal models, by client, where they were to be kept.
@@ -154,11 +154,11 @@ class Evaluator:
         asked = [(p, part) for p, held in zip(predictors, data, strict=True) for part in (held.test, held.validation)]
         filled = [(predictor, task.inputs(part.x)) for predictor, part in asked if len(part)]
         found = iter(self.executor.predictions(filled))
-        for held in data:
+        for held, predictor in zip(data, predictors, strict=True):
             with naming(called(self.population, held.id)):
                 test, predictions = self._judge(held.test, found)
                 validation, _ = self._judge(held.validation, found)
-            row = {
+            row: dict[str, Any] = {
                 "clients": held.id,
                 "test": test["metric"],
                 "test_loss": test["loss"],
@@ -168,6 +168,8 @@ class Evaluator:
                 "validation_se": validation["se"],
                 "validation_size": len(held.validation),
             }
+            if len(predictor.mix) > 1:
+                row["mix"] = predictor.mix.tolist()
             yield row, predictions
 
     def _judge(

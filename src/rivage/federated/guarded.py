@@ -89,7 +89,7 @@ def compose(
     columns = {
         key: [evaluations[name][key][row] for row, name in enumerate(chosen)]
         for key, value in template.items()
-        if isinstance(value, list) and key != "clients"
+        if isinstance(value, list) and key != "clients" and all(key in evaluations[name] for name in among)
     }
     choice = {"event": "choice", "chosen": chosen, "among": list(among)}
     return {**head, **columns, "pooled": None}, {

@@ -12,14 +12,14 @@ memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from numpy import ndarray
 from torch import Tensor, nn
 
@@ -115,6 +115,22 @@ class ParameterMap:
         """The inverse of `flatten`: views by name, each of shape ``[*lead, *entry.shape]``; no copy."""
         lead = vector.shape[:-1]
         return {entry.name: vector[..., entry.span].view((*lead, *entry.shape)) for entry in self.entries}
+
+    def mask(self, names: Sequence[str]) -> Bool[Tensor, "dim"]:
+        """True where an entry of one of these names lies, or one below it: ``"body"`` stands for ``"body.0.weight"``.
+
+        Raises:
+            ConfigError: for a name that stands for nothing.
+        """
+        result = torch.zeros(self.dimension, dtype=torch.bool)
+        for name in names:
+            found = [entry for entry in self.entries if f"{entry.name}.".startswith(f"{name.removesuffix('.')}.")]
+            if not found:
+                known = ", ".join(entry.name for entry in self.entries)
+                raise ConfigError(f'no parameter is called "{name}"', mend=f"The model has {known}.")
+            for entry in found:
+                result[entry.span] = True
+        return result
 
     def as_json(self) -> dict[str, Any]:
         """For headers of logs and files: ``parameters`` and ``buffers`` as lists of {name, offset, shape}.

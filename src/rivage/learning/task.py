@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from rivage.core.errors import ConfigError, RivageError
 from rivage.data.population import Samples, Schema
+from rivage.learning import heads
 from rivage.learning.losses import LOSSES, Loss
 from rivage.learning.metrics import METRICS, Metric
 from rivage.learning.networks import factory, find
@@ -141,6 +143,22 @@ class Task:
         """D, the length of a parameter vector: trainable parameters, then what else travels."""
         return self.layout.dimension
 
+    @cached_property
+    def head(self) -> tuple[str, ...]:
+        """Names of the parameters of the last linear layer that a forward pass calls.
+
+        Raises:
+            ConfigError: if the model has no linear layer.
+        """
+        prefix = self.head_layer and f"{self.head_layer}."
+        return tuple(prefix + name for name, _ in self._prototype.get_submodule(self.head_layer).named_parameters())
+
+    @cached_property
+    def head_layer(self) -> str:
+        """Name of that layer within the model; empty where it is the whole model."""
+        with _naming_the_model():
+            return heads.head_name(self.bind().module.eval(), self._probe())
+
     def initial(self, seed: int) -> Float[Tensor, "dim"]:
         """The vector of a newly initialised model.
 
@@ -190,10 +208,7 @@ class Task:
 
     def _try(self) -> bool:
         """Run a trial batch through evaluation and training; says whether training draws random numbers."""
-        tokens = self.schema.target == "tokens"
-        x = torch.zeros(
-            _PROBE, *self.schema.input_shape, dtype=torch.int64 if tokens else self.dtype, device=self.device
-        )
+        x, tokens = self._probe(), self.schema.target == "tokens"
         positions = self.schema.input_shape[:1] if tokens else ()
         target = (self.schema.num_outputs,) if self.schema.target == "real" else positions
         y = torch.zeros(_PROBE, *target, dtype=self.dtype if self.schema.target == "real" else torch.int64)
@@ -213,6 +228,11 @@ class Task:
             _require_in_place(bound, self.layout)
         self.metric.of_client(to_numpy(bound.predictions(x)), to_numpy(y))
         return stochastic
+
+    def _probe(self) -> Shaped[Tensor, "n *input"]:
+        """Inputs of a trial batch."""
+        dtype = torch.int64 if self.schema.target == "tokens" else self.dtype
+        return torch.zeros(_PROBE, *self.schema.input_shape, dtype=dtype, device=self.device)
 
 
 def _remake(
@@ -272,12 +292,24 @@ class Bound:
 
     def predictions(self, x: Shaped[Tensor, "n *input"]) -> Float[Tensor, "n *output"]:
         """Probabilities or real numbers, in evaluation mode and without gradients."""
+        with self._evaluating(), torch.no_grad():
+            return self._loss.predict(self.module(x))
+
+    def features(self, x: Shaped[Tensor, "n *input"]) -> Float[Tensor, "n *positions width"]:
+        """What goes into the head (`Task.head`), in evaluation mode and without gradients.
+
+        Raises:
+            ConfigError: if the model has no linear layer.
+        """
+        with self._evaluating():
+            return heads.features(self.module, self._task.head_layer, x)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
         training = self.module.training
         self.module.eval()
-        with torch.no_grad():
-            result = self._loss.predict(self.module(x))
+        yield
         self.module.train(training)
-        return result
 
 
 @contextmanager
