@@ -1,7 +1,7 @@
 """FedEM: a few shared models, and for every client its own mixture of them.
 
 Marfoq, Neglia, Bellet, Kameni, Vidal. Federated multi-task learning under a mixture of distributions. NeurIPS 2021,
-arXiv 2108.10252, Algorithm 1 (client-server; the decentralised variant is not implemented here).
+arXiv 2108.10252, Algorithm 1 (client-server; the decentralised variant has a module of its own).
 
 The records of client t come from a mixture of M unknown distributions in proportions π_t of its own. Component m is a
 model θ_m with the likelihood exp(−ℓ(θ_m; x, y)), and all minimise the negative log-likelihood
@@ -20,17 +20,24 @@ with Σ_m π_tm p(y | x; θ_m): probabilities or real outputs are mixed, never l
 
 π and q never leave the client: one weight, n_t, goes with all components. M = 1 is FedAvg.
 
+A squared loss ½ (y − h)² is a likelihood only once the variance s² of the noise is named: ℓ above is then
+(y − h)² / (2 s²), and s (``noise``) decides how sharply q tells components apart. Components train on ½ (y − h)²
+whatever s is: a factor common to all records is a matter of the step size.
+
 Equal components stay equal for ever. Component 0 starts as the model of all other methods does, each further one from
-a seed of its own; models that start alike whatever the seed are refused.
+a seed of its own; models that start alike whatever the seed are refused. The likelihood has several maxima:
+``restart`` draws other starts, to keep the one with the best training likelihood (`rivage.studies.starts`).
 
 Deviations: plain SGD without momentum or weight decay. A component of share 0 counts as 1e-12 in the next round, or it
 could never come back. The mean is over the cohort; the published code averages over all clients, those outside the
-cohort with the components as broadcast, which is a smaller ``server_rate``. A client that never took part iterates
-q and π to convergence, with the components held fixed, before it predicts, where the published code does one
-iteration; π is not kept. BatchNorm's running means and variances are each component's own, over all records alike.
+cohort with the components as broadcast, θ_m ← θ_m + (Σ_{t in S} n_t / n) (mean_S − θ_m), which is
+``average_over = "everyone"``. A client that never took part iterates q and π to convergence, with the components held
+fixed, before it predicts, where the published code does one iteration per evaluation; π is not kept. BatchNorm's
+running means and variances are each component's own, over all records alike.
 
 Cost beyond FedAvg: M times the bytes in both directions and the local gradients; M forward passes over a client's
-training records per round and per evaluation; M numbers of memory per client that ever took part.
+training records per round and per evaluation; M numbers of memory per client that ever took part. The mean over
+everyone asks for the size of every client in every round.
 """
 
 from __future__ import annotations
@@ -38,8 +45,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -47,16 +55,18 @@ from torch import Tensor
 from rivage.core.errors import ConfigError, require
 from rivage.core.seeding import Streams
 from rivage.data.population import ClientData
-from rivage.federated.algorithm import Local, Mean, Phase, Predictor, Reference, State, Update
+from rivage.federated.algorithm import Cohort, Local, LocalWork, Mean, Phase, Predictor, Reference, State, Update
 from rivage.federated.averaging import Averaging
+from rivage.federated.cohorts import Candidates
 
 if TYPE_CHECKING:
     from rivage.learning.task import Task
 
-__all__ = ["FedEM", "responsibilities"]
+__all__ = ["FedEM", "likeliest_shares", "responsibilities", "shares_of"]
 
 _LEAST = 1e-12  # what a share counts as at least
 _STILL = 1e-6  # shares that move less have converged
+_MOST_SCANNED = 10_000_000  # clients whose sizes a round may add up
 
 
 def responsibilities(
@@ -71,9 +81,39 @@ def responsibilities(
     return torch.softmax(shares.clamp_min(_LEAST).log() - losses, dim=1)
 
 
-def _mean(found: Float[Tensor, "records components"], before: Tensor) -> Float[Tensor, "components"]:
-    """The shares; those from before where there are no records."""
+def shares_of(found: Float[Tensor, "records components"], before: Tensor) -> Float[Tensor, "components"]:
+    """The M-step of π: the mean of q; what was there before where there are no records."""
     return found.mean(dim=0) if len(found) else before
+
+
+def likeliest_shares(losses: Float[Tensor, "records components"], iterations: int) -> Float[Tensor, "components"]:
+    """argmax_π Σ_i log Σ_m π_m exp(−ℓ_i(m)), a concave problem; every E-step goes up.
+
+    Args:
+        losses: of each record under each component, which are held fixed.
+        iterations: at most so many, from equal shares.
+    """
+    components = losses.shape[1]
+    shares = losses.new_full((components,), 1 / components)
+    for _ in range(iterations):
+        before, shares = shares, shares_of(responsibilities(shares, losses), shares)
+        if float((shares - before).abs().max()) < _STILL:
+            break
+    return shares
+
+
+def require_apart(params: Float[Tensor, "components dim"]) -> None:
+    """Refuse components that start alike.
+
+    Raises:
+        ConfigError: they would remain one.
+    """
+    if any(torch.equal(one, other) for one, other in combinations(params, 2)):
+        raise ConfigError(
+            "components start from equal parameters and would stay equal",
+            where="components",
+            mend="Use a model that starts at random, or components = 1.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +124,13 @@ class FedEM(Averaging):
         learning_rate: local step size, > 0.
         components: M, >= 1.
         server_rate: how far the server goes from the components it sent to their mean, in (0, 1].
+        average_over: ``cohort`` takes the mean over those who took part; ``everyone`` counts all others in with the
+            components as they were sent, which damps the step by the cohort's share of all records.
         work: local epochs and batch size, for each component.
         iterations: at most so many E-steps give a client that never took part its shares, >= 1.
+        noise: s > 0, standard deviation of a real target around its component's prediction, in the unit in which
+            models see it; 1 for classes.
+        restart: which of several random starts, >= 0.
     """
 
     reference: ClassVar[Reference] = Reference(
@@ -102,13 +147,18 @@ class FedEM(Averaging):
     learning_rate: float = 0.1
     components: int = 3
     server_rate: float = 1.0
+    average_over: Literal["cohort", "everyone"] = "cohort"
     work: Phase = Phase()
     iterations: int = 100
+    noise: float = 1.0
+    restart: int = 0
 
     def __post_init__(self) -> None:
         require(self.learning_rate, "learning_rate", above=0)
         require(self.components, "components", least=1)
         require(self.iterations, "iterations", least=1)
+        require(self.noise, "noise", above=0)
+        require(self.restart, "restart", least=0)
         if not 0 < self.server_rate <= 1:
             raise ConfigError(f"server_rate is {self.server_rate}", mend="Give a number above 0, at most 1.")
 
@@ -116,17 +166,28 @@ class FedEM(Averaging):
         """All components ``[M, D]``, each from its own seed.
 
         Raises:
-            ConfigError: when two start alike; they would remain one.
+            ConfigError: when two start alike, or ``noise`` is given for classes.
         """
-        seeds = [streams.seed("model"), *(streams.seed("model", m) for m in range(1, self.components))]
-        params = torch.stack([task.initial(seed) for seed in seeds])
-        if any(torch.equal(one, other) for one, other in combinations(params, 2)):
+        if self.noise != 1 and task.schema.target != "real":
             raise ConfigError(
-                "components start from equal parameters and would stay equal",
-                where="components",
-                mend="Use a model that starts at random, or components = 1.",
+                f"noise is {self.noise}, but the target is of kind {task.schema.target}",
+                where="noise",
+                mend="Leave it out: it is the spread of a real target.",
             )
+        first = () if self.restart == 0 else ("restart", self.restart, 0)
+        seeds = [streams.seed("model", *first)]
+        seeds += [streams.seed("model", *first[:-1], m) for m in range(1, self.components)]
+        params = torch.stack([task.initial(seed) for seed in seeds])
+        require_apart(params)
         return {"params": params}
+
+    def select(self, state: State, candidates: Candidates, streams: Streams, task: Task) -> Cohort:
+        """Uniformly among the available, weighted by training records, or by their share of everyone's."""
+        ids = candidates.uniform(streams)
+        weights = candidates.sizes(ids)
+        if self.average_over == "everyone":
+            weights = weights / _everyones(candidates)
+        return Cohort(ids, weights, LocalWork((self.work,), self.learning_rate))
 
     def start(
         self,
@@ -140,8 +201,8 @@ class FedEM(Averaging):
         """The components as groups, each record weighted by its q; π before the components train."""
         assert losses is not None, "needs_losses"
         shares = memory.get("shares", self._uniform(losses))
-        found = responsibilities(shares, losses)
-        return Local(broadcast["params"], weights=found, keep={"shares": _mean(found, shares)})
+        found = responsibilities(shares, losses / self.noise**2)
+        return Local(broadcast["params"], weights=found, keep={"shares": shares_of(found, shares)})
 
     def _uniform(self, like: Tensor) -> Float[Tensor, "components"]:
         return like.new_full((self.components,), 1 / self.components)
@@ -155,7 +216,10 @@ class FedEM(Averaging):
         found = received["params"]
         if not found.weight > 0:
             return state
-        return {"params": torch.lerp(state["params"], found.mean, self.server_rate)}  # the mean itself at rate 1
+        rate = self.server_rate
+        if self.average_over == "everyone":  # weights are shares of everyone's records
+            rate *= min(found.weight, 1.0)
+        return {"params": torch.lerp(state["params"], found.mean, rate)}  # the mean itself at rate 1
 
     @property
     def adaptation(self) -> None:
@@ -172,19 +236,25 @@ class FedEM(Averaging):
     ) -> Local | None:
         """Shares for whoever has none: the most likely ones under the components as they are."""
         assert losses is not None, "needs_losses"
-        return None if "shares" in memory else Local(state["params"], keep={"shares": self._most_likely(losses)})
-
-    def _most_likely(self, losses: Float[Tensor, "records components"]) -> Float[Tensor, "components"]:
-        """argmax_π Σ_i log Σ_m π_m exp(−ℓ_i(m)), a concave problem; every E-step goes up."""
-        shares = self._uniform(losses)
-        for _ in range(self.iterations):
-            before, shares = shares, _mean(responsibilities(shares, losses), shares)
-            if float((shares - before).abs().max()) < _STILL:
-                break
-        return shares
+        if "shares" in memory:
+            return None
+        return Local(state["params"], keep={"shares": likeliest_shares(losses / self.noise**2, self.iterations)})
 
     def predictor(self, state: State, memory: State, local: Local | None, task: Task) -> Predictor:
         """The current components in the client's shares; in equal ones for clients nobody knows."""
         params = state["params"]
         kept = memory if local is None else local.keep
         return Predictor(params, kept.get("shares", self._uniform(params)))
+
+
+def _everyones(candidates: Candidates) -> float:
+    """Training records of all clients that may ever take part. O(population)."""
+    size = candidates.population.size
+    if size > _MOST_SCANNED:
+        raise ConfigError(
+            f"the records of {size} clients cannot be added up in every round",
+            where="average_over",
+            mend='Use average_over = "cohort", with a server_rate below 1 if steps are to be damped.',
+        )
+    ids = np.setdiff1d(np.arange(size, dtype=np.int64), candidates.excluded, assume_unique=True)
+    return float(candidates.sizes(ids).sum())
