@@ -38,6 +38,7 @@ DATASETS = Registry(
         "insurance": "rivage.data.readers:Insurance",
         "leaf": "rivage.data.synthetic:Leaf",
         "linear": "rivage.data.synthetic:Linear",
+        "mixture": "rivage.data.mixture_clients:MixtureOnDemand",
         "mnist": "rivage.data.images:MNIST",
         "population": "rivage.data.generative:Generative",
         "python": "rivage.data.own:PythonFunction",

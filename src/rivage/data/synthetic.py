@@ -58,7 +58,7 @@ class Mixture:
         noise: σ >= 0.
         max_records: largest number of training records.
         test_records: test records of each client. The published 5,000 with 300 clients and 150 features take
-            0.9 GB.
+            0.9 GB; `rivage.data.mixture_clients.MixtureOnDemand` draws them when they are looked at.
     """
 
     clients: int = 300
@@ -75,6 +75,15 @@ class Mixture:
         require(self.alpha, "alpha", above=0.0)
         require(self.noise, "noise", least=0.0)
 
+    @property
+    def schema(self) -> Schema:
+        """What a record looks like."""
+        return Schema(input_shape=(self.features,), target="class", num_classes=2)
+
+    def sizes(self, seed: int) -> Int64[ndarray, "clients"]:
+        """Training records of each client behind ``load(seed)``."""
+        return _sizes(self.clients, self.max_records, Streams(seed).child("mixture").numpy("sizes"))
+
     def truth(self, seed: int) -> MixtureTruth:
         """The components and weights behind ``load(seed)``."""
         streams = Streams(seed).child("mixture")
@@ -84,23 +93,22 @@ class Mixture:
 
     def load(self, seed: int) -> Dataset:
         """Draw all records. O(clients · (max_records + test_records) · features) time and memory."""
-        truth, streams = self.truth(seed), Streams(seed).child("mixture")
-        train = _sizes(self.clients, self.max_records, streams.numpy("sizes"))
+        truth, train, streams = self.truth(seed), self.sizes(seed), Streams(seed).child("mixture")
         pairs = [
-            self._draw(size + self.test_records, truth.components, weights, streams.numpy("client", client))
+            self.draw(size + self.test_records, truth.components, weights, streams.numpy("client", client))
             for client, (size, weights) in enumerate(zip(train.tolist(), truth.weights, strict=True))
         ]
         test = np.concatenate([np.arange(size + self.test_records) >= size for size in train])
-        schema = Schema(input_shape=(self.features,), target="class", num_classes=2)
-        return _end_to_end("synthetic", pairs, schema, test)
+        return _end_to_end("synthetic", pairs, self.schema, test)
 
-    def _draw(
+    def draw(
         self,
         size: int,
         components: Float64[ndarray, "components features"],
         weights: Float64[ndarray, "components"],
         rng: np.random.Generator,
     ) -> tuple[Float32[ndarray, "n features"], Int64[ndarray, "n"]]:
+        """Records of a client with these weights. O(size · features)."""
         x = rng.uniform(-1, 1, (size, self.features)).astype(np.float32)
         chosen = rng.choice(self.components, size, p=weights / weights.sum())
         scores = np.take_along_axis(x @ components.T, chosen[:, None], axis=1)[:, 0]
