@@ -234,3 +234,62 @@ def test_pairs_follow_client_numbers_not_positions(tmp_path: Path) -> None:
 def test_seeds_that_local_lacks_are_not_compared(tmp_path: Path) -> None:
     record = _run(tmp_path, {"fedavg": {0: [0.1], 1: [0.9]}, "local": {0: [0.5]}}, sizes=[1])
     assert summarize(record)["fedavg"]["share_worse_than_local"] == 1.0
+
+
+def _with(record: RunRecord, method: str, **columns: Any) -> None:
+    """The last evaluation of seed 0 again, with further columns."""
+    trial = record.trial(method, 0)
+    event = trial.final()
+    assert event is not None
+    trial.append(event | columns)
+
+
+def test_unseen_clients_are_told_like_the_others(tmp_path: Path) -> None:
+    record = _run(tmp_path, {"fedavg+": {0: [0.5]}, "local": {0: [0.5]}}, sizes=[1])
+    assert summarize(record)["local"]["unseen"] is None
+    known = {"train_size": [40, 20], "gradients": [80, 40]}
+    record.trial("fedavg+", 0).append(_evaluation(1, [1.0, 0.5], [3, 1], group="unseen", **known))
+    record.trial("local", 0).append(_evaluation(1, [0.9, 0.5], [3, 1], group="unseen"))
+    row = summarize(record)["fedavg+"]["unseen"]
+    assert (row["clients"], row["mean"], row["unweighted_mean"], row["worst"]) == (2, 0.875, 0.75, 0.5)
+    assert (row["training_records"], row["gradients"]) == (30, 60)
+    assert (row["share_worse_than_local"], row["share_better_than_local"]) == (0, 0.5)
+    assert summarize(record)["local"]["unseen"]["gradients"] is None
+
+
+def test_better_worse_and_equal_shares(tmp_path: Path) -> None:
+    tests = {"fedavg": {0: [0.5, 0.6, 0.7, 0.8]}, "local": {0: [0.6, 0.6, 0.6, 0.6]}}
+    row = summarize(_run(tmp_path, tests, sizes=[1] * 4))["fedavg"]
+    assert (row["share_worse_than_local"], row["share_better_than_local"]) == (0.25, 0.5)
+
+
+def test_cost_is_shared_among_the_clients_that_train(tmp_path: Path) -> None:
+    record = _run(tmp_path, {"fedavg": {0: [0.5]}, "fedem": {0: [0.6]}}, sizes=[1])
+    _with(record, "fedavg", gradients=[30])
+    row = summarize(record)["fedavg"]
+    assert row["bytes_per_client"] == (10 + 20 + 100 + 7) / 10
+    assert row["gradients_per_client"] == 3
+    assert row["at_equal_bytes"]["budget_per_client"] == row["bytes_per_client"]
+    assert (row["at_equal_bytes"]["mean"], row["at_equal_bytes"]["rounds"]) == (0.5, 1)
+
+
+def test_at_equal_bytes_a_dear_method_is_judged_earlier(tmp_path: Path) -> None:
+    record = _run(tmp_path, {"fedavg": {0: [0.5, 0.7]}, "fedem": {0: [0.6, 0.8]}, "local": {0: [0.1, 0.1]}}, [3, 1])
+    record.trial("fedem", 0).append({"event": "round", "round": 1, "cohort": [9], "bytes_up": 1, "bytes_down": 0})
+    record.trial("fedem", 0).append(_evaluation(2, [0.9, 0.9], [3, 1]))
+    summary = summarize(record)
+    assert (summary["fedem"]["mean"], summary["fedem"]["at_equal_bytes"]["mean"]) == (0.9, pytest.approx(0.65))
+    assert summary["fedem"]["at_equal_bytes"]["bottom_decile"] == 0.6
+    assert summary["local"]["at_equal_bytes"]["mean"] == pytest.approx(0.1)
+    alone = summarize(_run(tmp_path / "alone", {"fedavg": {0: [0.5]}, "local": {0: [0.5]}}, sizes=[1]))
+    assert alone["fedavg"]["at_equal_bytes"] is None, "one method that sends is compared with none"
+
+
+def test_mixtures_and_neighbours_in_one_number_each(tmp_path: Path) -> None:
+    record = _run(tmp_path, {"fedem": {0: [0.5] * 2}, "knnper": {0: [0.5] * 2}}, sizes=[1, 1])
+    _with(record, "fedem", mix=[[1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]])
+    _with(record, "knnper", neighbour_share=[0.2, 0.6])
+    summary = summarize(record)
+    assert (summary["fedem"]["mixed_models"], summary["fedem"]["neighbour_share"]) == (3, None)
+    assert summary["fedem"]["effective_models"] == pytest.approx((1 + 3) / 2)
+    assert (summary["knnper"]["mixed_models"], summary["knnper"]["neighbour_share"]) == (None, 0.4)

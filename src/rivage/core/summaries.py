@@ -21,6 +21,8 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
+from rivage.core.spending import budgets, covered, gradients, spent, training_clients
+
 if TYPE_CHECKING:
     from rivage.core.records import RunRecord, TrialRecord
 
@@ -104,14 +106,14 @@ def local_method(record: RunRecord) -> str | None:
 
 
 def paired_with_local(
-    record: RunRecord, trial: TrialRecord
+    record: RunRecord, trial: TrialRecord, group: str = "seen"
 ) -> tuple[Float64[ndarray, "clients"], Float64[ndarray, "clients"], Float64[ndarray, "clients"]]:
     """Last test values of a trial, those of Local with the same seed, and test sizes, over the clients of both.
 
     Clients whose value is undefined on either side are left out; empty arrays if there is no Local to compare with.
     """
-    local, event = local_method(record), trial.final("seen")
-    other = next((t.final("seen") for t in record.trials if (t.method, t.seed) == (local, trial.seed)), None)
+    local, event = local_method(record), trial.final(group)
+    other = next((t.final(group) for t in record.trials if (t.method, t.seed) == (local, trial.seed)), None)
     if event is None or other is None:
         return np.empty(0), np.empty(0), np.empty(0)
     reference = dict(zip(other["clients"], other["test"], strict=True))
@@ -138,14 +140,90 @@ def _over_clients(event: Mapping[str, Any], higher_is_better: bool) -> dict[str,
     }
 
 
-def _over_seeds(seen: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
+_OVER_CLIENTS = ("mean", "unweighted_mean", "bottom_decile", "worst_decile_mean", "worst", "client_std")
+
+
+def _over_seeds(events: Sequence[Mapping[str, Any]], higher_is_better: bool) -> dict[str, Value]:
     """Averages of `_over_clients`, and how far the two headline numbers vary between seeds."""
-    keys = ("mean", "unweighted_mean", "bottom_decile", "worst_decile_mean", "worst", "client_std")
-    both = {key: mean_and_std([numbers[key] for numbers in seen]) for key in keys}
+    numbers = [_over_clients(event, higher_is_better) for event in events]
+    both = {key: mean_and_std([each[key] for each in numbers]) for key in _OVER_CLIENTS}
     return {key: mean for key, (mean, _) in both.items()} | {
         "std": both["mean"][1],
         "bottom_decile_std": both["bottom_decile"][1],
     }
+
+
+def _against_local(record: RunRecord, trials: Sequence[TrialRecord], group: str, higher: bool) -> dict[str, Value]:
+    """Which share of the clients is worse off than with Local, and which better."""
+    pairs = [paired_with_local(record, trial, group) for trial in trials]
+    worse, spread = mean_and_std([share_worse(v, r, higher_is_better=higher) for v, r, _ in pairs])
+    better, _ = mean_and_std([share_worse(v, r, higher_is_better=not higher) for v, r, _ in pairs])
+    return {
+        "share_worse_than_local": worse,
+        "share_worse_than_local_std": spread,
+        "share_better_than_local": better,
+    }
+
+
+def _unseen(record: RunRecord, trials: Sequence[TrialRecord], higher: bool) -> dict[str, Any] | None:
+    """The same numbers of the clients that never trained, and what their models took; None where there are none."""
+    events = [event for trial in trials if (event := trial.final("unseen")) is not None]
+    if not events:
+        return None
+    return {
+        **_over_seeds(events, higher),
+        **_against_local(record, trials, "unseen", higher),
+        "clients": max(len(event["clients"]) for event in events),
+        "training_records": _per_client(events, "train_size"),
+        "gradients": _per_client(events, "gradients"),
+    }
+
+
+def _per_client(events: Sequence[Mapping[str, Any]], key: str) -> Value:
+    """Mean of a column over clients, then over seeds; None where a record does not have it."""
+    return mean_and_std([float(np.mean(event[key])) for event in events if event.get(key)])[0]
+
+
+def _shares(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How clients mix models, and how far they lean on their neighbours; None where they do not.
+
+    The effective number of models is exp of the entropy of a client's shares: 1 for one model, M for M equal shares.
+    """
+    mixes = [np.asarray(event["mix"], np.float64) for event in events if event.get("mix")]
+    leans = [share for event in events for share in event.get("neighbour_share") or () if share is not None]
+    entropies = [float(np.exp(-np.sum(mix * np.log(np.maximum(mix, 1e-300)), axis=1)).mean()) for mix in mixes]
+    return {
+        "mixed_models": max((mix.shape[1] for mix in mixes), default=None),
+        "effective_models": mean_and_std(entropies)[0],
+        "neighbour_share": float(np.median(leans)) if leans else None,
+    }
+
+
+def _cost(record: RunRecord, trials: Sequence[TrialRecord]) -> dict[str, Any]:
+    """Bytes and gradients of a client that trains, averaged over seeds."""
+    shares = [training_clients(trial) for trial in trials]
+    sizes = [float(spent(trial).size[-1]) / share for trial, share in zip(trials, shares, strict=True)]
+    taken = [gradients(record, trial) for trial in trials]
+    each = [None if count is None else count / share for count, share in zip(taken, shares, strict=True)]
+    return {"bytes_per_client": float(np.mean(sizes)), "gradients_per_client": mean_and_std(each)[0]}
+
+
+def _at_equal_bytes(allowed: Mapping[int, float], trials: Sequence[TrialRecord], higher: bool) -> dict[str, Any] | None:
+    """What a method had reached for the bytes of the cheapest one; None where nothing was compared or reached."""
+    found = [(t, c) for t in trials if t.seed in allowed and (c := covered(t, allowed[t.seed])) is not None]
+    if not found:
+        return None
+    rows = [
+        {
+            "rounds": float(c.event["round"]),
+            "bytes_per_client": c.size / training_clients(t),
+            "budget_per_client": allowed[t.seed] / training_clients(t),
+            "gradients_per_client": None if c.gradients is None else c.gradients / training_clients(t),
+        }
+        for t, c in found
+    ]
+    means = {key: mean_and_std([row[key] for row in rows])[0] for key in rows[0]}
+    return {**_over_seeds([c.event for _, c in found], higher), **means}
 
 
 def _exchanged(trials: Sequence[TrialRecord]) -> dict[str, Any]:
@@ -161,36 +239,35 @@ def _exchanged(trials: Sequence[TrialRecord]) -> dict[str, Any]:
     }
 
 
-def _summarize_method(record: RunRecord, trials: Sequence[TrialRecord]) -> dict[str, Any]:
+def _summarize_method(record: RunRecord, trials: Sequence[TrialRecord], allowed: Mapping[int, float]) -> dict[str, Any]:
     start = trials[0].start
     higher = bool(start["higher_is_better"])
     seen = {t.seed: event for t in trials if (event := t.final("seen")) is not None}
-    unseen = [event for t in trials if (event := t.final("unseen")) is not None]
-    numbers = {seed: _over_clients(event, higher) for seed, event in seen.items()}
-    pairs = [paired_with_local(record, trial) for trial in trials]
-    worse, worse_std = mean_and_std([share_worse(v, r, higher_is_better=higher) for v, r, _ in pairs])
-    unseen_mean, unseen_std = mean_and_std([weighted_mean(e["test"], e["test_size"]) for e in unseen])
+    unseen = _unseen(record, trials, higher)
     return {
         "kind": start["kind"],
         "metric": start["metric"],
         "higher_is_better": higher,
-        **_over_seeds(list(numbers.values())),
-        "share_worse_than_local": worse,
-        "share_worse_than_local_std": worse_std,
-        "unseen_mean": unseen_mean,
-        "unseen_std": unseen_std,
+        **_over_seeds(list(seen.values()), higher),
+        **_against_local(record, trials, "seen", higher),
+        "unseen_mean": None if unseen is None else unseen["mean"],
+        "unseen_std": None if unseen is None else unseen["std"],
+        "unseen": unseen,
         "bytes_up": round(np.mean([t.bytes_up for t in trials])),
         "bytes_down": round(np.mean([t.bytes_down for t in trials])),
+        **_cost(record, trials),
+        "at_equal_bytes": _at_equal_bytes(allowed, trials, higher),
         "seconds": float(np.mean([t.seconds for t in trials])),
         "simulated_s": mean_and_std([t.simulated_s for t in trials])[0],
         "energy_j": mean_and_std([t.energy_j for t in trials])[0],
         "rounds": max(len(t.events("round")) for t in trials),
         **_exchanged(trials),
+        **_shares(list(seen.values())),
         "clients": max((len(e["clients"]) for e in seen.values()), default=0),
         "skipped": max((int(e.get("skipped", 0)) for e in seen.values()), default=0),
         "undefined": max((sum(v is None for v in e["test"]) for e in seen.values()), default=0),
         "finished": all(t.finished for t in trials),
-        "by_seed": {str(seed): values["mean"] for seed, values in numbers.items()},
+        "by_seed": {str(seed): weighted_mean(e["test"], e["test_size"]) for seed, e in seen.items()},
     }
 
 
@@ -208,10 +285,20 @@ def summarize(record: RunRecord) -> dict[str, dict[str, Any]]:
     ``skipped`` clients have no test records, ``undefined`` ones no defined metric. A method that has not begun is left
     out.
 
+    Of the clients also ``unweighted_mean``, ``worst_decile_mean`` (of the worst tenth), ``worst``, ``client_std`` and
+    ``share_better_than_local``; the same of clients that never trained in ``unseen``, with the mean number of their
+    ``training_records`` and of the ``gradients`` that adapting took. ``bytes_per_client`` (both directions) and
+    ``gradients_per_client`` (records differentiated, those that adapt the last models included) are shared among the
+    clients that train. ``at_equal_bytes`` holds what a method had reached when it had spent no more than the cheapest
+    one that sends anything (None without two such methods, and for a method whose first model costs more):
+    the same numbers of the clients, ``rounds``, ``bytes_per_client`` of ``budget_per_client``, and
+    ``gradients_per_client`` of these rounds. ``mixed_models``, ``effective_models`` and ``neighbour_share`` (the
+    median over clients) tell of mixtures and of neighbours, None for methods without.
+
     Cost: O(trials x clients log clients) plus reading the records.
     """
-    trials = record.trials
+    trials, allowed = record.trials, budgets(record)
     return {
-        method: _summarize_method(record, [trial for trial in trials if trial.method == method])
-        for method in record.methods
+        method: _summarize_method(record, [trial for trial in trials if trial.method == method], allowed)
+        for method in dict.fromkeys(trial.method for trial in trials)
     }
