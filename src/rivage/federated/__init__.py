@@ -6,10 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rivage.federated.afl import AFL
     from rivage.federated.algorithm import Local as LocalJob
     from rivage.federated.algorithm import LocalWork, Phase, Predictor, Pull, Reference, Update
     from rivage.federated.apfl import APFL
     from rivage.federated.checkpoint import Notebook
+    from rivage.federated.clustered import Clustered
     from rivage.federated.ditto import Ditto
     from rivage.federated.engine import Outcome, Session, run
     from rivage.federated.execution import Execution
@@ -19,12 +21,17 @@ if TYPE_CHECKING:
     from rivage.federated.fedprox import FedProx
     from rivage.federated.finetuned import FineTuned
     from rivage.federated.guarded import Guarded
+    from rivage.federated.knnper import KNNPer
     from rivage.federated.local import Local
+    from rivage.federated.qffl import QFFL
     from rivage.federated.scaffold import Scaffold
     from rivage.federated.trial import Trial
 
 __all__ = [
+    "AFL",
     "APFL",
+    "QFFL",
+    "Clustered",
     "Ditto",
     "Execution",
     "FedAdagrad",
@@ -37,6 +44,7 @@ __all__ = [
     "FedYogi",
     "FineTuned",
     "Guarded",
+    "KNNPer",
     "Local",
     "LocalJob",
     "LocalWork",
@@ -54,7 +62,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AFL": "afl",
     "APFL": "apfl",
+    "Clustered": "clustered",
     "Ditto": "ditto",
     "Execution": "execution",
     "FedAdagrad": "fedopt",
@@ -67,6 +77,7 @@ _HOMES = {
     "FedYogi": "fedopt",
     "FineTuned": "finetuned",
     "Guarded": "guarded",
+    "KNNPer": "knnper",
     "Local": "local",
     "LocalWork": "algorithm",
     "Notebook": "checkpoint",
@@ -74,6 +85,7 @@ _HOMES = {
     "Phase": "algorithm",
     "Predictor": "algorithm",
     "Pull": "algorithm",
+    "QFFL": "qffl",
     "Reference": "algorithm",
     "Scaffold": "scaffold",
     "Session": "engine",

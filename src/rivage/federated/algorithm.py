@@ -33,6 +33,7 @@ from rivage.data.population import ClientData, ClientIds
 from rivage.federated.cohorts import Candidates
 
 if TYPE_CHECKING:
+    from rivage.learning.neighbours import Neighbours
     from rivage.learning.task import Task
 
 __all__ = [
@@ -232,10 +233,13 @@ class Predictor:
     Args:
         params: one parameter vector per group.
         mix: weight of each group's prediction (probabilities, or real outputs), on the simplex.
+        neighbours: remembered records that predict beside the groups, compared by the features of the first group;
+            None without.
     """
 
     params: Float[Tensor, "groups dim"]
     mix: Float[Tensor, "groups"]
+    neighbours: Neighbours | None = None
 
 
 @runtime_checkable

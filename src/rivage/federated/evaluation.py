@@ -8,7 +8,7 @@ per client, so that means, deciles and comparisons with Local can be recomputed 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,8 @@ class Evaluation:
         round: rounds trained before.
         group: ``seen`` or ``unseen`` at training.
         columns: per client: id, metric and loss on test, metric, mean loss and its standard error on validation,
-            record counts; None where undefined (no records, AUROC of one class). Of mixtures also each group's share.
+            record counts; None where undefined (no records, AUROC of one class). Of mixtures also each group's share;
+            of methods that remember records the share of the neighbours and the bytes that are remembered.
         skipped: clients without test records; they stand in the columns with None.
         pooled: metric over all predictions together, for metrics that exist only so.
         predictors: the personal models, by client, where they were to be kept.
@@ -70,12 +71,14 @@ class Evaluator:
         population: supplies the records.
         executor: trains `adapt` and computes outputs.
         streams: the run's streams.
+        shares: of the neighbours of the clients judged so far, by round, for clients that cannot choose one.
     """
 
     algorithm: Algorithm
     population: Population
     executor: Executor
     streams: Streams
+    shares: dict[int, list[float]] = field(default_factory=dict)
 
     def evaluate(
         self,
@@ -103,10 +106,14 @@ class Evaluator:
         ids, kept = list(clients), dict[int, int]()
         for block in (ids[i : i + _BLOCK] for i in range(0, len(ids), _BLOCK)):
             data = [self.population.client(client, round) for client in block]
-            predictors = self._personal(state, [memory.values for memory in recall(block)], data, round)
+            personal = self._personal(state, [memory.values for memory in recall(block)], data, round)
+            predictors = self._settled(personal, round)
             for held, predictor, (row, predictions) in zip(data, predictors, self._rows(predictors, data), strict=True):
                 rows.append(row)
                 kept[predictor.params.data_ptr()] = predictor.params.nbytes  # a shared model counts once
+                if predictor.neighbours is not None:
+                    store = predictor.neighbours.store
+                    kept[store.features.data_ptr()] = store.nbytes
                 result.predictors[held.id] = predictor
                 if predictions is not None:
                     pool.append((predictions, held.test.y))
@@ -146,6 +153,26 @@ class Evaluator:
             algorithm.predictor(state, memory, local, task) for memory, local in zip(memories, locals_, strict=True)
         ]
 
+    def _settled(self, predictors: list[Predictor], round: int) -> list[Predictor]:
+        """Neighbours whose client cannot choose their share get the median of the shares chosen so far.
+
+        So far: by the clients of this block and those before, in this round; where nobody chose, it is 0.
+        """
+        remembering = [p.neighbours for p in predictors if p.neighbours is not None]
+        if not remembering:
+            return predictors
+        if round not in self.shares:
+            self.shares.clear()
+        known = self.shares.setdefault(round, [])
+        known += [n.share for n in remembering if n.share is not None and len(n.store)]
+        median = float(np.median(known)) if known else 0.0
+        return [
+            replace(p, neighbours=replace(p.neighbours, share=median))
+            if p.neighbours is not None and p.neighbours.share is None
+            else p
+            for p in predictors
+        ]
+
     def _rows(
         self, predictors: Sequence[Predictor], data: Sequence[ClientData]
     ) -> Iterator[tuple[dict[str, Any], np.ndarray[Any, Any] | None]]:
@@ -170,6 +197,9 @@ class Evaluator:
             }
             if len(predictor.mix) > 1:
                 row["mix"] = predictor.mix.tolist()
+            if predictor.neighbours is not None:
+                row["neighbour_share"] = predictor.neighbours.share
+                row["neighbour_bytes"] = predictor.neighbours.store.nbytes
             yield row, predictions
 
     def _judge(

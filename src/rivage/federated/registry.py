@@ -10,7 +10,9 @@ ALGORITHMS = Registry(
     "rivage.algorithms",
     "method",
     {
+        "afl": "rivage.federated.afl:AFL",
         "apfl": "rivage.federated.apfl:APFL",
+        "clustered": "rivage.federated.clustered:Clustered",
         "ditto": "rivage.federated.ditto:Ditto",
         "dpasgd": "rivage.decentralized.dpsgd:DPASGD",
         "dpsgd": "rivage.decentralized.dpsgd:DPSGD",
@@ -26,9 +28,11 @@ ALGORITHMS = Registry(
         "fedyogi": "rivage.federated.fedopt:FedYogi",
         "gradient_tracking": "rivage.decentralized.gradient_tracking:GradientTracking",
         "guarded": "rivage.federated.guarded:Guarded",
+        "knnper": "rivage.federated.knnper:KNNPer",
         "local": "rivage.federated.local:Local",
         "push_diging": "rivage.decentralized.gradient_tracking:PushDIGing",
         "push_sum": "rivage.decentralized.push_sum:PushSum",
+        "qffl": "rivage.federated.qffl:QFFL",
         "scaffold": "rivage.federated.scaffold:Scaffold",
     },
 )

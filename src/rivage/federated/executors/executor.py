@@ -55,6 +55,7 @@ class Executor:
 
     Attributes:
         notice: why tiles are not used although they might be; empty otherwise.
+        searched: queries that were compared with remembered records so far, and ``search_s`` what that took.
 
     Raises:
         ConfigError: when tiles are asked for and the model is no dense chain.
@@ -71,6 +72,7 @@ class Executor:
         self._spare: queue.SimpleQueue[Functional] = queue.SimpleQueue()
         self._threads: ThreadPoolExecutor | None = None
         self._spent_s = 0.0  # on one client at a time, in this process
+        self.searched, self.search_s = 0, 0.0
         self._keys: dict[tuple[Streams, int], int] = {}
 
     def __enter__(self) -> Self:
@@ -168,6 +170,7 @@ class Executor:
         """Σ_m mix_m · prediction_m for the records of each request, none of which is empty.
 
         Probabilities or real outputs are mixed, never logits. Parameters that several requests share are loaded once.
+        What a predictor's neighbours say is mixed in by their share.
         """
         owners = [(i, g) for i, (p, _) in enumerate(requests) for g in range(len(p.mix)) if float(p.mix[g]) != 0]
         vectors = [requests[i][0].params[g] for i, g in owners]
@@ -187,7 +190,32 @@ class Executor:
         for (i, g), part in zip(owners, parts, strict=True):
             share, total = part * requests[i][0].mix[g], results[i]
             results[i] = share if total is None else total + share
-        return [result for result in results if result is not None]
+        return self._with_neighbours(requests, [result for result in results if result is not None])
+
+    def _with_neighbours(
+        self, requests: Sequence[tuple[Predictor, Tensor]], results: list[Tensor]
+    ) -> list[Float[Tensor, "records *output"]]:
+        """What the models predict, mixed with what is remembered where something is."""
+        which = [i for i, (p, _) in enumerate(requests) if p.neighbours is not None and p.neighbours.speak]
+        asked: list[tuple[int, Tensor]] = []
+        for members in _alike([requests[i][0].params[0] for i in which]):
+            x = [requests[which[m]][1] for m in members]
+            with self._functional() as engine:
+                found = engine.features(requests[which[members[0]]][0].params[0], torch.cat(x))
+            asked += zip([which[m] for m in members], found.split([len(part) for part in x]), strict=True)
+
+        def run(piece: tuple[int, Tensor]) -> Tensor:
+            i, features = piece
+            neighbours = requests[i][0].neighbours
+            assert neighbours is not None
+            return neighbours.mixed(results[i], features)
+
+        started = time.perf_counter()
+        for (i, features), mixed in zip(asked, self._spread(run, asked), strict=True):
+            results[i] = mixed
+            self.searched += features.shape[:-1].numel()
+        self.search_s += time.perf_counter() - started if asked else 0.0
+        return results
 
     def _predict_stacked(
         self, which: Sequence[int], vectors: Sequence[Tensor], x: Sequence[Tensor], parts: list[Tensor]

@@ -59,6 +59,11 @@ class Functional:
         self.bound.load(params)
         return torch.cat([self.bound.predictions(self._read(part)) for part in torch.split(self._stored(x), CHUNK)])
 
+    def features(self, params: Float[Tensor, "dim"], x: Tensor) -> Float[Tensor, "records *positions width"]:
+        """What goes into the head of one model."""
+        self.bound.load(params)
+        return torch.cat([self.bound.features(self._read(part)) for part in torch.split(self._stored(x), CHUNK)])
+
     def train(self, algorithm: Algorithm, phase: Phase, job: Job, noise: int) -> None:
         """Run the batches of one phase on a job, in place.
 
