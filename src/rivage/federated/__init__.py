@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from rivage.federated.execution import Execution
     from rivage.federated.fedavg import FedAvg, FedSGD
     from rivage.federated.fedem import FedEM
+    from rivage.federated.fedem_heads import FedEMHeads
     from rivage.federated.fedopt import FedAdagrad, FedAdam, FedAvgM, FedYogi
     from rivage.federated.fedprox import FedProx
+    from rivage.federated.fedrep import FedRep
+    from rivage.federated.fedstream import FedStream
     from rivage.federated.finetuned import FineTuned
     from rivage.federated.guarded import Guarded
     from rivage.federated.knnper import KNNPer
@@ -39,8 +42,11 @@ __all__ = [
     "FedAvg",
     "FedAvgM",
     "FedEM",
+    "FedEMHeads",
     "FedProx",
+    "FedRep",
     "FedSGD",
+    "FedStream",
     "FedYogi",
     "FineTuned",
     "Guarded",
@@ -72,8 +78,11 @@ _HOMES = {
     "FedAvg": "fedavg",
     "FedAvgM": "fedopt",
     "FedEM": "fedem",
+    "FedEMHeads": "fedem_heads",
     "FedProx": "fedprox",
+    "FedRep": "fedrep",
     "FedSGD": "fedavg",
+    "FedStream": "fedstream",
     "FedYogi": "fedopt",
     "FineTuned": "finetuned",
     "Guarded": "guarded",

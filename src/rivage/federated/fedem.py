@@ -116,6 +116,20 @@ def require_apart(params: Float[Tensor, "components dim"]) -> None:
         )
 
 
+def require_no_noise_of_classes(noise: float, task: Task) -> None:
+    """Refuse a standard deviation where the target is not a number.
+
+    Raises:
+        ConfigError: for classes and tokens, whose losses are likelihoods as they are.
+    """
+    if noise != 1 and task.schema.target != "real":
+        raise ConfigError(
+            f"noise is {noise}, but the target is of kind {task.schema.target}",
+            where="noise",
+            mend="Leave it out: it is the spread of a real target.",
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class FedEM(Averaging):
     """Shared components, mixed by every client in its own shares.
@@ -168,12 +182,7 @@ class FedEM(Averaging):
         Raises:
             ConfigError: when two start alike, or ``noise`` is given for classes.
         """
-        if self.noise != 1 and task.schema.target != "real":
-            raise ConfigError(
-                f"noise is {self.noise}, but the target is of kind {task.schema.target}",
-                where="noise",
-                mend="Leave it out: it is the spread of a real target.",
-            )
+        require_no_noise_of_classes(self.noise, task)
         first = () if self.restart == 0 else ("restart", self.restart, 0)
         seeds = [streams.seed("model", *first)]
         seeds += [streams.seed("model", *first[:-1], m) for m in range(1, self.components)]
