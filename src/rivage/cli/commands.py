@@ -50,6 +50,7 @@ def run(
     fresh: bool = False,
     engine: str = "local",
     interface: str | None = None,
+    tune: bool = False,
     strict: bool = False,
     options: Options = DEFAULTS,
 ) -> int:
@@ -63,12 +64,13 @@ def run(
         fresh: Start again instead of resuming.
         engine: What trains: local, which simulates, or torchdist, a process for every silo of decentralised methods.
         interface: Network interface that torchdist may use beside loopback; nothing that crosses it is encrypted.
+        tune: First try equally many settings of every method on validation records, then play the best of each.
         strict: Exit with 3 when a certificate does not hold.
         options: of every verb.
     """
     for module in ("matplotlib", "jinja2"):
         require_extra(module, extra="report", purpose="Drawing the report")
-    record = _train(study, settings, out, fresh, engine, interface, options)
+    record = _train(study, settings, out, fresh, engine, interface, tune, options)
     if record is None:
         return 0
     page = record.folder / "report.html"
@@ -86,6 +88,7 @@ def train(
     fresh: bool = False,
     engine: str = "local",
     interface: str | None = None,
+    tune: bool = False,
     strict: bool = False,
     options: Options = DEFAULTS,
 ) -> int:
@@ -99,10 +102,11 @@ def train(
         fresh: Start again instead of resuming.
         engine: What trains: local, which simulates, or torchdist, a process for every silo of decentralised methods.
         interface: Network interface that torchdist may use beside loopback; nothing that crosses it is encrypted.
+        tune: First try equally many settings of every method on validation records, then play the best of each.
         strict: Exit with 3 when a certificate does not hold.
         options: of every verb.
     """
-    record = _train(study, settings, out, fresh, engine, interface, options)
+    record = _train(study, settings, out, fresh, engine, interface, tune, options)
     return 0 if record is None else _show_run(record, options, strict)
 
 
@@ -113,12 +117,13 @@ def _train(
     fresh: bool,
     engine: str,
     interface: str | None,
+    tune: bool,
     options: Options,
 ) -> RunRecord | None:
     """The record of the run; None in a process that is another silo than the first."""
     from rivage.cli.progress import Interruptible, progress
 
-    _require_engine(engine, interface)
+    _require_engine(engine, interface, tune)
     require_folder(out)
     require_extra("torch", extra="train", purpose="Training")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
@@ -126,6 +131,7 @@ def _train(
     overrides = [*settings, *([] if options.seed is None else [f"run.seeds=[{options.seed}]"])]
     study = _study(path, overrides)
     from rivage.studies.pipeline import run_study
+    from rivage.studies.tuning import run_tuned
 
     console = stderr()
     with (
@@ -137,10 +143,10 @@ def _train(
             from rivage.studies.real_silos import run_for_real
 
             return run_for_real(study, out=out, fresh=fresh, observer=observer, interface=interface)
-        return run_study(study, out=out, fresh=fresh, observer=observer)
+        return (run_tuned if tune else run_study)(study, out=out, fresh=fresh, observer=observer)
 
 
-def _require_engine(engine: str, interface: str | None) -> None:
+def _require_engine(engine: str, interface: str | None, tune: bool) -> None:
     built = [name for name, exists in _ENGINES.items() if exists]
     works = f"What works: --engine {', '.join(built)}."
     if engine not in _ENGINES:
@@ -150,6 +156,9 @@ def _require_engine(engine: str, interface: str | None) -> None:
         raise ConfigError(f'engine "{engine}" is not built yet', where="--engine", mend=works)
     if interface is not None and engine != "torchdist":
         raise ConfigError(f'engine "{engine}" uses no network', where="--interface", mend="Leave it out.")
+    if tune and engine != "local":
+        mend = "Tune with --engine local; then give the settings.toml of that run to this engine."
+        raise ConfigError("tuning simulates", where="--tune", mend=mend)
 
 
 def _study(path: Path | None, overrides: Sequence[str]) -> Study:
@@ -176,6 +185,7 @@ def _show_run(record: RunRecord, options: Options, strict: bool) -> int:
             [(name, *_method_cells(values)) for name, values in methods.items()],
         ),
         _simulated_table(methods),
+        _tuning_table(summary.get("tuning", {}), list(methods)),
         certificate_rows(certificates),
         then=f"report: {page}" if page else "",
     )
@@ -188,6 +198,18 @@ def _simulated_table(methods: Mapping[str, Mapping[str, Any]]) -> list[Sequence[
     keys = ["simulated_s", *(["energy_j"] if any(row["energy_j"] is not None for row in known.values()) else [])]
     rows = [(name, *(number(values[key]) for key in keys)) for name, values in known.items()]
     return table(("method", "simulated seconds", "simulated joules")[: 1 + len(keys)], rows)
+
+
+def _tuning_table(tuning: Mapping[str, Any], methods: Sequence[str]) -> list[Sequence[str]]:
+    """What was chosen on validation records; no row where nothing was tuned."""
+    from rivage.studies.tuning_grid import label
+
+    rows, tuned = [], tuning.get("methods", {})
+    for name in (name for name in methods if name in tuned):
+        found = tuned[name]
+        value = next(trial["value"] for trial in found["trials"] if trial["settings"] == found["chosen"])
+        rows.append((name, label(found["chosen"]), str(len(found["trials"])), number(value)))
+    return table(("method", "chosen", "tried", f"validation {tuning.get('value', '')}"), rows)
 
 
 def _method_cells(values: dict[str, Any]) -> tuple[str, ...]:

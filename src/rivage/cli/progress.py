@@ -61,7 +61,9 @@ class _Tally:
 
     def see(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
-            case "study":
+            case "study":  # there may be several after one another
+                self.before = self.done = self.planned = 0
+                self.label, self.score, self.first = "", "", None
                 self.total, self.unit = int(event["rounds"]), str(event.get("unit", "rounds"))
             case "trial":
                 self.done, self.planned = 0, int(event["rounds"])
@@ -167,6 +169,8 @@ class Bar:
         if event["event"] == "notice":
             self._drawing.console.print(str(event["text"]), markup=False, highlight=False)
         if event["event"] == "study":
+            if self._task is not None:
+                self._drawing.remove_task(self._task)
             self._task = self._drawing.add_task("", total=tally.total, status="")
         if self._task is not None:
             status = ", ".join(part for part in (tally.text, tally.score) if part)

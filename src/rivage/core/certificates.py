@@ -72,6 +72,7 @@ CHECKS = Registry(
         "guard": "rivage.federated.checks:guard",
         "choice_gap": "rivage.federated.checks:choice_gap",
         "wire_bytes": "rivage.federated.checks:wire_bytes",
+        "tuned": "rivage.studies.tuning_checks:tuned",
         "cycle_time": "rivage.decentralized.checks:cycle_time",
         "cycle_time_bound": "rivage.decentralized.checks:cycle_time_bound",
         "overlay_gap": "rivage.decentralized.checks:overlay_gap",

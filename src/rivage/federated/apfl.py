@@ -28,9 +28,9 @@ nothing more travels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -70,6 +70,8 @@ class APFL(Averaging):
         part="Algorithm 1",
         entry="misc",
     )
+
+    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"share": (0.25, 0.5, 0.75)}
 
     learning_rate: float = 0.1
     share: float = 0.5

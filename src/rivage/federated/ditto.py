@@ -20,8 +20,9 @@ travels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -58,6 +59,8 @@ class Ditto(Averaging):
         arxiv="2012.04221",
         part="Algorithm 1",
     )
+
+    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"pull": (0.1, 1.0, 2.0)}
 
     learning_rate: float = 0.1
     pull: float = 0.1

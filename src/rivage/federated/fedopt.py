@@ -31,7 +31,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -118,6 +118,8 @@ class FedAvgM(_Optimizing):
         entry="misc",
     )
 
+    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"server_rate": (0.1, 0.3, 1.0)}
+
     learning_rate: float = 0.1
     server_rate: float = 1.0
     momentum: float = 0.9
@@ -145,6 +147,8 @@ class _Adaptive(_Optimizing, ABC):
     """What the rules with a step size per coordinate share; `_second` tells them apart."""
 
     reference: ClassVar[Reference] = _REFERENCE
+
+    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"server_rate": (0.01, 0.1, 1.0), "adaptivity": (1e-3, 1e-1)}
 
     learning_rate: float = 0.1
     server_rate: float = 0.1

@@ -12,8 +12,9 @@ devices do less).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -49,6 +50,8 @@ class FedProx(Averaging):
         arxiv="1812.06127",
         part="Algorithm 2",
     )
+
+    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"mu": (0.01, 0.1, 1.0, 10.0)}
 
     learning_rate: float = 0.1
     mu: float = 0.1

@@ -12,8 +12,9 @@ Cost beyond FedAvg: ``tuning.epochs`` local passes per client, no communication.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -50,6 +51,8 @@ class FineTuned(Averaging):
         part="Section 3",
         entry="misc",
     )
+
+    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"tuning_rate": (None, 0.01, 0.1)}
 
     learning_rate: float = 0.1
     work: Phase = Phase()

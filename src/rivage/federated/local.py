@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
@@ -61,6 +61,8 @@ class Local:
     needs: ClassVar[Literal["sum", "each"]] = "sum"
     needs_losses: ClassVar[bool] = False
     federates: ClassVar[bool] = False
+
+    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"epochs": (10, 30, 100)}
 
     learning_rate: float = 0.1
     epochs: int = 30

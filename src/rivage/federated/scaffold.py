@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -66,6 +66,8 @@ class Scaffold(Averaging):
         part="Algorithm 1, option II",
     )
     forgetting: ClassVar[str] = "the server's control is then no longer the mean of the clients' controls"
+
+    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"server_rate": (0.3, 1.0)}
 
     learning_rate: float = 0.1
     server_rate: float = 1.0

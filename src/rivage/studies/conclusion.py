@@ -10,6 +10,7 @@ from rivage.core.message_log import LOG_NAME
 from rivage.core.records import RunRecord
 from rivage.core.summaries import local_method, summarize
 from rivage.decentralized.training_checks import is_timed
+from rivage.studies.tuning_checks import tuning_of
 
 __all__ = ["conclude"]
 
@@ -23,19 +24,22 @@ def conclude(record: RunRecord) -> None:
 
 
 def _summary(record: RunRecord, certificates: list[Certificate]) -> dict[str, Any]:
-    page = record.folder / "report.html"
+    page, tuning = record.folder / "report.html", tuning_of(record)
     return {
         "run": str(record.folder),
         "hash": record.hash,
         "report": str(page) if page.exists() else None,
         "methods": summarize(record),
         "certificates": [certificate.as_dict() for certificate in certificates],
+        **({} if tuning is None else {"tuning": tuning}),
     }
 
 
 def _claims(record: RunRecord) -> Iterator[tuple[str, dict[str, Any]]]:
     """Which certificates a run can carry: the check and its fields."""
-    local = local_method(record)
+    local, tuning = local_method(record), tuning_of(record)
+    for method in {} if tuning is None else tuning["methods"]:
+        yield "tuned", {"method": method}
     for method in record.methods:
         if local is not None and method != local:
             yield "paired_difference", {"method": method, "reference": local}

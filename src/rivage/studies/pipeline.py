@@ -33,7 +33,7 @@ from rivage.studies.settings import Method, Study, dump_study, is_decentralized,
 from rivage.studies.silo_stage import Designs, SiloStage
 from rivage.studies.stage import KEPT_BYTES, Stage
 
-__all__ = ["PlaySilos", "built_in", "run_study"]
+__all__ = ["PlaySilos", "built_in", "identity", "require_same_data", "rounds_of", "run_study"]
 
 PlaySilos = Callable[[SiloTrial, Path, Files, Callable[[Mapping[str, Any]], None]], Outcome]
 """Trial, its folder, its journal, who is told of events -> what it ends with."""
@@ -76,7 +76,7 @@ def run_study(
     observer = Silent() if observer is None else observer
     stages = [Stage.build(study, seed) for seed in study.run.seeds[:1]]
     designs = Designs()
-    record = RunRecord.create(out or Path("runs"), study.name, _identity(study))
+    record = RunRecord.create(out or Path("runs"), study.name, identity(study))
     if fresh:
         shutil.rmtree(record.folder / "trials", ignore_errors=True)
     trained = [method for method in study.methods if not isinstance(method.algorithm, Guarded)]
@@ -95,7 +95,7 @@ def run_study(
     return record
 
 
-def _identity(study: Study) -> dict[str, Any]:
+def identity(study: Study) -> dict[str, Any]:
     """The settings that a result depends on: all but the number of workers."""
     table = dump_study(study)
     table["run"].pop("workers", None)
@@ -103,12 +103,12 @@ def _identity(study: Study) -> dict[str, Any]:
 
 
 def _plan(study: Study, trained: list[Method]) -> dict[str, Any]:
-    rounds = sum(_rounds(study, method) for method in trained)
+    rounds = sum(rounds_of(study, method) for method in trained)
     seeds = len(study.run.seeds)
     return {"event": "study", "trials": len(trained) * seeds, "rounds": rounds * seeds}
 
 
-def _rounds(study: Study, method: Method) -> int:
+def rounds_of(study: Study, method: Method) -> int:
     """That a method will play."""
     return study.run.rounds if is_decentralized(method.algorithm) or method.algorithm.federates else 0
 
@@ -142,11 +142,11 @@ def _play(
 ) -> None:
     """One trial, unless it is finished."""
     stage, study = silos.stage, silos.stage.study
-    folder, rounds = record.trial_folder(method.name, stage.seed), _rounds(study, method)
+    folder, rounds = record.trial_folder(method.name, stage.seed), rounds_of(study, method)
     observer.on_event({"event": "trial", "method": method.name, "seed": stage.seed, "rounds": rounds})
     done = TrialRecord.open(folder)
     if done.finished:
-        _require_same_data(stage, done)
+        require_same_data(stage, done)
     else:
         trial = silos.trial(method, done) if is_decentralized(method.algorithm) else stage.trial(method.name, method)
         policy = stage.policy() if play_silos is None else _NO_LOG  # nobody sees all messages of silos that are apart
@@ -170,7 +170,7 @@ def _outcome(
     return run(trial, journal, observer.on_event, keep=KEPT_BYTES)
 
 
-def _require_same_data(stage: Stage, done: TrialRecord) -> None:
+def require_same_data(stage: Stage, done: TrialRecord) -> None:
     """Refuse to mix trials of data that have changed since; what is unfinished is refused by its checkpoint."""
     if done.start["population"]["fingerprint"] != stage.population.fingerprint:
         raise ConfigError(

@@ -30,17 +30,20 @@ from rivage.federated.registry import ALGORITHMS
 from rivage.simulation.availability import AVAILABILITY, Always
 from rivage.simulation.devices import DEVICES
 from rivage.studies.shared_checks import ambiguous, blank, require_label, require_seeds
+from rivage.studies.tuning_settings import Tuning
 
 _AVERAGED = Located("rivage.federated.collectors:Averaged")
 _WORK = Located("rivage.federated.algorithm:Phase")
 _TASK = Located("rivage.learning.task:TaskSettings")
 _TIMES = Located("rivage.decentralized.clock:Clock")
+_STREAM = Located("rivage.data.streams:Stream")
 
 if TYPE_CHECKING:
     from rivage.data.build import PopulationSource
     from rivage.data.dataset import Source
     from rivage.data.partition import Partition
     from rivage.data.shifts import Shift
+    from rivage.data.streams import Stream as StreamTable
     from rivage.decentralized.clock import Clock as Times
     from rivage.federated.adversaries import Adversary
     from rivage.federated.algorithm import Algorithm
@@ -57,6 +60,7 @@ else:  # resolved when a study is read: algorithms and tasks import torch
     Work = Annotated[Any, _WORK]
     TaskTable = Annotated[Any, _TASK]
     Times = Annotated[Any, _TIMES]
+    StreamTable = Annotated[Any, _STREAM]
 
 __all__ = [
     "Evaluation",
@@ -179,6 +183,8 @@ class Study:
         methods: the competitors, at least one.
         partition: how records that are not split yet are dealt to clients.
         shift: how clients differ on top of the split.
+        stream: at which clients training records arrive while training goes on, and what they keep; None means that all
+            are there from the start.
         availability: who is there when.
         adversary: which clients do harm, and how; None means that all are honest.
         devices: how fast the clients' devices and links are and what they consume; None asks for no simulated time.
@@ -189,6 +195,7 @@ class Study:
         work: local work of every method that does not say otherwise.
         run: rounds, cohort and seeds.
         evaluation: how often and on what.
+        tuning: what ``--tune`` tries; None takes the defaults.
     """
 
     name: str
@@ -196,6 +203,7 @@ class Study:
     methods: tuple[Method, ...]
     partition: Annotated[Partition, OneOf(PARTITIONS)] | None = None
     shift: Annotated[Shift, OneOf(SHIFTS)] | None = None
+    stream: StreamTable | None = None
     availability: Annotated[Availability, OneOf(AVAILABILITY)] = field(default_factory=Always)
     adversary: Annotated[Adversary, OneOf(ADVERSARIES)] | None = None
     devices: Annotated[Devices, OneOf(DEVICES)] | None = None
@@ -206,6 +214,7 @@ class Study:
     work: Work = field(default_factory=_WORK)
     run: Run = field(default_factory=Run)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    tuning: Tuning | None = None
 
     def __post_init__(self) -> None:
         if problems := [

@@ -1,0 +1,92 @@
+"""The certificate of a tuned method, computed from ``tuning.json`` and the settings of the run alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rivage.core.certificates import Certificate
+from rivage.core.errors import StoreError
+from rivage.core.records import RunRecord
+from rivage.core.store import read_json
+
+__all__ = ["TUNING", "best", "tuned", "tuning_of"]
+
+TUNING = "tuning.json"
+"""What was tried, in the folder of the run that plays what was chosen."""
+
+Tried = Mapping[str, Any]
+"""One trial: ``settings``, ``value`` and ``loss`` on validation records, None where training diverged."""
+
+
+def tuning_of(record: RunRecord) -> dict[str, Any] | None:
+    """What was tried for a run; None where nothing was.
+
+    Raises:
+        StoreError: if the file holds something else.
+    """
+    path = record.folder / TUNING
+    if not path.exists():
+        return None
+    found = read_json(path)
+    if not isinstance(found, dict) or not isinstance(found.get("methods"), dict):
+        raise StoreError("holds no trials of settings", where=str(path), mend="Delete it, and tune again.")
+    return found
+
+
+def best(tried: Sequence[Tried], *, higher_is_better: bool) -> int:
+    """Position of the best trial by value; of equal ones that of smaller loss, then the first. Diverged ones are last.
+
+    Args:
+        tried: at least one.
+        higher_is_better: direction of the values.
+    """
+
+    def rank(place: int) -> tuple[float, float, int]:
+        value, loss = (_number(tried[place][key]) for key in ("value", "loss"))
+        return (-value if higher_is_better else value, loss, place)
+
+    return min((place for place in range(len(tried)) if _number(tried[place]["value"]) < math.inf), key=rank, default=0)
+
+
+def _number(value: float | None) -> float:
+    return math.inf if value is None or not math.isfinite(value) else float(value)
+
+
+def tuned(record: RunRecord, *, method: str) -> Certificate:
+    """Does the run play the best of the settings that were tried, out of as many as every other method had?"""
+    table = tuning_of(record)
+    if table is None or method not in table["methods"]:
+        raise StoreError(f'"{method}" was not tuned', where=str(record.folder / TUNING), mend="Tune and run again.")
+    found, higher = table["methods"][method], bool(table["higher_is_better"])
+    tried, values = found["trials"], [trial["value"] for trial in found["trials"]]
+    known = [value for value in values if value is not None]
+    wanted = (max if higher else min)(known, default=math.nan)
+    place = next((i for i, trial in enumerate(tried) if trial["settings"] == found["chosen"]), None)
+    taken = math.nan if place is None or values[place] is None else float(values[place])
+    equal = {len(other["trials"]) for other in table["methods"].values()} == {len(tried)}
+    distinct = len({repr(sorted(trial["settings"].items())) for trial in tried}) == len(tried)
+    sound = place is not None and place == best(tried, higher_is_better=higher) and equal and distinct
+    return Certificate(
+        kind="gap",
+        claim=f"{method} plays the best on validation records of {len(tried)} settings, as many as every tuned method "
+        "had.",
+        measured=taken,
+        reference=wanted,
+        method=f"{table['value']} on validation records, weighted by their number, after the last of {table['rounds']} "
+        f"rounds with seed {table['seed']}; {len(values) - len(known)} trials diverged; test records were not used",
+        confidence=None,
+        verdict="holds" if sound and known and _plays(record, method, found["chosen"]) else "fails",
+        check="tuned",
+        fields={"method": method},
+    )
+
+
+def _plays(record: RunRecord, method: str, chosen: Mapping[str, Any]) -> bool:
+    """Whether the settings of the run are those chosen; None is a word, or left out, in settings."""
+    table: Mapping[str, Any] = next((m for m in record.settings["methods"] if m.get("name", m["kind"]) == method), {})
+    return all(
+        isinstance(table.get(name), str | None) if value is None else table.get(name) == value
+        for name, value in chosen.items()
+    )
