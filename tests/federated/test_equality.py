@@ -121,6 +121,12 @@ PHASES = {
     "one": Phase(epochs=3, batch_size=1),
 }
 METHODS = [kind for kind in ALGORITHMS if hasattr(ALGORITHMS.get(kind), "federates")]  # those of this engine
+BODIES = {"fedrep", "fedem_heads"}  # methods that train a body and a head
+
+
+def suits(kind: str, name: str) -> bool:
+    """Whether a model has what the method trains."""
+    return kind not in BODIES or name not in ("linear", "frozen")
 
 
 def method(kind: str, phase: Phase, **changes: Any) -> Any:
@@ -201,7 +207,8 @@ def pairs() -> Iterator[Any]:
     for i, kind in enumerate(METHODS):
         for j, name in enumerate(CHAINS):
             phase = phases[(i + j) % len(phases)]
-            yield pytest.param(kind, name, phase, id=f"{kind}-{name}-{phase}")
+            if suits(kind, name):
+                yield pytest.param(kind, name, phase, id=f"{kind}-{name}-{phase}")
 
 
 def test_every_method_of_the_registry_is_compared_under_every_phase() -> None:
@@ -241,8 +248,7 @@ def trained(name: str, algorithm: Any, work: LocalWork, execution: Execution, dt
     return [job.local for job in jobs]
 
 
-@pytest.mark.parametrize("name", CHAINS)
-@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize(("kind", "name"), [(k, n) for k in METHODS for n in CHAINS if suits(k, n)])
 def test_one_local_step_agrees_in_single_precision(kind: str, name: str) -> None:
     """The step itself, not the parameters, is compared: it is what rounding could hide."""
     for phase in (Phase(updates=1, batch_size=None), Phase(updates=1, batch_size=2, clip=0.5)):

@@ -92,7 +92,8 @@ class Phase:
         batch_size: records per step, >= 1; None takes all records in one step (B = ∞).
         batches: ``shuffle`` (every pass a new permutation), ``poisson`` (each record independently with rate
             batch_size / n) or ``endless`` (the loader's position survives rounds).
-        train: parts of the model that learn, by name (``"head"``, ``"body.0.weight"``); empty means all.
+        train: parts of the model that learn, by name (``"head"``, ``"body.0.weight"``); ``"@head"`` is the last linear
+            layer, whatever it is called, ``"@body"`` all the rest; empty means all.
         denominator: the batch loss is divided by its ``rows`` or by the ``expected`` batch size.
         clip: largest Euclidean norm of one record's gradient, over all groups together, > 0: what is longer is scaled
             down before records are summed. None clips nothing.

@@ -37,7 +37,7 @@ from rivage.federated.executors.executor import Executor
 from rivage.federated.executors.jobs import Job
 from rivage.federated.trial import Trial
 from rivage.learning.params import from_numpy, to_numpy
-from rivage.testing.toys import Clients, linear_clients, linear_task
+from rivage.testing.toys import Clients, layered_task, linear_clients
 
 __all__ = ["Battery", "Finding", "check_algorithm"]
 
@@ -100,7 +100,7 @@ def check_algorithm(algorithm: Algorithm) -> Battery:
     """Run every check on a federated algorithm; about a second.
 
     Args:
-        algorithm: an instance with settings under which it trains on small least-squares problems.
+        algorithm: an instance with settings under which it trains a tiny network on small least-squares problems.
     """
     return Battery(repr(algorithm), tuple(_run(check, algorithm) for check in _CHECKS))
 
@@ -305,7 +305,7 @@ def _trial(algorithm: Algorithm) -> Trial:
         name="toy",
         algorithm=algorithm,
         population=population,
-        task=linear_task(population),
+        task=layered_task(population),
         rounds=_ROUNDS,
         cohort=3,
         every=2,
@@ -320,7 +320,7 @@ def _record(algorithm: Algorithm) -> list[dict[str, Any]]:
 
 def _stage(algorithm: Algorithm) -> tuple[Clients, Any, Executor, dict[str, Tensor]]:
     population = linear_clients()
-    task = linear_task(population)
+    task = layered_task(population)
     return population, task, Executor(task), dict(algorithm.init(task, population.size, Streams(0)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from rivage.learning.losses import Loss
 from rivage.learning.metrics import MAE
 from rivage.learning.task import Task
 
-__all__ = ["Clients", "linear_clients", "linear_task", "quadratic_clients", "quadratic_task"]
+__all__ = ["Clients", "layered_task", "linear_clients", "linear_task", "quadratic_clients", "quadratic_task"]
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,23 @@ def linear_clients(sizes: Sequence[int] = (4, 7, 1, 12), features: int = 3, seed
 
 def linear_task(population: Clients, dtype: torch.dtype = torch.float64) -> Task:
     """A linear model without intercept under ½ (y − h)²."""
+    return _regression(population, dtype, lambda schema: nn.Linear(schema.input_shape[0], 1, bias=False))
+
+
+def layered_task(population: Clients, dtype: torch.dtype = torch.float64) -> Task:
+    """The same with a hidden layer of two tanh units: a model with a body and a head."""
+    return _regression(
+        population,
+        dtype,
+        lambda schema: nn.Sequential(nn.Linear(schema.input_shape[0], 2), nn.Tanh(), nn.Linear(2, 1)),
+    )
+
+
+def _regression(population: Clients, dtype: torch.dtype, model: Callable[[Schema], nn.Module]) -> Task:
     from rivage.learning.losses import SQUARED
 
-    features = population.schema.input_shape[0]
     return Task(
-        model=lambda schema: nn.Linear(features, 1, bias=False),
+        model=model,
         loss=SQUARED,
         metric=MAE,
         schema=population.schema,

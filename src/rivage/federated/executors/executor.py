@@ -32,7 +32,7 @@ from rivage.federated.calibration import DEFAULT_TILE_BYTES, tile_bytes
 from rivage.federated.execution import Execution
 from rivage.federated.executors.chain import NotAChain, trace
 from rivage.federated.executors.functional import CHUNK, Functional
-from rivage.federated.executors.jobs import Job, chosen, one_thread
+from rivage.federated.executors.jobs import Job, chosen, named, one_thread
 from rivage.federated.executors.processes import Processes
 from rivage.federated.executors.tiled import Row, Tiled, cut
 from rivage.federated.failures import working_on
@@ -111,7 +111,7 @@ class Executor:
         """
         for job in jobs:
             job.local.records, job.local.rate = len(job.samples), work.learning_rate
-        for number, phase in enumerate(work.phases):
+        for number, phase in enumerate(named(phase, self.task) for phase in work.phases):
             chosen(self.task.layout, phase)  # what it names must be there, whoever is trained
             drawn = batches(
                 phase,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,7 +17,10 @@ from rivage.federated.algorithm import Algorithm, Local, Phase
 from rivage.federated.batches import Batches, Position
 from rivage.learning.params import ParameterMap
 
-__all__ = ["Job", "chosen", "expected", "joint_update", "one_thread", "strength_of"]
+if TYPE_CHECKING:
+    from rivage.learning.task import Task
+
+__all__ = ["Job", "chosen", "expected", "joint_update", "named", "one_thread", "strength_of"]
 
 _NO_BATCH = Batches(np.empty(0, np.int64), np.empty(0, np.int64))
 
@@ -38,6 +42,26 @@ class Job:
     samples: Samples
     position: Position = Position()
     batches: Batches = _NO_BATCH
+
+
+def named(phase: Phase, task: Task) -> Phase:
+    """The phase with the names of the model's parameters in place of ``@head`` and ``@body``.
+
+    Raises:
+        ConfigError: for a body that has nothing to train.
+    """
+    if not {"@head", "@body"} & set(phase.train):
+        return phase
+    learns = [entry.name for entry in task.layout.entries if entry.offset < task.layout.trainable]
+    body = tuple(name for name in learns if name not in task.head)
+    if "@body" in phase.train and not body:
+        raise ConfigError(
+            "the model has no body to train: all its parameters are its head",
+            where="work.train",
+            mend="Take a model with a layer before the last one, or another method.",
+        )
+    parts = {"@head": task.head, "@body": body}
+    return replace(phase, train=tuple(name for part in phase.train for name in parts.get(part, (part,))))
 
 
 def chosen(layout: ParameterMap, phase: Phase) -> tuple[int, ...]:
