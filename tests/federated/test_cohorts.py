@@ -29,7 +29,7 @@ class Registered:
         self.asked += len(ids)
         return (ids * 2654435761 + round * 40503) % 1000 < 1000 * self.share
 
-    def sizes(self, ids: Any) -> Any:
+    def sizes(self, ids: Any, round: int = 0) -> Any:
         return ids + 1.0
 
 

@@ -127,8 +127,8 @@ class ArrayPopulation:
         """The client's data, the same at every round."""
         return self.clients[id]
 
-    def sizes(self, ids: ClientIds) -> Float64[ndarray, "clients"]:
-        """Number of training records of each client."""
+    def sizes(self, ids: ClientIds, round: int = 0) -> Float64[ndarray, "clients"]:
+        """Number of training records of each client, the same at every round."""
         result: Float64[ndarray, "clients"] = self._weights[ids]
         return result
 

@@ -129,7 +129,7 @@ class GenerativePopulation:
         result: Float64[ndarray, "clients"] = np.clip(np.rint(quantile), 1, self.law.max_records)
         return result
 
-    def sizes(self, ids: ClientIds) -> Float64[ndarray, "clients"]:
+    def sizes(self, ids: ClientIds, round: int = 0) -> Float64[ndarray, "clients"]:
         """Number of training records of each device, without making its data. O(n)."""
         held = self.records(ids)
         tested = np.minimum(np.floor(self.test * held + 0.5), held - 1)

@@ -51,7 +51,9 @@ class ClientData:
         train: records to learn from.
         validation: records to choose with (step sizes, models); may be empty.
         test: records to report on, never used for a choice; may be empty.
-        weight: raw importance of the client, usually the number of its training records.
+        weight: raw importance of the client: the sum of those of its training records.
+        importance: raw importance of each training record, > 0; None: 1 each.
+        arrives: whether training records come and go from round to round.
     """
 
     id: int
@@ -59,6 +61,8 @@ class ClientData:
     validation: Samples
     test: Samples
     weight: float
+    importance: Float64[ndarray, "n"] | None = None
+    arrives: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +128,8 @@ class Population(Protocol):
         """The client's data at a round."""
         ...
 
-    def sizes(self, ids: ClientIds) -> Float64[ndarray, "clients"]:
-        """Raw weight of each client (`ClientData.weight`), without building its data."""
+    def sizes(self, ids: ClientIds, round: int = 0) -> Float64[ndarray, "clients"]:
+        """Raw weight of each client (`ClientData.weight`) at a round, without building its data."""
         ...
 
     def available(self, ids: ClientIds, round: int) -> Bool[ndarray, "clients"]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
 from rivage.core.errors import ConfigError
@@ -23,6 +23,8 @@ from rivage.core.seeding import Streams
 from rivage.data.population import ClientIds, Population
 
 __all__ = ["Candidates", "Permutation"]
+
+Wanted = Callable[[ClientIds], Bool[ndarray, "clients"]]
 
 _FEISTEL_ROUNDS = 6
 _TABULATED = 256  # values of a round function that are always worth a table
@@ -101,18 +103,21 @@ class Candidates:
     excluded: ClientIds
 
     def sizes(self, ids: ClientIds) -> Float64[ndarray, "clients"]:
-        """Raw weight of each client."""
-        return self.population.sizes(ids)
+        """Raw weight of each client in this round."""
+        return self.population.sizes(ids, self.round)
 
     def eligible(self, ids: ClientIds) -> ClientIds:
         """Those of ``ids`` that are available, have something to train on and may train, in the same order."""
         allowed: ClientIds = ids[~np.isin(ids, self.excluded)] if len(self.excluded) else ids
-        allowed = allowed[self.population.sizes(allowed) > 0]
+        allowed = allowed[self.sizes(allowed) > 0]
         there: ClientIds = allowed[self.population.available(allowed, self.round)]
         return there
 
-    def everyone(self) -> ClientIds:
+    def everyone(self, wanted: Wanted | None = None) -> ClientIds:
         """All who could start this round, ascending. O(population).
+
+        Args:
+            wanted: leaves only those clients for which it is true.
 
         Raises:
             ConfigError: for populations too large to be scanned.
@@ -123,22 +128,30 @@ class Candidates:
                 where="[run] cohort",
                 mend="Set run.cohort to the number of clients per round.",
             )
-        return self.eligible(np.arange(self.population.size, dtype=np.int64))
+        return self._chosen(np.arange(self.population.size, dtype=np.int64), wanted)
 
-    def uniform(self, streams: Streams) -> ClientIds:
+    def _chosen(self, ids: ClientIds, wanted: Wanted | None) -> ClientIds:
+        eligible = self.eligible(ids)
+        return eligible if wanted is None else eligible[wanted(eligible)]
+
+    def uniform(self, streams: Streams, wanted: Wanted | None = None) -> ClientIds:
         """``count`` distinct available clients, uniformly without replacement; everyone when count is None.
 
         Fewer come back when fewer are available, or when the walk has looked at 10^4 clients for each one wanted.
         Expected cost O(count / mean availability), independent of the population's size.
+
+        Args:
+            streams: of the round.
+            wanted: leaves only those clients for which it is true.
         """
         if self.count is None:
-            return self.everyone()
+            return self.everyone(wanted)
         order = Permutation(self.population.size, streams.seed("cohort"))
         limit = min(self.population.size, _MAX_WALK * self.count)
         chosen = np.empty(0, np.int64)
         position, step = 0, max(64, 2 * self.count)
         while len(chosen) < self.count and position < limit:
             walked = np.arange(position, min(position + step, limit), dtype=np.int64)
-            chosen = np.concatenate([chosen, self.eligible(order(walked))])
+            chosen = np.concatenate([chosen, self._chosen(order(walked), wanted)])
             position += step
         return chosen[: self.count]

@@ -89,6 +89,8 @@ class Round:
         }
         event |= {"refused": refusal} if refusal is not None else {}
         event |= {"forgotten": forgotten} if forgotten else {}
+        if hasattr(trial.algorithm, "report"):  # optional: numbers that the server knows and the record should keep
+            event |= {"server": dict(trial.algorithm.report(state))}
         return state, event | self._cost(cohort, arrives)
 
     def _require_sound(self, cohort: Cohort) -> None:

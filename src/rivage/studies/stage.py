@@ -61,6 +61,8 @@ class Stage:
             validation=study.evaluation.validation,
             test=study.evaluation.test,
         )
+        if study.stream is not None:
+            population = study.stream.population(population, rounds=study.run.rounds, seed=seed)
         task = make_task(
             study.task,
             population.schema,
@@ -100,6 +102,9 @@ class Stage:
                 where="[run] log",
                 mend=f"Give numbers from 0 to {size - 1}.",
             )
+        for number, method in enumerate(self.study.methods, 1):  # optional: what a method asks of the clients
+            if misfit := getattr(method.algorithm, "misfit", lambda clients: None)(self.population):
+                yield misfit.at(f"[[methods]] {number}")
         try:
             self.known_adversary()
         except ConfigError as error:

@@ -58,7 +58,7 @@ class Clients:
         samples = Samples(x, y, np.arange(len(x)))
         return ClientData(id, samples, samples, samples, float(len(x)))
 
-    def sizes(self, ids: ClientIds) -> Float64[ndarray, "clients"]:
+    def sizes(self, ids: ClientIds, round: int = 0) -> Float64[ndarray, "clients"]:
         """Number of records."""
         return np.array([float(len(self.records[id][0])) for id in ids])
 

@@ -1,0 +1,329 @@
+"""Federated learning from streams: how much should records count that stay, and how much those that pass?
+
+Marfoq, Neglia, Kameni, Vidal. Federated learning for data streams. AISTATS 2023, arXiv 2301.01542, Algorithm 1. The
+authors published no code; the form of the bounds is theirs, constants and the estimate of κ are ours.
+
+Record j of client m has the weight λ_m^{t,j} while it is in the memory M_m^t of round t (`rivage.data.streams`). In a
+round client m of the cohort starts from θ^t and trains on
+
+    L_m^t(θ) = Σ_{j in M_m^t} λ_m^{t,j} ℓ(θ; z_j) / Σ_j λ_m^{t,j} ,
+
+and with θ_m where it ends, p_m^t = Σ_j λ_m^{t,j} / Σ_{m', j'} λ_{m'}^{t, j'} over the cohort,
+
+    θ^{t+1} = Proj_Θ( θ^t + η_s Σ_m p_m^t (θ_m − θ^t) ) .
+
+Every record counting the same over the whole run, historical clients get the share N_H / N. To impose another share p
+the weights of historical records are multiplied by p N / N_H, those of fresh ones by (1 − p) N / N_F. The strategies:
+
+    uniform      p = N_H / N: all records count the same, best for the statistical error alone
+    historical   p = 1: only memories that do not change, best for the optimisation alone
+    fresh        p = 0
+    rule         p minimises the bound ψ of both errors (`rivage.federated.stream_shares`), for a κ
+    grid         p = ``share``, to be chosen on validation records
+
+κ weighs the noise of changing memories against the statistical error. Left out, historical clients estimate it, without
+test data, from at most 256 records each, in round 0 and every few rounds after:
+
+    s² = trace of the covariance of ∇ℓ(θ^t; z) over training records       held = mean loss on validation − on training
+    κ  = ‖θ^{t+1} − θ^0‖ · s / (held · √N_H)
+
+Deviations: the paper sets p once, at the start. The estimate of A is of one batch of records, hence held · √N_H;
+where validation records do no worse than training records there is nothing to weigh, and κ is infinite: p = 1.
+Without a stream all data are historical and every strategy but ``fresh`` is FedAvg, bit for bit.
+With a cohort, p is imposed on the weights and then renormalised within the cohort; clients whose weight would be 0 are
+not asked.
+
+Cost beyond FedAvg: one number up per client, two more while κ is estimated; per estimate at most 256 gradients at each
+historical client of the cohort, one record at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rivage.core.errors import ConfigError, require
+from rivage.core.seeding import Streams
+from rivage.data.population import ClientData, ClientIds, Population, Samples
+from rivage.data.streams import StreamPopulation, Volumes
+from rivage.federated.algorithm import Cohort, Local, LocalWork, Mean, Phase, Predictor, Reference, State, Update
+from rivage.federated.averaging import Averaging, global_predictor
+from rivage.federated.cohorts import Candidates
+from rivage.federated.stream_shares import historical_share
+
+if TYPE_CHECKING:
+    from rivage.learning.task import Bound, Task
+
+__all__ = ["FedStream"]
+
+_LOOKED_AT = 256  # records per client and estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedStream(Averaging):
+    """FedAvg on memories that change, with a chosen share of historical data.
+
+    Args:
+        learning_rate: local step size, > 0.
+        server_rate: η_s, how far the server goes from the model it sent to the clients' mean, > 0.
+        strategy: how much historical data count, see the module.
+        share: p of ``grid``, in [0, 1].
+        kappa: κ >= 0 of ``rule``.
+        every: rounds between estimates of κ, >= 1.
+        output: the ``last`` model, or the ``average`` of the models sent, weighted by the rounds' total weights.
+        radius: of the ball around the first model that is Θ, > 0.
+        work: local epochs and batch size.
+    """
+
+    reference: ClassVar[Reference] = Reference(
+        key="marfoq23",
+        authors="Othmane Marfoq and Giovanni Neglia and Laetitia Kameni and Richard Vidal",
+        title="Federated Learning for Data Streams",
+        venue="AISTATS",
+        year=2023,
+        arxiv="2301.01542",
+        part="Algorithm 1",
+    )
+
+    learning_rate: float = 0.1
+    server_rate: float = 1.0
+    strategy: Literal["uniform", "historical", "fresh", "rule", "grid"] = "rule"
+    share: float = 0.5
+    kappa: float | None = field(default=None, metadata={"none": "estimated"})
+    every: int = 5
+    output: Literal["last", "average"] = "last"
+    radius: float | None = field(default=None, metadata={"none": "unbounded"})
+    work: Phase = Phase()
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate, "learning_rate", above=0)
+        require(self.server_rate, "server_rate", above=0)
+        require(self.every, "every", least=1)
+        if not 0 <= self.share <= 1:
+            raise ConfigError(f"share is {self.share}", mend="Give a number of at least 0 and at most 1.")
+        if self.kappa is not None:
+            require(self.kappa, "kappa", least=0)
+        if self.radius is not None:
+            require(self.radius, "radius", above=0)
+
+    @property
+    def estimates(self) -> bool:
+        """Whether historical clients are asked for κ."""
+        return self.strategy == "rule" and self.kappa is None
+
+    def misfit(self, population: Population) -> ConfigError | None:
+        """What is missing to weigh historical data as asked; None when nothing is."""
+        found = _volumes(population, None)
+        missing = [name for name in ("historical", "fresh") if not getattr(found, name)]
+        needed = {"historical": ("historical",), "fresh": ("fresh",), "grid": _of_share(self.share)}
+        for kind in missing:
+            if kind in needed.get(self.strategy, ()):
+                return ConfigError(
+                    f'strategy "{self.strategy}" learns from {kind} data, but no client has any',
+                    where="strategy",
+                    mend='Change "historical" in [stream], or use strategy = "uniform".',
+                )
+        return None
+
+    def init(self, task: Task, clients: int, streams: Streams) -> State:
+        """One model, from the seed that all methods share, and what is measured at the server."""
+        params = task.initial(streams.seed("model"))
+        zero = torch.zeros((), dtype=torch.float64)
+        state = {"params": params, "rounds": torch.zeros((), dtype=torch.int64), "historical": zero}
+        if self.estimates:
+            state |= {"noise": zero, "held": zero, "distance": zero}
+        if self.estimates or self.radius is not None:
+            state["first"] = params
+        if self.output == "average":
+            state |= {"average": torch.zeros_like(params), "total": zero}
+        return state
+
+    def select(self, state: State, candidates: Candidates, streams: Streams, task: Task) -> Cohort:
+        """Uniformly among the available whose records count, weighted by importance in the wanted shares.
+
+        Raises:
+            ConfigError: when the strategy needs data that nobody has.
+        """
+        population = candidates.population
+        if fault := self.misfit(population):
+            raise fault
+        factors = self._factors(state, _volumes(population, candidates.excluded))
+        if isinstance(population, StreamPopulation):
+            static = population.historical
+        else:
+            factors, static = (1.0, 1.0), None
+
+        def factor(ids: ClientIds) -> np.ndarray:
+            return np.ones(len(ids)) if static is None else np.where(static[ids], *factors)
+
+        ids = candidates.uniform(streams, None if min(factors) > 0 else lambda ids: factor(ids) > 0)
+        return Cohort(ids, candidates.sizes(ids) * factor(ids), LocalWork((self.work,), self.learning_rate))
+
+    def _factors(self, state: State, volumes: Volumes) -> tuple[float, float]:
+        """By what weights of historical and of fresh records are multiplied; exactly 1 for the uniform share."""
+        uniform = volumes.historical / (volumes.historical + volumes.fresh)
+        share = self.wanted(self.kappa_of(state, volumes), volumes)
+        return (
+            share / uniform if uniform > 0 else 0.0,
+            (1 - share) / (1 - uniform) if uniform < 1 else 0.0,
+        )
+
+    def kappa_of(self, state: State, volumes: Volumes) -> float:
+        """κ as given, or as estimated so far; 0 before anything is known, infinite where nothing can be gained."""
+        if not self.estimates:
+            return self.kappa or 0.0
+        noise, held, distance = (float(state[name]) for name in ("noise", "held", "distance"))
+        if not distance * noise > 0:
+            return 0.0
+        return math.inf if held <= 0 else distance * math.sqrt(noise) / (held * math.sqrt(volumes.historical))
+
+    def wanted(self, kappa: float, volumes: Volumes) -> float:
+        """The share p of historical data.
+
+        Args:
+            kappa: as given or estimated; only the rule looks at it.
+            volumes: records at both kinds of clients.
+        """
+        uniform = volumes.historical / (volumes.historical + volumes.fresh)
+        fixed = {"uniform": uniform, "historical": 1.0, "fresh": 0.0, "grid": self.share}
+        if self.strategy in fixed:
+            return fixed[self.strategy]
+        # A memory between the two kinds has a share of one batch's drift, and so of its noise.
+        noise = kappa * volumes.drift if volumes.drift else 0.0
+        return historical_share(volumes.historical, volumes.fresh, noise)
+
+    def broadcast(self, state: State, client: int, task: Task) -> State:
+        """The model; with it the number of the round while κ is estimated."""
+        names = ("params", "rounds") if self.estimates else ("params",)
+        return {name: state[name] for name in names}
+
+    def start(
+        self,
+        broadcast: State,
+        memory: State,
+        data: ClientData,
+        losses: Tensor | None,
+        streams: Streams,
+        task: Task,
+    ) -> Local:
+        """From the shared model, on the weighted loss of what is in memory; and what κ is estimated from."""
+        params = broadcast["params"]
+        keep = {"historical": params.new_tensor([float(not data.arrives)])}
+        if self.estimates:
+            noise, held = params.new_zeros(1), params.new_zeros(2)
+            if not data.arrives and len(data.train) and int(broadcast["rounds"]) % self.every == 0:
+                noise, held = _measured(params, data, streams.numpy("measured"), task)
+            keep |= {"noise": noise, "held": held}
+        return Local(params[None], weights=_relative(data, params), keep=keep)
+
+    def finish(self, local: Local, task: Task) -> Update:
+        """The trained model and which kind of client it is; numbers for κ, weighted by records where there are some."""
+        payload = {"params": (local.params[0], local.weight), "historical": (local.keep["historical"], local.weight)}
+        if self.estimates:
+            noise, held = local.keep["noise"], local.keep["held"]
+            payload["noise"] = (noise, float(local.records) * bool(noise > 0))
+            payload["held"] = (held[:1], float(held[1]))
+        return Update(payload)
+
+    def aggregate(self, state: State, received: Mapping[str, Mean], task: Task) -> State:
+        """Towards the weighted mean of what arrived, kept within Θ; no step if all of that has weight 0."""
+        rounds = state["rounds"] + 1
+        found = received["params"]
+        if not found.weight > 0:
+            return {**state, "rounds": rounds}
+        params = self._projected(state, torch.lerp(state["params"], found.mean, self.server_rate), task)
+        after = {**state, "params": params, "rounds": rounds, "historical": received["historical"].mean[0].double()}
+        if self.output == "average":
+            total = state["total"] + found.weight
+            share = float(found.weight / total)
+            after |= {"total": total, "average": torch.lerp(state["average"], state["params"], share)}
+        return after | dict(self._estimated(after, received, task))
+
+    def _projected(self, state: State, params: Tensor, task: Task) -> Tensor:
+        """The nearest vector within Θ; what does not learn is left alone."""
+        if self.radius is None:
+            return params
+        size, first = task.layout.trainable, state["first"]
+        moved = params[:size] - first[:size]
+        scale = min(1.0, self.radius / max(float(torch.linalg.vector_norm(moved)), 1e-30))
+        return params if scale == 1 else torch.cat([first[:size] + scale * moved, params[size:]])
+
+    def _estimated(self, state: State, received: Mapping[str, Mean], task: Task) -> Iterator[tuple[str, Tensor]]:
+        """What κ is made of, where clients have measured it."""
+        if not self.estimates:
+            return
+        size = task.layout.trainable
+        if received["noise"].weight > 0 and received["held"].weight > 0:
+            yield "noise", received["noise"].mean[0].double()
+            yield "held", received["held"].mean[0].double()
+            yield "distance", torch.linalg.vector_norm(state["params"][:size] - state["first"][:size]).double()
+
+    def report(self, state: State) -> Mapping[str, float]:
+        """What the server knows: the share of historical data in what arrived, and what κ is made of."""
+        return {name: float(state[name]) for name in ("historical", "noise", "held", "distance") if name in state}
+
+    def predictor(self, state: State, memory: State, local: Local | None, task: Task) -> Predictor:
+        """The shared model, or the average of those that were sent."""
+        averaged = self.output == "average" and float(state["total"]) > 0
+        return global_predictor(state["average" if averaged else "params"])
+
+
+def _volumes(population: Population, excluded: ClientIds | None) -> Volumes:
+    """Records at both kinds of clients; without a stream all stay, however many they are."""
+    if isinstance(population, StreamPopulation):
+        return population.volumes(excluded)
+    return Volumes(1.0, 0.0, 0.0)
+
+
+def _of_share(share: float) -> tuple[str, ...]:
+    """Which kinds of data a fixed share needs."""
+    return ("historical",) * (share > 0) + ("fresh",) * (share < 1)
+
+
+def _relative(data: ClientData, like: Tensor) -> Float[Tensor, "records groups"] | None:
+    """Weights of the training records with mean 1, for batches are divided by their rows; None when all are equal."""
+    if data.importance is None or not len(data.train) or np.ptp(data.importance) == 0:
+        return None
+    weights = torch.from_numpy(data.importance / data.importance.mean())[:, None]
+    return weights.to(like)
+
+
+def _measured(params: Tensor, data: ClientData, rng: np.random.Generator, task: Task) -> tuple[Tensor, Tensor]:
+    """Of at most 256 records each: s² on training records, ``[1]``; held-out − training loss and records, ``[2]``."""
+    bound = task.bind()
+    bound.load(params)
+    bound.module.eval()
+    losses, gradients = _by_record(bound, task, _some(data.train, rng))
+    noise = gradients.var(dim=0, correction=1).sum()[None] if len(gradients) > 1 else params.new_zeros(1)
+    held = _some(data.validation, rng)
+    if not len(held):
+        return noise, params.new_zeros(2)
+    with torch.no_grad():
+        gap = bound.losses(*task.tensors(held)).mean() - losses.mean()
+    return noise, torch.stack([gap, gap.new_tensor(float(len(held)))])
+
+
+def _some(samples: Samples, rng: np.random.Generator) -> Samples:
+    if len(samples) <= _LOOKED_AT:
+        return samples
+    return samples.take(np.sort(rng.choice(len(samples), _LOOKED_AT, replace=False)))
+
+
+def _by_record(bound: Bound, task: Task, samples: Samples) -> tuple[Tensor, Float[Tensor, "records trainable"]]:
+    """Loss and gradient of each record by itself."""
+    x, y = task.tensors(samples)
+    losses, rows = [], []
+    for i in range(len(samples)):
+        with torch.enable_grad():
+            loss = bound.losses(x[i : i + 1], y[i : i + 1])[0]
+        parts = torch.autograd.grad(loss, bound.parameters, allow_unused=True, materialize_grads=True)
+        rows.append(torch.cat([part.reshape(-1) for part in parts]))
+        losses.append(loss.detach())
+    return torch.stack(losses), torch.stack(rows)
