@@ -19,14 +19,15 @@ METHODS = [kind for kind in ALGORITHMS.builtin if ALGORITHMS.builtin[kind].start
 
 
 def test_all_are_there() -> None:
-    assert METHODS == ["dpasgd", "dpsgd", "exact_diffusion", "gradient_tracking", "push_diging", "push_sum"]
+    assert METHODS == ["dfedem", "dpasgd", "dpsgd", "exact_diffusion", "gradient_tracking", "push_diging", "push_sum"]
 
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_built_in_methods_conform(kind: str) -> None:
     battery = check_gossip(read(ALGORITHMS.get(kind), {"learning_rate": 0.05}))
     battery.require()
-    assert battery.ran == 7
+    assert battery.ran == (9 if kind == "dfedem" else 7)
+    assert all("one model" in finding.skipped for finding in battery.findings if finding.skipped)
 
 
 @pytest.mark.parametrize("order", ["combine_then_adapt", "adapt_then_combine"])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rivage.decentralized.degree_advice import Advice, advise_degree
     from rivage.decentralized.designers import DESIGNERS
     from rivage.decentralized.designs import Design, design_of, mixing_of
+    from rivage.decentralized.dfedem import DFedEM
     from rivage.decentralized.directed_search import DirectedSearch
     from rivage.decentralized.dpsgd import DPASGD, DPSGD
     from rivage.decentralized.drawn import Matcha, matcha, matcha_law
@@ -42,6 +43,7 @@ _HOMES = {
     "DESIGNERS": "designers",
     "DPASGD": "dpsgd",
     "DPSGD": "dpsgd",
+    "DFedEM": "dfedem",
     "Design": "designs",
     "DirectedSearch": "directed_search",
     "ExactDiffusion": "exact_diffusion",
@@ -90,6 +92,7 @@ __all__ = [
     "DPSGD",
     "Advice",
     "Clock",
+    "DFedEM",
     "Design",
     "DirectedSearch",
     "ExactDiffusion",

@@ -64,7 +64,7 @@ class Exchange:
         if self.plan.hub is not None:
             return values.mean(dim=0, keepdim=True).expand_as(values)
         weights = torch.as_tensor(self.plan.weights(self.round), dtype=values.dtype, device=values.device)
-        return weights @ values
+        return (weights @ values.flatten(1)).view_as(values)
 
     def _log(self, sent: State, sums: State, arcs: Sequence[Sequence[int]]) -> None:
         payloads: dict[int, Payload] = {}

@@ -14,19 +14,45 @@ A round, as an engine plays it::
     state   = receive(state, trained, rate, sent, sums)
 
 With one mini-batch step of plain SGD the gradient is (state["params"] − trained) / rate: methods that need it have it.
+What `send` leaves out of a state never leaves the silo; checkpoints have it.
+
+A method that `Weighs` has several models in each silo, ``params`` being ``[*silos, groups, dim]``, and before it trains
+
+    state, weights = weigh(state, losses)                of every record of the silo, under each of its models
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rivage.federated.algorithm import Phase, Reference, State
+from rivage.core.seeding import Streams
+from rivage.federated.algorithm import Phase, Predictor, Reference, State
+from rivage.federated.averaging import global_predictor
 
-__all__ = ["BatchKind", "CountBy", "GossipAlgorithm", "Mix", "Needs", "State", "one_step", "play"]
+if TYPE_CHECKING:
+    from rivage.learning.task import Task
+
+__all__ = [
+    "BatchKind",
+    "CountBy",
+    "GossipAlgorithm",
+    "Losses",
+    "Mix",
+    "Needs",
+    "State",
+    "Weighs",
+    "initial",
+    "one_step",
+    "play",
+    "predictor",
+    "row",
+    "weighed",
+]
 
 Needs = Literal["symmetric", "doubly", "column"]
 """What a method asks of W: one symmetric matrix for all rounds, rows and columns that sum to 1, or columns only."""
@@ -38,6 +64,9 @@ BatchKind = Literal["shuffle", "poisson", "endless"]
 
 Mix = Callable[[State], State]
 """``sent`` of the silos at hand -> ``sums`` of the same silos."""
+
+Losses = Callable[[Float[Tensor, "silos groups dim"]], Sequence[Float[Tensor, "records groups"]]]
+"""Models of the silos at hand -> the loss of each silo's training records under each of its own."""
 
 
 @runtime_checkable
@@ -71,7 +100,7 @@ class GossipAlgorithm(Protocol):
         """What a silo holds before round 0.
 
         Args:
-            params: the initial model, the same for all silos.
+            params: the initial model, or models, the same for all silos.
 
         Returns:
             Named tensors. Under ``params`` is the model from which the silo trains, and with which it predicts.
@@ -101,6 +130,66 @@ class GossipAlgorithm(Protocol):
             sums: for each entry Σ_j W_ij sent_j over the silos this one receives from and itself.
         """
         ...
+
+
+@runtime_checkable
+class Weighs(Protocol):
+    """A method whose silos have several models each, weigh their records among them, and predict with a mixture.
+
+    Hooks see ONE silo, ``params`` being ``[groups, dim]``: silos have as many records as they have.
+    """
+
+    def initial(self, task: Task, streams: Streams) -> Float[Tensor, "groups dim"]:
+        """The models from which all silos start."""
+        ...
+
+    def weigh(
+        self, state: State, losses: Float[Tensor, "records groups"]
+    ) -> tuple[State, Float[Tensor, "records groups"]]:
+        """What a silo makes of its records before it trains.
+
+        Args:
+            state: before the round.
+            losses: of every training record under each of ``state["params"]``, in evaluation mode.
+
+        Returns:
+            The state from which the silo trains, with the same ``params``; what else is new in it is the silo's own,
+            and `send` leaves it out. And the weight of each record in the loss of each model, >= 0.
+        """
+        ...
+
+    def settle(self, state: State, losses: Float[Tensor, "records groups"]) -> State:
+        """The state of a client that never trained, from what `start` made of the average models: they stay."""
+        ...
+
+    def predictor(self, state: State) -> Predictor:
+        """What a silo predicts with."""
+        ...
+
+
+def initial(algorithm: GossipAlgorithm, task: Task, seed: int) -> Float[Tensor, "*groups dim"]:
+    """Where all silos of a trial start: from the model from which federated methods start."""
+    streams = Streams(seed)
+    return algorithm.initial(task, streams) if isinstance(algorithm, Weighs) else task.initial(streams.seed("model"))
+
+
+def weighed(algorithm: GossipAlgorithm, state: State, losses: Losses) -> tuple[State, list[Tensor | None]]:
+    """What the silos at hand make of their records: their states, and each one's weights; None where all count as 1."""
+    if not isinstance(algorithm, Weighs):
+        return state, [None] * len(state["params"])
+    found = [algorithm.weigh(row(state, silo), each) for silo, each in enumerate(losses(state["params"]))]
+    stacked = {name: torch.stack([each[name] for each, _ in found]) for name in state}
+    return stacked, [weights for _, weights in found]
+
+
+def predictor(algorithm: GossipAlgorithm, state: State) -> Predictor:
+    """What one silo predicts with."""
+    return algorithm.predictor(state) if isinstance(algorithm, Weighs) else global_predictor(state["params"])
+
+
+def row(state: State, silo: int) -> State:
+    """What one of several silos holds."""
+    return {name: values[silo] for name, values in state.items()}
 
 
 def play(

@@ -1,4 +1,4 @@
-"""What silos do on their own between two exchanges: plain SGD from a given model, on the executors of `federated`.
+"""What silos do on their own between two exchanges: plain SGD from what they hold, on the executors of `federated`.
 
 The batches are those a federated method with the same work would draw: functions of (seed, client, round) only, so that
 one silo in a process of its own trains as it does among all.
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from rivage.core.seeding import Streams
 from rivage.data.population import Samples
-from rivage.decentralized.gossip import GossipAlgorithm
-from rivage.federated.algorithm import Algorithm, Local, LocalWork
+from rivage.decentralized.gossip import GossipAlgorithm, weighed
+from rivage.federated.algorithm import Algorithm, Local, LocalWork, State
 from rivage.federated.batches import Position
 from rivage.federated.executors.executor import Executor
 from rivage.federated.executors.jobs import Job
@@ -35,12 +35,14 @@ class Trained:
     """What came of local training.
 
     Args:
-        params: the model of each silo.
+        state: what the silos held when they trained.
+        params: the model of each silo, or its models.
         positions: where each endless loader stands.
         gradients: records differentiated, over all silos.
     """
 
-    params: Float[Tensor, "silos dim"]
+    state: State
+    params: Float[Tensor, "silos *groups dim"]
     positions: tuple[Position, ...]
     gradients: int
 
@@ -48,7 +50,7 @@ class Trained:
 def train(
     executor: Executor,
     algorithm: GossipAlgorithm,
-    params: Float[Tensor, "silos dim"],
+    state: State,
     clients: Sequence[int],
     data: Sequence[Samples],
     positions: Sequence[Position],
@@ -62,7 +64,7 @@ def train(
     Args:
         executor: trains.
         algorithm: says how much work, and the step size.
-        params: where each silo starts.
+        state: what the silos hold.
         clients: their numbers in the population, which key their batches.
         data: their training records.
         positions: where their endless loaders stand.
@@ -73,18 +75,23 @@ def train(
     Raises:
         Failed: when the work of a silo failed.
     """
+    state, weights = weighed(algorithm, state, lambda params: executor.losses(list(zip(params, data, strict=True))))
+    each = zip(clients, state["params"], weights, data, positions, importance, strict=True)
     jobs = [
-        Job(client, _local(start, len(samples), factor), samples, position)
-        for client, start, samples, position, factor in zip(clients, params, data, positions, importance, strict=True)
+        Job(client, _local(start, weight, len(samples), factor), samples, position)
+        for client, start, weight, samples, position, factor in each
     ]
     work = LocalWork((algorithm.work,), algorithm.learning_rate)
     executor.train(cast(Algorithm, _PlainSGD()), work, jobs, Streams(seed).child("train"), round)
     return Trained(
-        torch.stack([job.local.params[0] for job in jobs]),
+        state,
+        torch.stack([job.local.params for job in jobs]).view_as(state["params"]),
         tuple(job.position for job in jobs),
         sum(job.local.gradients for job in jobs),
     )
 
 
-def _local(start: Float[Tensor, "dim"], records: int, factor: float) -> Local:
-    return Local(start[None], weights=None if factor == 1 else start.new_full((records, 1), factor))
+def _local(start: Float[Tensor, "*groups dim"], weights: Tensor | None, records: int, factor: float) -> Local:
+    if weights is None and factor != 1:
+        weights = start.new_ones((records, 1))
+    return Local(start.reshape(-1, start.shape[-1]), weights=None if weights is None else factor * weights)

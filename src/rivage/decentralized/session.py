@@ -4,7 +4,8 @@ It owns order, local training, mixing, bytes, simulated time, evaluation and che
 round: every silo trains on its own data, sends what its algorithm says over the arcs of the round, and takes the
 weighted sums of what came. Evaluated are each silo's own model after the round, on its own records (group ``seen``),
 and on the same records the average of all models between local training and mixing (group ``average``), which is also
-what clients get that are no silos (``unseen``).
+what clients get that are no silos (``unseen``). Where a silo has several models, they are averaged one by one, and it
+mixes the averages as its own.
 
 The record says of each round the bytes over all arcs; ``consensus``, the mean over silos and parameters of
 (w_i − w̄)², at that same instant; and where time is simulated ``clock_ms``, the mean over silos of the time at which
@@ -16,44 +17,31 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rivage.core.errors import ProtocolError
-from rivage.core.seeding import Streams
 from rivage.data.population import called
 from rivage.decentralized import gossip
 from rivage.decentralized.exchange import Exchange
+from rivage.decentralized.judging import Judge
 from rivage.decentralized.local_training import Trained, train
 from rivage.decentralized.silo_trial import SiloTrial
-from rivage.federated.algorithm import Algorithm, Local, Predictor, State
-from rivage.federated.averaging import global_predictor
 from rivage.federated.batches import Position
-from rivage.federated.checkpoint import Journal, Memory, Notebook, Snapshot
+from rivage.federated.checkpoint import Journal, Notebook, Snapshot
 from rivage.federated.engine import Outcome
-from rivage.federated.evaluation import Evaluation, Evaluator
+from rivage.federated.evaluation import Evaluation
 from rivage.federated.exchange import opening, roster
 from rivage.federated.executors.executor import Executor
 from rivage.federated.executors.jobs import one_thread
-from rivage.federated.failures import Failed, explained, naming
-from rivage.learning.task import Task
+from rivage.federated.failures import Failed, explained
 
 __all__ = ["SiloSession", "run"]
 
 Observe = Callable[[Mapping[str, Any]], None]
 _AVERAGE = "average of all silos"  # no name that an algorithm would give to what it keeps
-
-
-@dataclass(frozen=True)
-class _Given:
-    """Predicts with the model it is given as a memory."""
-
-    def predictor(self, state: State, memory: State, local: Local | None, task: Task) -> Predictor:
-        return global_predictor(memory["params"])
 
 
 class SiloSession:
@@ -68,14 +56,14 @@ class SiloSession:
 
     Attributes:
         state: what all silos hold after the last round played, stacked.
-        average: the average model.
+        average: the average model, or models.
     """
 
     def __init__(self, trial: SiloTrial, journal: Journal | None = None, observe: Observe = lambda event: None) -> None:
         self.trial, self.observe = trial, observe
         self.journal = Notebook() if journal is None else journal
         self.executor = Executor(trial.task, trial.execution)
-        self.evaluator = Evaluator(cast(Algorithm, _Given()), trial.population, self.executor, Streams(trial.seed))
+        self.judge = Judge(trial, self.executor)
         self.silos = trial.silos.tolist()
         self.positions: tuple[Position, ...] = (Position(),) * len(self.silos)
         self.starts_ms = np.zeros(len(self.silos))
@@ -108,8 +96,8 @@ class SiloSession:
     def _begin(self) -> None:
         trial = self.trial
         self.done = 0
-        self.average = trial.task.initial(Streams(trial.seed).seed("model"))
-        self.state = trial.algorithm.start(self.average.expand(len(self.silos), -1).clone())
+        self.average = gossip.initial(trial.algorithm, trial.task, trial.seed)
+        self.state = trial.algorithm.start(self.average.expand(len(self.silos), *self.average.shape).clone())
         for event in opening(trial, self.executor.kind):
             self._record(event)
         for message in trial.population.setup:
@@ -150,7 +138,7 @@ class SiloSession:
         trained = self._train(round)
         exchange = Exchange(trial.plan, self.journal, self.silos, round, self.starts_ms / 1000)
         self.state = gossip.play(
-            trial.algorithm, self.state, trained.params, trial.algorithm.learning_rate, exchange.mix
+            trial.algorithm, trained.state, trained.params, trial.algorithm.learning_rate, exchange.mix
         )
         self.positions = trained.positions
         self.average = trained.params.mean(dim=0)
@@ -174,7 +162,7 @@ class SiloSession:
             return train(
                 self.executor,
                 trial.algorithm,
-                self.state["params"],
+                self.state,
                 self.silos,
                 data,
                 self.positions,
@@ -197,7 +185,7 @@ class SiloSession:
         params = self.state["params"]
         if math.isfinite(float(params.sum())):  # one fast pass; huge numbers are looked at closely
             return
-        finite = torch.isfinite(params).all(dim=-1)
+        finite = torch.isfinite(params).flatten(1).all(dim=1)
         if not bool(finite.all()):
             client = self.silos[int(torch.argmin(finite.to(torch.uint8)))]
             raise ProtocolError(
@@ -216,28 +204,17 @@ class SiloSession:
 
     def _evaluate(self, *, keep: float) -> tuple[Evaluation, Evaluation | None]:
         started = time.perf_counter()
-        own = dict(zip(self.silos, self.state["params"], strict=True))
-        shared = dict.fromkeys([*self.silos, *self.trial.unseen.tolist()], self.average)
-        seen = self._judge("seen", self.silos, own, keep)
-        self._judge("average", self.silos, shared, 0)
+        own = {client: gossip.row(self.state, silo) for silo, client in enumerate(self.silos)}
+        shared = {client: {**held, "params": self.average} for client, held in own.items()}
+        seen = self.judge.silos(own, self.done, "seen", keep=keep)
+        average = self.judge.silos(shared, self.done, "average")
         unseen = self.trial.unseen.tolist()
-        others = self._judge("unseen", unseen, shared, keep) if unseen else None
+        others = self.judge.others(self.average, unseen, self.done, keep=keep) if unseen else None
+        for found in (seen, average, others):
+            if found is not None:
+                self._record(found.event())
         self.journal.timing(evaluation=self.done, seconds=time.perf_counter() - started)
         return seen, others
-
-    def _judge(self, group: str, clients: list[int], models: Mapping[int, Tensor], keep: float) -> Evaluation:
-        where = f'method "{self.trial.name}", seed {self.trial.seed}, evaluation after round {self.done}'
-        with one_thread(), naming(where):
-            result = self.evaluator.evaluate(
-                {},
-                lambda block: [Memory({"params": models[client]}) for client in block],
-                clients,
-                self.done,
-                group,
-                keep=keep,
-            )
-        self._record(result.event())
-        return result
 
 
 def run(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rivage.federated.guarded import Guarded
     from rivage.federated.knnper import KNNPer
     from rivage.federated.local import Local
+    from rivage.federated.pfedme import PFedMe
     from rivage.federated.qffl import QFFL
     from rivage.federated.scaffold import Scaffold
     from rivage.federated.trial import Trial
@@ -65,6 +66,7 @@ __all__ = [
     "Trial",
     "Update",
     "run",
+    "PFedMe",
 ]
 
 _HOMES = {
@@ -91,6 +93,7 @@ _HOMES = {
     "LocalWork": "algorithm",
     "Notebook": "checkpoint",
     "Outcome": "engine",
+    "PFedMe": "pfedme",
     "Phase": "algorithm",
     "Predictor": "algorithm",
     "Pull": "algorithm",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 from rivage.core.records import TrialRecord
+from rivage.decentralized import gossip
+from rivage.decentralized.gossip import GossipAlgorithm
 from rivage.federated.algorithm import Predictor
-from rivage.federated.averaging import global_predictor
 from rivage.federated.engine import Outcome
 from rivage.learning.bundle import ModelBundle, Provenance
 from rivage.learning.params import to_numpy
@@ -43,6 +45,7 @@ def save_models(stage: Stage, method: Method, identity: str, outcome: Outcome, p
             seed=stage.seed,
             references=(asdict(method.algorithm.reference),),
         ),
+        neighbours={c: p.neighbours for c, p in predictors.items()},
     ).save(path)
     return ""
 
@@ -50,7 +53,8 @@ def save_models(stage: Stage, method: Method, identity: str, outcome: Outcome, p
 def _general(stage: Stage, method: Method, outcome: Outcome) -> Predictor | None:
     """What clients get that nobody knows yet: the general model, of silos their average."""
     if is_decentralized(method.algorithm):
-        return global_predictor(outcome.state["params"])
+        silos = cast(GossipAlgorithm, method.algorithm)
+        return gossip.predictor(silos, silos.start(outcome.state["params"]))
     if not method.algorithm.federates:
         return None
     return method.algorithm.predictor(outcome.state, {}, None, stage.task)
@@ -80,4 +84,5 @@ def save_chosen(stage: Stage, method: Method, trial: TrialRecord, candidates: Ma
             seed=stage.seed,
             references=(asdict(method.algorithm.reference),),
         ),
+        neighbours={client: bundle.personal(client).neighbours for client, bundle in chosen.items()},
     ).save(trial.folder / MODELS)

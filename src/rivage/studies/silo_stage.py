@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
-import torch
 from jaxtyping import Int64
 from numpy import ndarray
 
@@ -23,7 +22,7 @@ from rivage.core.errors import ConfigError, RivageError, nearest
 from rivage.core.records import TrialRecord
 from rivage.core.settings import dump, kind_of
 from rivage.decentralized.designers import DESIGNERS, Links
-from rivage.decentralized.gossip import GossipAlgorithm
+from rivage.decentralized.gossip import GossipAlgorithm, initial
 from rivage.decentralized.mixing_plan import Drawn, MixingPlan
 from rivage.decentralized.overlays import Overlay
 from rivage.decentralized.pace import Pace
@@ -170,10 +169,11 @@ class SiloStage:
 
     def silos(self, algorithm: GossipAlgorithm) -> Silos:
         """What the silos do in a round of a method: one step that takes as long as all of its local steps."""
-        vector = torch.zeros(self.stage.task.dimension, dtype=self.stage.task.dtype)
-        sent = algorithm.send(algorithm.start(vector), vector, algorithm.learning_rate)
-        vectors = sum(values.numel() for values in sent.values()) / len(vector)
+        models, dimension = initial(algorithm, self.stage.task, self.stage.seed), self.stage.task.dimension
+        sent = algorithm.send(algorithm.start(models), models, algorithm.learning_rate)
+        vectors = sum(values.numel() for values in sent.values()) / dimension
         steps = np.array([_steps(algorithm.work, records) for records in self._records], np.float64)
+        steps *= models.numel() // dimension  # each of several models takes them
         silos = self._plain
         return replace(silos, step_ms=steps * silos.step_ms, local_steps=1, model_bits=silos.model_bits * vectors)
 

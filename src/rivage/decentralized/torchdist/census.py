@@ -26,11 +26,11 @@ class Census:
 
     Args:
         company: all silos.
-        like: a model.
+        like: a model, or the models of a silo.
         times: how often averages may be asked for.
     """
 
-    def __init__(self, company: Company, like: Float[Tensor, "dim"], times: int) -> None:
+    def __init__(self, company: Company, like: Float[Tensor, "*groups dim"], times: int) -> None:
         self._company, self._leg = company, 0
         self._transport = Transport(
             company.group,
@@ -51,7 +51,7 @@ class Census:
     def __exit__(self, kind: object, *error: object) -> None:
         self._transport.__exit__(kind, *error)
 
-    def average(self, model: Float[Tensor, "dim"]) -> tuple[Float[Tensor, "dim"], float | None]:
+    def average(self, model: Float[Tensor, "*groups dim"]) -> tuple[Float[Tensor, "*groups dim"], float | None]:
         """The mean of all silos' models w_i; at silo 0 also the mean over silos and entries of (w_i − w̄)²."""
         models = self.gather(model)
         mean, spread = model, None
@@ -61,14 +61,14 @@ class Census:
         came = self._exchange(mean)
         return (mean, spread) if models is not None else (came[0], None)
 
-    def gather(self, model: Float[Tensor, "dim"]) -> Float[Tensor, "silos dim"] | None:
+    def gather(self, model: Float[Tensor, "*groups dim"]) -> Float[Tensor, "silos *groups dim"] | None:
         """The models of all silos, at silo 0, in their order; None elsewhere. After all averages, once."""
         came = self._exchange(model)
         if self._company.rank:
             return None
         return torch.stack([model, *(came[silo] for silo in range(1, self._company.size))])
 
-    def _exchange(self, vector: Float[Tensor, "dim"]) -> dict[int, Float[Tensor, "dim"]]:
+    def _exchange(self, vector: Float[Tensor, "*groups dim"]) -> dict[int, Float[Tensor, "*groups dim"]]:
         self._leg += 1
         return self._transport.exchange(self._leg - 1, vector)
 

@@ -22,17 +22,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rivage.core.errors import ConfigError, ProtocolError
-from rivage.core.seeding import Streams
 from rivage.data.population import called
 from rivage.decentralized import gossip
+from rivage.decentralized.judging import Judge
 from rivage.decentralized.local_training import Trained, train
 from rivage.decentralized.silo_trial import SiloTrial
 from rivage.decentralized.torchdist.census import Census
 from rivage.decentralized.torchdist.checkpoints import joined, picked
 from rivage.decentralized.torchdist.company import Company
-from rivage.decentralized.torchdist.judging import Judge, assembled, require_local_metric
+from rivage.decentralized.torchdist.judging import assembled, require_local_metric, told
 from rivage.decentralized.torchdist.mixer import Mixer, flattened, legs_a_round, legs_of
 from rivage.decentralized.torchdist.transport import Transport
+from rivage.federated.averaging import global_predictor
 from rivage.federated.batches import Position
 from rivage.federated.calibration import DEFAULT_TILE_BYTES
 from rivage.federated.checkpoint import Journal, Snapshot
@@ -157,7 +158,7 @@ class Silo:
     def _begin(self) -> None:
         trial = self.trial
         self.done = 0
-        self.average = trial.task.initial(Streams(trial.seed).seed("model"))
+        self.average = gossip.initial(trial.algorithm, trial.task, trial.seed)
         self.state = trial.algorithm.start(self.average[None].clone())
         self.position = Position()
         for event in opening(trial, self.executor.kind):
@@ -196,7 +197,7 @@ class Silo:
             sizes = mixer.bytes(round, sent)
             return mixer.mix(round, sent)
 
-        self.state = gossip.play(trial.algorithm, self.state, trained.params, trial.algorithm.learning_rate, mix)
+        self.state = gossip.play(trial.algorithm, trained.state, trained.params, trial.algorithm.learning_rate, mix)
         self.position = trained.positions[0]
         self._require_finite(round)
         self._gradients.append(trained.gradients)
@@ -221,7 +222,7 @@ class Silo:
             return train(
                 self.executor,
                 trial.algorithm,
-                self.state["params"],
+                self.state,
                 [self.client],
                 data,
                 [self.position],
@@ -251,7 +252,7 @@ class Silo:
 
     # --- what all silos do together -------------------------------------------------------------------------
 
-    def _agree(self, trained: Float[Tensor, "dim"], census: Census) -> None:
+    def _agree(self, trained: Float[Tensor, "*groups dim"], census: Census) -> None:
         """After some rounds: the average, the events so far, scores, a checkpoint."""
         with one_thread():
             self.average, spread = census.average(trained)
@@ -281,39 +282,40 @@ class Silo:
     def _evaluate(self, keep: float = 0) -> tuple[Evaluation, Evaluation | None] | None:
         """What silo 0 knows then; the others tell it."""
         started = time.perf_counter()
-        own = self.judge.judge(self.state["params"][0], [self.client], self.done, "seen")
-        shared = self.judge.judge(self.average, [self.client], self.done, "average")
-        told = self.company.board.collect("evaluation", [own.event(), shared.event()])
-        result = None if told is None else self._judged(told, keep)
+        held = gossip.row(self.state, 0)
+        own = self.judge.silos({self.client: held}, self.done, "seen")
+        shared = self.judge.silos({self.client: {**held, "params": self.average}}, self.done, "average")
+        heard = self.company.board.collect("evaluation", [told(own), told(shared)])
+        result = None if heard is None else self._judged(heard, keep)
         self.journal.timing(evaluation=self.done, seconds=time.perf_counter() - started)
         return result
 
-    def _judged(self, told: list[list[dict[str, Any]]], keep: float) -> tuple[Evaluation, Evaluation | None]:
-        seen, average = (assembled([each[number] for each in told]) for number in range(2))
+    def _judged(self, heard: list[list[dict[str, Any]]], keep: float) -> tuple[Evaluation, Evaluation | None]:
+        seen, average = (assembled([each[number] for each in heard]) for number in range(2))
         self._record(seen.event())
         self._record(average.event())
         strangers = self.trial.unseen.tolist()
         if not strangers:
             return seen, None
-        unseen = self.judge.judge(self.average, strangers, self.done, "unseen", keep=keep)
+        unseen = self.judge.others(self.average, strangers, self.done, keep=keep)
         self._record(unseen.event())
         return seen, unseen
 
     def _end(self, census: Census, keep: float) -> Outcome | None:
         self.company.watch.where = self._where(self.done)
         result = self._evaluate(keep)
+        secret = isinstance(self.trial.algorithm, gossip.Weighs)  # a silo predicts with shares that nobody is told
         fits = self.company.size * self.average.nbytes <= keep
-        models = census.gather(self.state["params"][0]) if fits else None
+        models = census.gather(self.state["params"][0]) if fits and not secret else None
         self.company.board.meet("end")
         self._tell()
         if result is None:
             return None
         seen, unseen = result
-        seen.dropped = not fits and keep > 0
+        seen.dropped = not fits and keep > 0 and not secret
         if models is not None:
             seen.predictors = {
-                client: self.judge.predictor(model)
-                for client, model in zip(self.trial.silos.tolist(), models, strict=True)
+                client: global_predictor(model) for client, model in zip(self.trial.silos.tolist(), models, strict=True)
             }
         return Outcome({"params": self.average}, seen, unseen)
 

@@ -66,7 +66,7 @@ class Transport:
         *,
         first: int,
         end: int,
-        like: Float[Tensor, "dim"],
+        like: Float[Tensor, "*groups dim"],
         watch: Watch,
         ahead: int = 2,
         tag: int = 0,
@@ -88,7 +88,7 @@ class Transport:
         finally:
             self._patience.close()
 
-    def exchange(self, leg: int, vector: Float[Tensor, "dim"]) -> dict[int, Float[Tensor, "dim"]]:
+    def exchange(self, leg: int, vector: Float[Tensor, "*groups dim"]) -> dict[int, Float[Tensor, "*groups dim"]]:
         """Send a vector to all out-neighbours of this leg, and wait for those of all in-neighbours.
 
         Legs are played in order. ``vector`` must not be written to afterwards.
