@@ -211,6 +211,6 @@ def test_conformance() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"learning_rate": 0.0}, {"q": -0.1}, {"q": float("inf")}])
-def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r" is .*Give a (finite )?number"):
         QFFL(**wrong)
