@@ -2,7 +2,9 @@
 
 A bundle holds one model per client and one for newcomers. Each is a mixture, ``Σ_m mix_m · prediction_m(x)``,
 of parameter vectors that the bundle stores once, however many clients use them: a global model costs one
-vector, the three shared components of a mixture method three.
+vector, the three shared components of a mixture method three. Where clients remember records of their own
+(`rivage.learning.neighbours`), their datastores are in the bundle: with features and targets of training records
+it is as private as the data.
 
 On disk it is one safetensors file with its description as JSON in the metadata; nothing in it is executed.
 """
@@ -13,8 +15,9 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, final
 
 import numpy as np
@@ -25,12 +28,14 @@ from rivage.core.encoding import dumps
 from rivage.core.errors import ConfigError, DataError, StoreError
 from rivage.core.store import load_tensors, save_tensors
 from rivage.data.population import Schema
+from rivage.learning.neighbours import Neighbours
 from rivage.learning.params import ParameterMap, from_numpy, to_numpy
+from rivage.learning.remembered import pack, unpack
 from rivage.learning.task import Task, TaskSettings, make_task
 
 __all__ = ["ModelBundle", "Personal", "Predict", "Provenance"]
 
-_FORMAT = "rivage.bundle/1"
+_FORMAT, _REMEMBERING = "rivage.bundle/1", "rivage.bundle/2"
 _BATCH = 256  # records per forward pass: bounds the memory of activations
 _NEWCOMER = -1
 _COLUMNS = ("clients", "groups", "rows", "mix", "scores")
@@ -47,11 +52,14 @@ class Personal:
         rows: which of the bundle's vectors it mixes.
         mix: weight of each one's predictions, on the simplex.
         score: the metric on the client's test records; None where it is undefined or was not measured.
+        neighbours: remembered records that predict beside the vectors, compared by the features of the first; None
+            without, or where their share is 0.
     """
 
     rows: tuple[int, ...]
     mix: tuple[float, ...]
     score: float | None = None
+    neighbours: Neighbours | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +111,7 @@ class ModelBundle:
         settings: TaskSettings,
         task: Task,
         provenance: Provenance,
+        neighbours: Mapping[int, Neighbours | None] = MappingProxyType({}),
     ) -> ModelBundle:
         """Build a bundle from the personal models of a method.
 
@@ -113,10 +122,13 @@ class ModelBundle:
             settings: what ``task`` was made from.
             task: what was learnt.
             provenance: where it comes from.
+            neighbours: what clients remember, of those that do; shares are known.
         """
         vectors = _Vectors()
         fresh = None if newcomer is None else vectors.add(*newcomer, None)
         clients = {client: vectors.add(params, mix, score) for client, params, mix, score in models}
+        speaking = {client: n for client, n in neighbours.items() if n is not None and n.speak}
+        clients |= {client: replace(clients[client], neighbours=n) for client, n in speaking.items()}
         return cls(
             vectors=vectors.stack(task.dimension),
             clients=clients,
@@ -193,6 +205,9 @@ class ModelBundle:
             inputs = task.inputs(x)
             outputs = [share * to_numpy(bound.predictions(inputs)) for bound, share in parts]
             total: ndarray = np.sum(outputs, axis=0)
+            if personal.neighbours is not None:
+                features = parts[0][0].features(inputs)
+                total = to_numpy(personal.neighbours.mixed(from_numpy(total), features))
             return total * self.schema.unit + self.schema.center if self.schema.target == "real" else total
 
         return predict
@@ -206,6 +221,7 @@ class ModelBundle:
         models = list(self.clients.items())
         if self.newcomer is not None:
             models.insert(0, (_NEWCOMER, self.newcomer))
+        remembered = {client: model.neighbours for client, model in models if model.neighbours is not None}
         scores = [math.nan if model.score is None else model.score for _, model in models]
         tensors = {
             "vectors": self.vectors,
@@ -214,6 +230,7 @@ class ModelBundle:
             "rows": np.array([row for _, model in models for row in model.rows], np.int64),
             "mix": np.array([share for _, model in models for share in model.mix], np.float64),
             "scores": np.array(scores, np.float64),
+            **pack(remembered),
         }
         form = {
             "settings": asdict(self.settings),
@@ -221,7 +238,8 @@ class ModelBundle:
             "layout": self.layout.as_json(),
             "provenance": asdict(self.provenance),
         }
-        save_tensors(path, tensors, {"format": _FORMAT, "bundle": dumps(form)})
+        # Who cannot read neighbours must not predict without them.
+        save_tensors(path, tensors, {"format": _REMEMBERING if remembered else _FORMAT, "bundle": dumps(form)})
 
     @classmethod
     def load(cls, path: Path) -> ModelBundle:
@@ -232,7 +250,7 @@ class ModelBundle:
         """
         tensors, metadata = load_tensors(path)
         try:
-            if metadata.get("format") != _FORMAT:
+            if metadata.get("format") not in (_FORMAT, _REMEMBERING):
                 raise ValueError(f'format is "{metadata.get("format", "")}", not "{_FORMAT}"')
             return cls._parse(tensors, json.loads(metadata["bundle"]))
         except (KeyError, TypeError, ValueError) as error:
@@ -248,6 +266,8 @@ class ModelBundle:
         if vectors.dtype.kind != "f" or vectors.shape[1:] != (layout.dimension,):
             raise ValueError(f"vectors are {vectors.dtype} of shape {vectors.shape}, D is {layout.dimension}")
         models = dict(_models(tensors))
+        for client, neighbours in unpack(tensors):
+            models[client] = replace(models[client], neighbours=neighbours)
         provenance = {**form["provenance"], "references": tuple(form["provenance"]["references"])}
         return cls(
             vectors=vectors,

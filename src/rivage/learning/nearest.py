@@ -22,9 +22,10 @@ from torch import Tensor
 from rivage.core.errors import require_extra
 from rivage.learning.params import from_numpy, to_numpy
 
-__all__ = ["Search", "nearest"]
+__all__ = ["SEARCHES", "Search", "nearest"]
 
 Search = Literal["exact", "faiss"]
+SEARCHES: tuple[Search, ...] = ("exact", "faiss")
 
 _SPARE = 8  # candidates beyond k
 _NUMBERS = 1 << 22  # in the largest temporary: 32 MiB
