@@ -187,7 +187,7 @@ def test_shares_stay_on_the_simplex(answers: list[tuple[int, float]], weight_rat
 
 def test_a_client_that_answers_late_enters_at_the_mean_share() -> None:
     method, task = AFL(weight_rate=0.0), quadratic_task(quadratic_clients(A, C))
-    state = {
+    state: State = {
         "params": torch.zeros(1).double(),
         "clients": torch.tensor([0, 2]),
         "shares": torch.tensor([0.75, 0.25]).double(),

@@ -66,7 +66,8 @@ def bipartition(gram: Float64[ndarray, "m m"]) -> tuple[list[int], list[int]]:
 
     norms = np.sqrt(np.diag(gram))
     lengths = np.outer(norms, norms)
-    distances = 1 - np.divide(gram, lengths, out=np.zeros_like(gram), where=lengths > 0)
+    cosines = np.divide(gram, lengths, out=np.zeros_like(gram), where=lengths > 0)
+    distances = np.maximum(1 - cosines, 0.0)  # rounding
     tree = to_tree(linkage(squareform(distances, checks=False), "complete"))
     parts = sorted(sorted(side.pre_order()) for side in (tree.get_left(), tree.get_right()))
     return parts[0], parts[1]
