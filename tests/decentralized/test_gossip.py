@@ -9,6 +9,7 @@ import pytest
 from torch import Tensor
 
 from rivage.core.settings import read
+from rivage.decentralized.dfedem import DFedEM
 from rivage.decentralized.dpsgd import DPASGD, DPSGD
 from rivage.decentralized.gossip import one_step
 from rivage.federated.algorithm import Phase, State
@@ -75,6 +76,42 @@ class Grows(DPASGD):
         return {"params": sums["params"], "more": trained}
 
 
+@dataclass(frozen=True, kw_only=True)
+class TellsShares(DFedEM):
+    """Sends what it made of its records."""
+
+    def send(self, state: State, trained: Tensor, rate: float) -> State:
+        return {"params": trained + state["shares"][..., None] / self.components}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovesModels(DFedEM):
+    """Trains before it trains."""
+
+    def weigh(self, state: State, losses: Tensor) -> tuple[State, Tensor]:
+        held, found = super().weigh(state, losses)
+        return {**held, "params": held["params"] * 0.9}, found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetsToShare(DFedEM):
+    """A newcomer's shares add up to 2."""
+
+    def settle(self, state: State, losses: Tensor) -> State:
+        return {**state, "shares": 2 * super().settle(state, losses)["shares"]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AveragesShares(DFedEM):
+    """Sends shares beside the models, and takes their average."""
+
+    def send(self, state: State, trained: Tensor, rate: float) -> State:
+        return {"params": trained, "shares": state["shares"]}
+
+    def receive(self, state: State, trained: Tensor, rate: float, sent: State, sums: State) -> State:
+        return {**sums}
+
+
 @pytest.mark.parametrize(
     ("broken", "checks"),
     [
@@ -83,9 +120,13 @@ class Grows(DPASGD):
         (KeepsItsOwn, {"agrees_on_the_mean"}),
         (StepsTwice, {"is_sgd_where_all_are_alike"}),
         (Grows, {"keeps_its_form"}),
+        (TellsShares, {"agrees_on_the_mean", "is_sgd_where_all_are_alike", "sends_nothing_of_its_weights"}),
+        (MovesModels, {"sends_nothing_of_its_weights", "weighs_and_mixes"}),
+        (ForgetsToShare, {"weighs_and_mixes"}),
+        (AveragesShares, {"keeps_its_form", "sends_nothing_of_its_weights"}),
     ],
 )
-def test_a_broken_method_fails_where_it_is_broken(broken: type[DPASGD], checks: set[str]) -> None:
+def test_a_broken_method_fails_where_it_is_broken(broken: type[DPASGD | DFedEM], checks: set[str]) -> None:
     battery = check_gossip(broken(learning_rate=0.05))
     assert {finding.check for finding in battery.faults} == checks
     with pytest.raises(AssertionError, match=next(iter(checks))):

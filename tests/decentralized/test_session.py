@@ -15,9 +15,10 @@ from rivage.core.errors import ConfigError, ProtocolError
 from rivage.core.messages import encoded_size
 from rivage.data.population import ClientData, Schema
 from rivage.decentralized import Overlay, Silos, matcha_law, star, start_times_ms
+from rivage.decentralized.dfedem import DFedEM
 from rivage.decentralized.dpsgd import DPASGD, DPSGD
 from rivage.decentralized.exact_diffusion import ExactDiffusion
-from rivage.decentralized.gossip import GossipAlgorithm
+from rivage.decentralized.gossip import GossipAlgorithm, initial
 from rivage.decentralized.gradient_tracking import GradientTracking, PushDIGing
 from rivage.decentralized.mixing_plan import Cycled, Drawn, Exact, Fixed, MixingPlan, arcs_of, fixed
 from rivage.decentralized.pace import Pace
@@ -59,6 +60,8 @@ STOCHASTIC: dict[str, tuple[GossipAlgorithm, MixingPlan]] = {
     "push_diging": (PushDIGing(learning_rate=0.05, batch_size=4), RING),
     "exact": (ExactDiffusion(batch_size=4), doubly_stochastic(8)),
     "push": (PushSum(learning_rate=0.05, work=Phase(batch_size=5)), UNEVEN),
+    "mixed": (DFedEM(learning_rate=0.05, work=Phase(epochs=2, batch_size=4), count_by="records"), RING),
+    "mixed star": (DFedEM(learning_rate=0.05, work=Phase(updates=3, batch_size=4, batches="endless")), STAR),
 }
 
 
@@ -235,8 +238,7 @@ def test_clients_that_never_train_get_the_average() -> None:
 def test_every_byte_is_counted_once_and_logged(name: str) -> None:
     algorithm, plan = STOCHASTIC[name]
     session, notebook = played(trial(algorithm, plan), keep_messages=True)
-    dimension = session.trial.task.dimension
-    zero = {key: np.zeros(values.shape[1:]) for key, values in _sent(algorithm, dimension).items()}
+    zero = {key: np.zeros(values.shape[1:]) for key, values in _sent(algorithm, session.trial.task).items()}
     one = encoded_size(zero)
     rounds = [event for event in notebook.events if event["event"] == "round"]
     for event in rounds:
@@ -248,8 +250,8 @@ def test_every_byte_is_counted_once_and_logged(name: str) -> None:
         assert pairs == sorted((f"client:{a}", f"client:{b}") for a, b in plan.arcs(event["round"]).tolist())
 
 
-def _sent(algorithm: GossipAlgorithm, dimension: int) -> dict[str, Tensor]:
-    start = torch.zeros(1, dimension, dtype=torch.float64)
+def _sent(algorithm: GossipAlgorithm, task: Task) -> dict[str, Tensor]:
+    start = initial(algorithm, task, 0)[None]
     return dict(algorithm.send(algorithm.start(start), start, 0.1))
 
 
