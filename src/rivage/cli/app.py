@@ -40,6 +40,11 @@ _VERBS = {
         "Train the methods of a study; run the same command again to resume.",
         "rivage train hospitals.toml --set methods.fedavg.learning_rate=0.05 --out results",
     ),
+    "advise": _Verb(
+        "Say which method is best for your sites, and how sure that is: a small tuned comparison on their own data.",
+        "rivage advise sites/ --target disease",
+        "advise",
+    ),
     "play": _Verb(
         "Let online policies meet requests: what they gain, regret against its bound, how much cache to buy.",
         "rivage play --trace web.csv --capacity 1% --capacity 5% --policies ogb,adaptive,lru,s3fifo,static",
@@ -76,7 +81,14 @@ _VERBS = {
         "rivage doctor",
     ),
 }
-_KEEPS = {"run": "trained", "train": "trained", "play": "played to the end", "place": "planned", "design": "designed"}
+_KEEPS = {
+    "run": "trained",
+    "train": "trained",
+    "advise": "trained",
+    "play": "played to the end",
+    "place": "planned",
+    "design": "designed",
+}
 """Verbs that resume, and what they keep."""
 
 

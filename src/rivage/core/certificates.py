@@ -73,6 +73,8 @@ CHECKS = Registry(
         "choice_gap": "rivage.federated.checks:choice_gap",
         "wire_bytes": "rivage.federated.checks:wire_bytes",
         "tuned": "rivage.studies.tuning_checks:tuned",
+        "advised": "rivage.studies.advice_checks:advised",
+        "nothing_beats": "rivage.studies.advice_checks:nothing_beats",
         "cycle_time": "rivage.decentralized.checks:cycle_time",
         "cycle_time_bound": "rivage.decentralized.checks:cycle_time_bound",
         "overlay_gap": "rivage.decentralized.checks:overlay_gap",
