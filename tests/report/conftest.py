@@ -23,7 +23,12 @@ REFERENCE = {
     "part": "Algorithm 1",
 }
 METHODS = {"local": "local", "fedavg": "fedavg", "fedavg+": "finetuned", "guarded": "guarded"}
-STRENGTH = {"local": (0.80, 0.10), "fedavg": (0.84, 0.04), "finetuned": (0.88, 0.07), "guarded": (0.89, 0.06)}
+PERSONAL = {"local": "local", "fedavg": "fedavg", "fedem": "fedem", "knnper": "knnper"}
+STRENGTH = {
+    "local": (0.80, 0.10), "fedavg": (0.84, 0.04), "finetuned": (0.88, 0.07), "guarded": (0.89, 0.06),
+    "fedem": (0.87, 0.06), "knnper": (0.90, 0.05), "other": (0.85, 0.05),
+}  # fmt: skip
+DEARER = {"fedem": 3}  # times the bytes and gradients of the others
 
 
 @pytest.fixture
@@ -36,6 +41,13 @@ def certificate() -> Callable[..., Certificate]:
 def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
     """Makes a run below the test's own folder; see `_make_run`."""
     return partial(_make_run, tmp_path)
+
+
+@pytest.fixture
+def make_personal_run(tmp_path: Path) -> Callable[..., RunRecord]:
+    """The same with Local, FedAvg, FedEM and kNN-Per, and all that their evaluations hold today."""
+    today = {"columns": personal_columns, "server": server_numbers, "gradients": 500}
+    return lambda **options: _make_run(tmp_path, **{"methods": PERSONAL, **today, **options})
 
 
 def _certificate(verdict: str, claim: str = "guarded is not worse than Local", **changes: Any) -> Certificate:
@@ -81,6 +93,24 @@ def values_of(kind: str, seed: int, clients: int, progress: float, error: bool) 
     return [round(float(8 * (1 - v) if error else v), 4) for v in value]
 
 
+def personal_columns(kind: str, seed: int, clients: int) -> dict[str, Any]:
+    """What evaluations of today hold beside the metrics: records, gradients, shares, weights of neighbours."""
+    random = np.random.default_rng([seed, clients])
+    sizes = random.integers(20, 200, clients)
+    trains = 4 if kind in ("local", "finetuned") else 0
+    columns: dict[str, Any] = {"train_size": sizes.tolist(), "gradients": (trains * sizes).tolist()}
+    if kind == "fedem":
+        columns["mix"] = random.dirichlet([0.5] * 3, clients).round(4).tolist()
+    if kind == "knnper":
+        columns["neighbour_share"] = (random.integers(0, 11, clients) / 10).tolist()
+    return columns
+
+
+def server_numbers(kind: str, seed: int, done: int) -> dict[str, float]:
+    """What one method tells of its server."""
+    return {"kappa": 1 / (1 + done) + 0.1 * seed, "share": 0.4} if kind == "fedavg" else {}
+
+
 def _make_run(
     parent: Path,
     *,
@@ -99,6 +129,9 @@ def _make_run(
     notes: Mapping[str, Any] | None = None,
     devices: bool = False,
     exchange: Mapping[str, Mapping[str, Any]] | None = None,
+    columns: Callable[[str, int, int], Mapping[str, Any]] = lambda kind, seed, clients: {},
+    server: Callable[[str, int, int], Mapping[str, float]] = lambda kind, seed, done: {},
+    gradients: int | None = None,
 ) -> RunRecord:
     """A run folder with one trial per method and seed.
 
@@ -107,6 +140,9 @@ def _make_run(
         unfinished: leave the last seed of the last method in the middle.
         devices: rounds say what they took on simulated devices: 90 s and 1,500 J for 50 rounds.
         exchange: method -> stages, collector and adversary, as its first event has them.
+        columns: (kind, seed, clients) -> further columns of evaluations.
+        server: (kind, seed, round) -> numbers of the server.
+        gradients: that a round takes; None does not count.
     """
     settings = {
         "name": name,
@@ -146,11 +182,14 @@ def _make_run(
                 }
             )
             trial.append({"event": "setup", "bytes_up": 4000, "bytes_down": 2000, "messages": 2 * clients})
-            _play(trial, kind, played, every, cohort, clients, sizes, values, devices and kind != "local")
+            more = {} if gradients is None else {"gradients": gradients * DEARER.get(kind, 1)}
+            tell = partial(_told, kind, seed, server, more)
+            own = columns(kind, seed, clients)
+            _play(trial, kind, played, every, cohort, clients, sizes, values, devices and kind != "local", own, tell)
             if unseen:
                 test = values_of(kind, seed + 100, unseen, played / max(rounds, 1), error)
-                ids = list(range(clients, clients + unseen))
-                trial.append(evaluation(played, test, sizes[:1] * unseen, group="unseen", clients=ids))
+                ids, apart = list(range(clients, clients + unseen)), columns(kind, seed + 100, unseen)
+                trial.append(evaluation(played, test, sizes[:1] * unseen, group="unseen", clients=ids, **apart))
             if kind == "guarded":
                 names = np.random.default_rng(seed).choice(["local", "fedavg", "fedavg+"], clients, p=[0.25, 0.2, 0.55])
                 chosen = {"chosen": names.tolist(), "clients": list(range(clients)), "group": "seen"}
@@ -159,6 +198,17 @@ def _make_run(
                 trial.append({"event": "end", "rounds": rounds})
     record.write_certificates(certificates)
     return record
+
+
+def _told(
+    kind: str,
+    seed: int,
+    server: Callable[[str, int, int], Mapping[str, float]],
+    more: Mapping[str, Any],
+    done: int,
+) -> dict[str, Any]:
+    numbers = server(kind, seed, done)
+    return {**more, **({"server": dict(numbers)} if numbers else {})}
 
 
 def _play(
@@ -171,12 +221,14 @@ def _play(
     sizes: Sequence[int],
     values: Callable[[str, int, int], Sequence[float | None]],
     devices: bool,
+    columns: Mapping[str, Any],
+    tell: Callable[[int], Mapping[str, Any]],
 ) -> None:
     """Rounds and evaluations; everybody trains locally every round, else a cohort that leans to low ids."""
     odds = 1 / (5 + np.arange(clients))
     for done in range(rounds + 1):
         if done % every == 0 or done == rounds:
-            trial.append(evaluation(done, values(kind, trial.seed, done), sizes))
+            trial.append(evaluation(done, values(kind, trial.seed, done), sizes, **columns))
             trial.append_timing({"evaluation": done, "seconds": 0.05})
         if done == rounds:
             break
@@ -192,8 +244,9 @@ def _play(
                 "cohort": list(range(clients)) if alone else ids,
                 "lost": lost,
                 "rejected": rejected,
-                "bytes_up": 0 if alone else 19_320 * (len(ids) - len(lost)),
-                "bytes_down": 0 if alone else 19_320 * len(ids),
+                "bytes_up": 0 if alone else 19_320 * DEARER.get(kind, 1) * (len(ids) - len(lost)),
+                "bytes_down": 0 if alone else 19_320 * DEARER.get(kind, 1) * len(ids),
+                **tell(done),
                 **({"simulated_s": 1.8, "energy_j": 30.0, "energy_radio_j": 3.0} if devices else {}),
             }
         )

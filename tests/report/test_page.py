@@ -122,6 +122,32 @@ def test_of_an_ordinary_exchange_nothing_is_told(make_run: MakeRun, tmp_path: Pa
         assert phrase not in words
 
 
+def test_personal_models_are_told(make_personal_run: MakeRun, tmp_path: Path) -> None:
+    record = make_personal_run(unseen=4, rounds=10)
+    text, checker = _write(tmp_path / "r.html", record)
+    words = _words(text)
+    headings = [
+        "Results", "Spread over clients", "At equal bytes", "Unseen clients", "Figures", "Learning curves",
+        "Every client against local", "Clients from worst to best", "Shares of the shared models",
+        "Weight of the neighbours", "What the server reports", "Participation",
+    ]  # fmt: skip
+    places = [text.index(f">{heading}</h") for heading in headings]
+    assert places == sorted(places)
+    assert checker.tags.count("figure") == 7
+    assert "Unweighted mean Bottom decile Mean of the worst 10 % Worst client Standard deviation" in words
+    assert re.search(r"Rounds for 1\d\d kB", words)
+    assert "fits its shares" in words
+    assert "stores its records" in words
+    assert "Seed 0 alone" in words
+
+
+def test_tables_that_would_say_nothing_are_left_out(make_run: MakeRun, tmp_path: Path) -> None:
+    words = _words(_write(tmp_path / "r.html", make_run(rounds=2, clients=1, cohort=1))[0])
+    for heading in ("Spread over clients", "At equal bytes", "Unseen clients", "Shares of", "Weight of", "server rep"):
+        assert heading not in words
+    assert "Cost of a client" in words
+
+
 def test_certificates_that_hold_alike_are_one_line(
     make_run: MakeRun, certificate: MakeCertificate, tmp_path: Path
 ) -> None:
@@ -154,6 +180,25 @@ def test_same_bytes_in_another_process(make_run: MakeRun, tmp_path: Path) -> Non
     )
     subprocess.run([sys.executable, "-c", code, record.folder, tmp_path / "b.html"], check=True)
     assert (tmp_path / "b.html").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"clients": 1, "cohort": 1},
+        {"methods": {"fedem": "fedem", "knnper": "knnper"}},
+        {"methods": {"knnper": "knnper"}, "unseen": 1, "seeds": (0,)},
+        {"values": lambda kind, seed, done: [None] * 20},
+        {"values": lambda kind, seed, done: [None, *[0.1 * seed] * 19], "unseen": 2},
+        {"error": True, "unfinished": True, "unseen": 2},
+        {"rounds": 0},
+    ],
+)
+def test_degenerate_runs_of_personal_models(
+    make_personal_run: MakeRun, tmp_path: Path, options: dict[str, object]
+) -> None:
+    text, _ = _write(tmp_path / "r.html", make_personal_run(**{"rounds": 6} | options))
+    assert "Results" in _words(text)
 
 
 @pytest.mark.parametrize(
@@ -232,8 +277,8 @@ def test_several_runs_share_a_page(make_run: MakeRun, tmp_path: Path) -> None:
     assert len({name for name, _ in looks}) == len(looks), "one colour per method on the page"
 
 
-def test_speed_and_size(make_run: MakeRun, tmp_path: Path) -> None:
-    usual, large = make_run(), make_run(name="large", clients=1000, rounds=10)
+def test_speed_and_size(make_run: MakeRun, make_personal_run: MakeRun, tmp_path: Path) -> None:
+    usual, large = make_run(), make_personal_run(name="large", clients=1000, unseen=100, rounds=10)
     begun = time.process_time()
     write_report([usual], tmp_path / "usual.html")
     assert time.process_time() - begun < 5

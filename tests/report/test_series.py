@@ -16,10 +16,11 @@ def test_learning_curve_counts_bytes_until_each_evaluation(make_run: MakeRun) ->
     record = make_run(methods={"fedavg": "fedavg"}, seeds=(3,), rounds=4, every=2, clients=5, cohort=2)
     (trial,) = series.trials_of(record, "fedavg")
     curve = series.learning_curve([trial])
-    sent = [event["bytes_up"] for event in trial.events("round")]
+    sent = [event["bytes_up"] + event["bytes_down"] for event in trial.events("round")]
     assert curve.rounds.tolist() == [0, 2, 4]
-    assert curve.bytes_up.tolist() == [4000, 4000 + sum(sent[:2]), 4000 + sum(sent)]
-    assert curve.bytes_up[-1] == trial.bytes_up
+    assert (5 * curve.size).tolist() == [6000, 6000 + sum(sent[:2]), 6000 + sum(sent)], "5 clients train"
+    assert 5 * curve.size[-1] == trial.bytes_up + trial.bytes_down
+    assert np.isnan(curve.gradients).all(), "the record does not count"
     assert (curve.low == curve.mean).all()
     assert (curve.high == curve.mean).all()
 

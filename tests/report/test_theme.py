@@ -64,7 +64,8 @@ def test_a_method_looks_the_same_in_every_run_and_unlike_the_others() -> None:
     looks = theme.looks(kinds)
     assert looks["local"].variable == "ink"
     assert (looks["a"].variable, looks["b"].variable) == ("series-0", "series-1")
-    assert len({(look.color, look.dashes, look.marker) for look in looks.values()}) == len(looks)
+    assert len({(look.color, look.marker) for look in looks.values()}) == len(looks), "dots have no dashes"
+    assert len({(look.color, look.hatch) for look in looks.values()}) == len(looks), "nor have areas"
 
 
 def _fill(figure: Figure) -> None:

@@ -1,4 +1,4 @@
-"""The figures of a report: learning curves, clients against Local, sorted clients, choices, participation.
+"""The figures of a report about its clients: against Local, from worst to best, choices, participation.
 
 Each function takes a record and the looks of its methods and returns one inline SVG, or None when the record holds
 nothing to draw. Clients and seeds are drawn in the order of the record; the same record gives the same bytes.
@@ -16,12 +16,14 @@ from rivage.core.summaries import bottom_decile, local_method, mean_and_std
 from rivage.report import series
 from rivage.report.tables import percent
 from rivage.report.theme import BAD, INK, LABEL, MUTED, PAPER, Look, to_svg
+from rivage.report.ticks import whole_numbers
+from rivage.report.words import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["guarded_choices", "learning_curves", "participation", "scatter_against_local", "sorted_clients"]
+__all__ = ["guarded_choices", "participation", "scatter_against_local", "sorted_clients"]
 
 Looks = Mapping[str, Look]
 WIDTH = 10.0  # inches: 960 px, the width of the text column
@@ -34,72 +36,9 @@ def _direction(record: RunRecord, method: str) -> tuple[str, bool]:
     return str(start["metric"]), bool(start["higher_is_better"])
 
 
-def _shown(name: str, width: int = 30) -> str:
-    return name if len(name) <= width else name[: width - 1] + "…"
-
-
-def _whole(axes: Axes) -> None:
-    """Whole numbers along x: there is no half client and no half round."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
-
-
 def _label(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
     """A word on the drawing, with a rim of paper."""
     axes.text(x, y, text, fontsize=8.5, color=LABEL, **options)
-
-
-# --- learning curves ------------------------------------------------------------------------------------------------
-
-
-def learning_curves(record: RunRecord, looks: Looks, *, name: str) -> str | None:
-    """Weighted mean over rounds and over bytes uploaded, a band from the smallest to the largest seed."""
-    local = local_method(record)
-    curves = {m: series.learning_curve(series.trials_of(record, m)) for m in record.methods}
-    curves = {method: curve for method, curve in curves.items() if len(curve.rounds)}
-    if not curves:
-        return None
-    metric, _ = _direction(record, next(iter(curves)))
-    sent = max((c.bytes_up[-1] for m, c in curves.items() if m != local), default=0.0)
-    unit, scale = _byte_unit(sent)
-
-    def fill(figure: Figure) -> None:
-        panels = figure.subplots(1, 2 if sent else 1, sharey=True, squeeze=False)[0]
-        for axes, against in zip(panels, ("rounds", "bytes_up"), strict=False):
-            for method, curve in curves.items():
-                x = curve.rounds if against == "rounds" else curve.bytes_up / scale
-                if method == local:
-                    _draw_reference(axes, curve, looks[method], method)
-                else:
-                    _draw_curve(axes, x, curve, looks[method])
-        panels[0].set_xlabel("rounds")
-        _whole(panels[0])
-        panels[0].set_ylabel(f"mean {metric}")
-        if sent:
-            panels[1].set_xlabel(f"uploaded by all clients, {unit}")
-
-    label = "; ".join(f"{m} from {c.mean[0]:.3g} to {c.mean[-1]:.3g}" for m, c in curves.items())
-    return to_svg(fill, size=(WIDTH, 3.7), name=name, label=f"Mean {metric} by rounds and by bytes: {label}.")
-
-
-def _draw_curve(axes: Axes, x: Any, curve: series.Curve, look: Look) -> None:
-    marker = look.marker if len(x) <= 30 else ""
-    axes.fill_between(x, curve.low, curve.high, color=look.color, alpha=0.14, linewidth=0)
-    axes.plot(x, curve.mean, color=look.color, linestyle=look.line, marker=marker, markeredgewidth=0)
-
-
-def _draw_reference(axes: Axes, curve: series.Curve, look: Look, method: str) -> None:
-    axes.axhspan(curve.low[-1], curve.high[-1], color=look.color, alpha=0.07, linewidth=0)
-    axes.axhline(curve.mean[-1], color=look.color, linestyle=look.line, linewidth=1.1)
-    across = axes.get_yaxis_transform()
-    _label(axes, 0.01, curve.mean[-1], _shown(method), transform=across, va="bottom")
-
-
-def _byte_unit(largest: float) -> tuple[str, float]:
-    """The decimal unit in which ``largest`` has one to three digits before the point."""
-    power = min(int(np.log10(max(largest, 1.0))) // 3, 5)
-    return ("B", "kB", "MB", "GB", "TB", "PB")[power], 1000.0**power
 
 
 # --- every client against Local -------------------------------------------------------------------------------------
@@ -130,14 +69,14 @@ def scatter_against_local(record: RunRecord, looks: Looks, *, name: str) -> str 
         for axes, (method, p) in zip(panels, points.items(), strict=False):
             dots = len(values) // 2 <= MAX_DOTS
             _draw_points(axes, p, looks[method], limits, higher, float(sizes.max()) if dots else None)
-            axes.set_title(_shown(method, int(11 * side)), color=looks[method].color)
+            axes.set_title(shown(method, int(11 * side)), color=looks[method].color)
         for axes in panels[len(points) :]:
             axes.set_axis_off()
-        figure.supxlabel(f"{metric} with {_shown(local)}", fontsize=9, color=MUTED)
+        figure.supxlabel(f"{metric} with {shown(local)}", fontsize=9, color=MUTED)
         figure.supylabel(f"{metric} with the method", fontsize=9, color=MUTED)
 
     label = "; ".join(f"{m}: {percent(p.better)} better, {percent(p.worse)} worse" for m, p in points.items())
-    size = (side * columns + 0.5, rows * (side + 0.3) + 0.4)
+    size = (side * columns + 0.5, rows * (side + 0.1) + 0.45)
     return to_svg(fill, size=size, name=name, label=f"{metric} of each client against {local}. {label}.")
 
 
@@ -164,7 +103,10 @@ def _draw_dots(axes: Axes, p: series.Points, look: Look, largest: float) -> None
     area = np.ceil(5 * p.size / max(largest, 1.0)).clip(1, 5)
     for step in np.unique(area):
         rows = area == step
-        axes.scatter(p.local[rows], p.value[rows], s=9 * step, color=look.color, alpha=0.6, linewidths=0, clip_on=False)
+        axes.scatter(
+            p.local[rows], p.value[rows], s=9 * step, color=look.color, marker=look.marker, alpha=0.6, linewidths=0,
+            clip_on=False,
+        )  # fmt: skip
 
 
 def _fade(look: Look) -> Any:
@@ -223,7 +165,7 @@ def guarded_choices(record: RunRecord, looks: Looks, *, name: str) -> str | None
         trials = series.trials_of(record, method)
         for group in ("seen", "unseen"):
             if counts := series.choice_counts(trials, group):
-                bars.append((f"{_shown(method)}, {group} clients", counts))
+                bars.append((f"{shown(method)}, {group} clients", counts))
     if not bars:
         return None
 
@@ -235,7 +177,7 @@ def guarded_choices(record: RunRecord, looks: Looks, *, name: str) -> str | None
         axes.set_yticks(range(len(bars)), [text for text, _ in bars])
         axes.tick_params(axis="y", labelcolor=INK)
         axes.set(xlim=(0, total), ylim=(len(bars) - 0.5, -0.5), xlabel="clients, mean over seeds")
-        _whole(axes)
+        whole_numbers(axes)
         axes.grid(False)
         axes.spines["left"].set_visible(False)
 
@@ -248,10 +190,11 @@ def _draw_bar(axes: Axes, row: int, counts: Mapping[str, float], looks: Looks, t
     left = 0.0
     for chosen in sorted(counts, key=lambda c: (list(looks).index(c) if c in looks else len(looks), c)):
         width, color = counts[chosen], looks[chosen].color if chosen in looks else MUTED
-        axes.barh(row, width, left=left, height=0.66, color=color, edgecolor=PAPER, linewidth=1.5)
+        hatch = looks[chosen].hatch if chosen in looks else ""
+        axes.barh(row, width, left=left, height=0.66, color=color, edgecolor=PAPER, linewidth=1.5, hatch=hatch)
         count = f"{width:.1f}".removesuffix(".0")
         room = int(110 * width / total)  # characters that fit
-        text = f"{_shown(chosen, max(room - 5, 1))} {count}" if room > 12 else count if room > 3 else ""
+        text = f"{shown(chosen, max(room - 5, 1))} {count}" if room > 12 else count if room > 3 else ""
         axes.text(left + width / 2, row, text, ha="center", va="center", color=PAPER, fontsize=8.5)
         left += width
 
@@ -270,7 +213,7 @@ def participation(record: RunRecord, *, name: str) -> str | None:
         panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (methods, p) in zip(panels, groups.values(), strict=True):
             _draw_participation(axes, p)
-            axes.set_title(_shown(", ".join(methods), 110), fontsize=9, color=INK)
+            axes.set_title(shown(", ".join(methods), 110), fontsize=9, color=INK)
             axes.set(ylim=(0, 100), ylabel="% of rounds")
         few = max(len(p.chosen) for _, p in groups.values()) <= MAX_BARS
         panels[-1].set_xlabel("client" if few else "clients, most frequent first")
@@ -292,7 +235,7 @@ def _draw_participation(axes: Axes, p: series.Participation) -> None:
         axes.bar(order, chosen - failed, width=0.72, color=MUTED, alpha=0.75)
         axes.bar(order, failed, bottom=chosen - failed, width=0.72, color=BAD)
         axes.set_xlim(-0.7, len(order) - 0.3)
-        _whole(axes)
+        whole_numbers(axes)
     else:
         x = np.arange(len(order) + 1)
         axes.stairs(chosen, x, fill=True, color=MUTED, alpha=0.75, linewidth=0)

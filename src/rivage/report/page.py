@@ -16,7 +16,7 @@ from rivage.core.records import RunRecord
 from rivage.core.store import write_text
 from rivage.core.summaries import local_method, summarize
 from rivage.core.toml import format_toml
-from rivage.report import exchanges, figures, tables, words
+from rivage.report import client_tables, curves, exchanges, figures, shares, tables, words
 from rivage.report.citations import bibtex, citation, references
 from rivage.report.clock_figures import against_time, told_reached
 from rivage.report.game_page import game_page
@@ -106,6 +106,7 @@ def _pretty(value: Any) -> str:
 def _run(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dict[str, Any]:
     """Everything the template shows of one run."""
     summary = summarize(record)
+    local, budget = local_method(record), client_tables.budget(summary)
     clients, total = tables.client_rows(record, summary)
     participation = tables.participation_rows(record)
     start = record.trials[0].start if summary else {"population": {"notes": {}}}
@@ -126,12 +127,17 @@ def _run(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dict[str
         "metric": start.get("metric", "metric"),
         "higher_is_better": start.get("higher_is_better", True),
         "results": tables.result_rows(record, summary),
-        "local": local_method(record),
+        "local": local,
+        "spread": client_tables.spread_rows(summary, local),
+        "unseen": client_tables.unseen_rows(summary, local),
+        "has_sizes": any("train_size" in event for event in record.events("evaluation")),
+        "budget": None if budget is None else tables.human_bytes(budget),
+        "costs": client_tables.cost_rows(summary),
         "seeds": record.seeds,
         "has_unseen": any(row["unseen_mean"] is not None for row in summary.values()),
         "has_clock": any(row["simulated_s"] is not None for row in summary.values()),
         "has_devices": any(row["energy_j"] is not None for row in summary.values()),
-        "figures": _figures(record, styles, anchor),
+        "figures": _figures(record, styles, anchor, budget),
         "reached": told_reached(record),
         "participation": participation,
         "has_refused": any(row["refused"] for row in participation),
@@ -145,14 +151,17 @@ def _run(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dict[str
     }
 
 
-def _figures(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dict[str, str | None]:
+def _figures(record: RunRecord, styles: Mapping[str, Look], anchor: str, budget: float | None) -> dict[str, str | None]:
     from markupsafe import Markup  # comes with Jinja2
 
     drawn = {
-        "curves": figures.learning_curves(record, styles, name=f"{anchor}-curves"),
+        "curves": curves.learning_curves(record, styles, name=f"{anchor}-curves", budget=budget),
+        "server": curves.server_numbers(record, styles, name=f"{anchor}-server"),
         "clock": against_time(record, styles, name=f"{anchor}-clock"),
         "scatter": figures.scatter_against_local(record, styles, name=f"{anchor}-scatter"),
         "sorted": figures.sorted_clients(record, styles, name=f"{anchor}-sorted"),
+        "mixtures": shares.mixtures(record, styles, name=f"{anchor}-mixtures"),
+        "neighbours": shares.neighbour_shares(record, styles, name=f"{anchor}-neighbours"),
         "choices": figures.guarded_choices(record, styles, name=f"{anchor}-choices"),
         "participation": figures.participation(record, name=f"{anchor}-participation"),
     }

@@ -1,4 +1,4 @@
-"""What the figures show, as arrays: curves over rounds, points against Local, sorted clients, choices, participation.
+"""What the figures show, as arrays: curves over rounds, points against Local, sorted clients, shares, choices.
 
 Nothing here draws. Every function reads the events of a record, tolerates a run that has not finished, and returns
 empty arrays where there is nothing to show.
@@ -16,6 +16,7 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.spending import spent, training_clients
 from rivage.core.summaries import paired_with_local, weighted_mean, worst_first
 
 __all__ = [
@@ -45,42 +46,42 @@ class Curve:
 
     Args:
         rounds: rounds done, ascending.
-        bytes_up: bytes sent by all clients until then, set-up included, averaged over seeds.
+        size: bytes sent and received until then by a client that trains, set-up included, averaged over seeds.
+        gradients: records that such a client has differentiated in its rounds until then; NaN where unknown.
         mean: average over the seeds that got so far.
         low: smallest of these seeds.
         high: largest.
     """
 
     rounds: Array
-    bytes_up: Array
+    size: Array
+    gradients: Array
     mean: Array
     low: Array
     high: Array
 
 
-def _trial_curve(trial: TrialRecord) -> dict[int, tuple[float, float]]:
-    """Rounds done -> (bytes uploaded until then, weighted mean), where the mean is defined."""
-    sent = sum(int(event["bytes_up"]) for event in trial.events("setup"))
-    per_round = {int(event["round"]): int(event["bytes_up"]) for event in trial.events("round")}
-    total = np.cumsum([sent, *(per_round.get(r, 0) for r in range(max(per_round, default=-1) + 1))])
-    points = {}
+def _trial_curve(trial: TrialRecord) -> dict[int, tuple[float, float, float]]:
+    """Rounds done -> (bytes and gradients of a client until then, weighted mean), where the mean is defined."""
+    cost, share, points = spent(trial), training_clients(trial), {}
     for event in trial.events("evaluation"):
         value = weighted_mean(event["test"], event["test_size"])
         if event["group"] == "seen" and value is not None:
             done = int(event["round"])
-            points[done] = (float(total[min(done, len(total) - 1)]), value)
+            place = cost.after(done)
+            taken = np.nan if cost.gradients is None else cost.gradients[place] / share
+            points[done] = (float(cost.size[place]) / share, float(taken), value)
     return points
 
 
 def learning_curve(trials: Sequence[TrialRecord]) -> Curve:
     """The curve of one method over its seeds. O(evaluations x clients)."""
     seeds = [_trial_curve(trial) for trial in trials]
-    rounds = sorted({done for points in seeds for done in points})
     rows = []
-    for done in rounds:
-        sent, values = zip(*(points[done] for points in seeds if done in points), strict=True)
-        rows.append((done, np.mean(sent), np.mean(values), min(values), max(values)))
-    return Curve(*np.asarray(rows, dtype=np.float64).reshape(-1, 5).T)
+    for done in sorted({done for points in seeds for done in points}):
+        sent, taken, values = zip(*(points[done] for points in seeds if done in points), strict=True)
+        rows.append((done, np.mean(sent), np.mean(taken), np.mean(values), min(values), max(values)))
+    return Curve(*np.asarray(rows, dtype=np.float64).reshape(-1, 6).T)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", BAD: "ba
 _RIM = "fill: var(--ink); stroke: var(--paper); stroke-width: 3px; paint-order: stroke"
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.6), (1.4, 1.4), (6, 1.5, 1.4, 1.5), (9, 2), (3, 1, 1, 1, 1, 1))
 _MARKERS = "osD^vPX*"
+_SHIFT = 3  # markers move by so many for methods that share a colour with an earlier one
+_HATCHES = ("", "////", "....", "xxxx")  # areas of methods that share a colour
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,14 @@ class Look:
         variable: the CSS variable that replaces it.
         dashes: on-off lengths in points; empty for a solid line.
         marker: Matplotlib marker.
+        hatch: Matplotlib pattern of areas; empty for the first method of a colour.
     """
 
     color: str
     variable: str
     dashes: tuple[float, ...]
     marker: str
+    hatch: str = ""
 
     @property
     def line(self) -> Any:
@@ -78,9 +82,10 @@ def looks(kinds: Iterable[tuple[str, str]]) -> dict[str, Look]:
             found[name] = Look(INK, "ink", (4, 3), "_")
         elif name not in found:
             slot = sum(look.variable != "ink" for look in found.values())
-            color = f"#0a00{slot % NUM_SERIES:02x}"
-            dashes = _DASHES[slot % len(_DASHES)]
-            found[name] = Look(color, _VARIABLES[color], dashes, _MARKERS[slot % len(_MARKERS)])
+            lap, color = slot // NUM_SERIES, f"#0a00{slot % NUM_SERIES:02x}"
+            marker = _MARKERS[(slot + _SHIFT * lap) % len(_MARKERS)]
+            hatch = _HATCHES[lap % len(_HATCHES)]
+            found[name] = Look(color, _VARIABLES[color], _DASHES[slot % len(_DASHES)], marker, hatch)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Numbers along logarithmic axes, written out: figures of a page have no typeset powers."""
+"""Numbers along axes: whole ones, and those of logarithmic axes written out, because a page has no typeset powers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["logarithmic"]
+__all__ = ["logarithmic", "whole_numbers"]
 
 _NARROW, _WIDE = 40.0, 2000.0  # ratios of the ends of an axis
+
+
+def whole_numbers(axes: Axes) -> None:
+    """Whole numbers along x: there is no half client and no half round."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
 def logarithmic(axes: Axes, which: Literal["x", "y"]) -> None:

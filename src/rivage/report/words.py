@@ -9,13 +9,18 @@ from rivage.core.records import RunRecord
 from rivage.core.summaries import local_method
 from rivage.report.tables import Lead, leader, number, percent, with_spread
 
-__all__ = ["answer", "compared", "progress", "title"]
+__all__ = ["answer", "compared", "progress", "shown", "title"]
 
 Summary = Mapping[str, Mapping[str, Any]]
 
 
 def _count(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def shown(name: str, width: int = 30) -> str:
+    """A name, cut where it would not fit."""
+    return name if len(name) <= width else name[: width - 1] + "…"
 
 
 def title(record: RunRecord) -> str:
