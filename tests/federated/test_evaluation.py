@@ -17,6 +17,7 @@ from rivage.federated.algorithm import Local, LocalWork, Phase, Predictor
 from rivage.federated.evaluation import Evaluation, Evaluator
 from rivage.federated.executors.executor import Executor
 from rivage.federated.fedavg import FedAvg
+from rivage.federated.finetuned import FineTuned
 from rivage.federated.memories import Box, Memories, Memory
 from rivage.learning.metrics import Metric
 from rivage.testing.toys import Clients, linear_clients, linear_task
@@ -73,6 +74,13 @@ def test_clients_without_test_records_are_counted_and_stay_in_the_columns() -> N
     assert result.columns["validation_size"] == [4, 1, 1]
     assert result.columns["validation_se"][1] is None
     assert result.columns["validation_loss"][1] is not None
+
+
+def test_what_adaptation_costs_is_counted() -> None:
+    state, work = {"params": model(0, 0, 0)}, Phase(epochs=3, batch_size=2)
+    columns = evaluate(FedAvg(), state).columns
+    assert (columns["train_size"], columns["gradients"]) == ([4, 7, 1], [0, 0, 0]), "nothing is trained"
+    assert evaluate(FineTuned(tuning=work), state).columns["gradients"] == [12, 21, 3]
 
 
 @dataclass(frozen=True, kw_only=True)

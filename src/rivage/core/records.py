@@ -57,6 +57,9 @@ _PER_CLIENT = (
     "validation_loss",
     "validation_se",
     "validation_size",
+    "train_size",
+    "gradients",
+    "neighbour_share",
 )
 
 

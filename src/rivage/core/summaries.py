@@ -196,6 +196,7 @@ def _shares(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "mixed_models": max((mix.shape[1] for mix in mixes), default=None),
         "effective_models": mean_and_std(entropies)[0],
         "neighbour_share": float(np.median(leans)) if leans else None,
+        "neighbour_bytes": _per_client(events, "neighbour_bytes"),
     }
 
 
@@ -293,7 +294,8 @@ def summarize(record: RunRecord) -> dict[str, dict[str, Any]]:
     one that sends anything (None without two such methods, and for a method whose first model costs more):
     the same numbers of the clients, ``rounds``, ``bytes_per_client`` of ``budget_per_client``, and
     ``gradients_per_client`` of these rounds. ``mixed_models``, ``effective_models`` and ``neighbour_share`` (the
-    median over clients) tell of mixtures and of neighbours, None for methods without.
+    median over clients) tell of mixtures and of neighbours, None for methods without, as is ``neighbour_bytes``, what a
+    client stores of its records on average.
 
     Cost: O(trials x clients log clients) plus reading the records.
     """

@@ -40,8 +40,9 @@ class Evaluation:
         round: rounds trained before.
         group: ``seen`` or ``unseen`` at training.
         columns: per client: id, metric and loss on test, metric, mean loss and its standard error on validation,
-            record counts; None where undefined (no records, AUROC of one class). Of mixtures also each group's share;
-            of methods that remember records the share of the neighbours and the bytes that are remembered.
+            record counts, and the records differentiated to adapt its model; None where undefined (no records, AUROC
+            of one class). Of mixtures also each group's share; of methods that remember records the share of the
+            neighbours and the bytes that are remembered.
         skipped: clients without test records; they stand in the columns with None.
         pooled: metric over all predictions together, for metrics that exist only so.
         predictors: the personal models, by client, where they were to be kept.
@@ -106,10 +107,11 @@ class Evaluator:
         ids, kept = list(clients), dict[int, int]()
         for block in (ids[i : i + _BLOCK] for i in range(0, len(ids), _BLOCK)):
             data = [self.population.client(client, round) for client in block]
-            personal = self._personal(state, [memory.values for memory in recall(block)], data, round)
+            personal, trained = self._personal(state, [memory.values for memory in recall(block)], data, round)
             predictors = self._settled(personal, round)
-            for held, predictor, (row, predictions) in zip(data, predictors, self._rows(predictors, data), strict=True):
-                rows.append(row)
+            found = zip(data, predictors, trained, self._rows(predictors, data), strict=True)
+            for held, predictor, gradients, (row, predictions) in found:
+                rows.append(row | {"train_size": len(held.train), "gradients": gradients})
                 kept[predictor.params.data_ptr()] = predictor.params.nbytes  # a shared model counts once
                 if predictor.neighbours is not None:
                     store = predictor.neighbours.store
@@ -130,8 +132,8 @@ class Evaluator:
 
     def _personal(
         self, state: State, memories: Sequence[State], data: Sequence[ClientData], round: int
-    ) -> list[Predictor]:
-        """The personal models, after what `adapt` trains; all clients' jobs are trained together."""
+    ) -> tuple[list[Predictor], list[int]]:
+        """The personal models after what `adapt` trains, all clients together, and records differentiated for each."""
         algorithm, task = self.algorithm, self.executor.task
         locals_: list[Local | None] = [None] * len(data)
         if isinstance(algorithm, Adapts):
@@ -149,9 +151,9 @@ class Evaluator:
                 except Failed as failure:
                     who = called(self.population, failure.client)
                     raise explained(failure.__cause__ or failure, who) from failure.__cause__
-        return [
-            algorithm.predictor(state, memory, local, task) for memory, local in zip(memories, locals_, strict=True)
-        ]
+        pairs = zip(memories, locals_, strict=True)
+        predictors = [algorithm.predictor(state, memory, local, task) for memory, local in pairs]
+        return predictors, [0 if local is None else local.gradients for local in locals_]
 
     def _settled(self, predictors: list[Predictor], round: int) -> list[Predictor]:
         """Neighbours whose client cannot choose their share get the median of the shares chosen so far.
