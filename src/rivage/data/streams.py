@@ -250,7 +250,7 @@ class StreamPopulation:
         records = np.arange(len(train))
         keys = uniforms(streams.seed("keys"), np.full(len(train), id), records, _KEYS)
         order = np.argsort(keys[:, 1], kind="stable") if self.stream.order == "shuffled" else records
-        arrivals = np.split(order, np.cumsum(self._counts(len(train)))[:-1])
+        arrivals = np.split(order, np.cumsum(self._counts(len(train))))[:-1]  # the rest never arrives
         return replay(self.stream.memory, arrivals, train.y, keys[:, 0], lambda t: streams.numpy("memory", id, t))
 
     def _counts(self, records: int) -> Int64[ndarray, "rounds"]:

@@ -260,12 +260,12 @@ def replay(
     rounds, last = len(arrivals), max((t for t, batch in enumerate(arrivals) if len(batch)), default=-1)
     first, after = np.zeros(len(keys), np.int64), np.zeros(len(keys), np.int64)
     held: Rows = np.empty(0, np.int64)
+    inside = np.zeros(len(keys), bool)
     for t, batch in enumerate(arrivals):
-        offer = Offer(held, np.asarray(batch, np.int64), labels, keys, partial(generator, t))
+        offer = Offer(held, batch, labels, keys, partial(generator, t))
         kept = memory.keep(offer)
-        _require_sound(memory, offer, kept)
-        gone = held[~np.isin(held, kept)]
-        came = kept[~np.isin(kept, held)]
+        _update(inside, memory, offer, kept)
+        gone, came = held[~inside[held]], batch[inside[batch]]
         after[gone], first[came], after[came] = t, t, rounds
         held = kept
         if t > last and not len(gone):  # nothing comes any more, and nothing goes
@@ -273,13 +273,17 @@ def replay(
     return Residence(first, after)
 
 
-def _require_sound(memory: ClientMemory, offer: Offer, kept: Rows) -> None:
-    allowed: Bool[ndarray, "kept"] = np.isin(kept, offer.all)
-    limit = len(offer.all) if memory.capacity is None else memory.capacity
-    if allowed.all() and len(np.unique(kept)) == len(kept) <= limit:
-        return
-    raise ProtocolError(
-        f"{memory!r} keeps {len(kept)} records, {int((~allowed).sum())} of which it was not offered",
-        where="[stream] memory",
-        mend="Return distinct records of the offer, at most as many as the capacity.",
-    )
+def _update(inside: Bool[ndarray, "records"], memory: ClientMemory, offer: Offer, kept: Rows) -> None:
+    """Mark what is in memory now, in place; refuse what a policy may not do. O(records on offer)."""
+    found = offer.all
+    inside[found] = True
+    strangers = np.count_nonzero(~inside[kept])
+    inside[found] = False
+    inside[kept] = True
+    distinct, limit = np.count_nonzero(inside[found]) + strangers, memory.capacity
+    if strangers or distinct < len(kept) or (limit is not None and len(kept) > limit):
+        raise ProtocolError(
+            f"{memory!r} keeps {len(kept)} records of {len(found)}, {strangers} of them it was not offered",
+            where="[stream] memory",
+            mend="Return distinct records of the offer, at most as many as the capacity.",
+        )

@@ -21,14 +21,18 @@ the weights of historical records are multiplied by p N / N_H, those of fresh on
     rule         p minimises the bound ψ of both errors (`rivage.federated.stream_shares`), for a κ
     grid         p = ``share``, to be chosen on validation records
 
-κ weighs the noise of changing memories against the statistical error. Left out, historical clients estimate it, without
-test data, from at most 256 records each, in round 0 and every few rounds after:
+κ weighs the noise of changing memories against the statistical error. Left out, historical clients estimate it every
+few rounds, without test data, from at most 256 records each:
 
-    s² = trace of the covariance of ∇ℓ(θ^t; z) over training records       held = mean loss on validation − on training
-    κ  = ‖θ^{t+1} − θ^0‖ · s / (held · √N_H)
+    s²  = trace of the covariance of ∇ℓ(θ^t; z) over training records
+    gap = mean loss on validation records − on training records + one standard error of the former
+    κ   = caution · ‖θ^{t+1} − θ^0‖ · s / (gap · √N_H)
 
-Deviations: the paper sets p once, at the start. The estimate of A is of one batch of records, hence held · √N_H;
-where validation records do no worse than training records there is nothing to weigh, and κ is infinite: p = 1.
+The standard error makes κ small where little is known: then all records count the same. ``caution`` stands for the
+constants of the bound, which are for the worst case; docs/explanation/data-streams.md says how 0.1 was found.
+
+Deviations: the paper sets p once, at the start; here κ is 0, hence p uniform, until the first estimate. Where
+validation records do clearly better than training records nothing is left to be generalised: κ is infinite, p = 1.
 Without a stream all data are historical and every strategy but ``fresh`` is FedAvg, bit for bit.
 With a cohort, p is imposed on the weights and then renormalised within the cohort; clients whose weight would be 0 are
 not asked.
@@ -64,6 +68,7 @@ if TYPE_CHECKING:
 __all__ = ["FedStream"]
 
 _LOOKED_AT = 256  # records per client and estimate
+_FEWEST = 2  # a variance needs two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +81,7 @@ class FedStream(Averaging):
         strategy: how much historical data count, see the module.
         share: p of ``grid``, in [0, 1].
         kappa: κ >= 0 of ``rule``.
+        caution: what an estimated κ is multiplied by, >= 0; 0 is ``uniform``.
         every: rounds between estimates of κ, >= 1.
         output: the ``last`` model, or the ``average`` of the models sent, weighted by the rounds' total weights.
         radius: of the ball around the first model that is Θ, > 0.
@@ -97,6 +103,7 @@ class FedStream(Averaging):
     strategy: Literal["uniform", "historical", "fresh", "rule", "grid"] = "rule"
     share: float = 0.5
     kappa: float | None = field(default=None, metadata={"none": "estimated"})
+    caution: float = 0.1
     every: int = 5
     output: Literal["last", "average"] = "last"
     radius: float | None = field(default=None, metadata={"none": "unbounded"})
@@ -106,6 +113,7 @@ class FedStream(Averaging):
         require(self.learning_rate, "learning_rate", above=0)
         require(self.server_rate, "server_rate", above=0)
         require(self.every, "every", least=1)
+        require(self.caution, "caution", least=0)
         if not 0 <= self.share <= 1:
             raise ConfigError(f"share is {self.share}", mend="Give a number of at least 0 and at most 1.")
         if self.kappa is not None:
@@ -138,7 +146,7 @@ class FedStream(Averaging):
         zero = torch.zeros((), dtype=torch.float64)
         state = {"params": params, "rounds": torch.zeros((), dtype=torch.int64), "historical": zero}
         if self.estimates:
-            state |= {"noise": zero, "held": zero, "distance": zero}
+            state |= {"noise": zero, "gap": zero, "distance": zero}
         if self.estimates or self.radius is not None:
             state["first"] = params
         if self.output == "average":
@@ -179,10 +187,11 @@ class FedStream(Averaging):
         """κ as given, or as estimated so far; 0 before anything is known, infinite where nothing can be gained."""
         if not self.estimates:
             return self.kappa or 0.0
-        noise, held, distance = (float(state[name]) for name in ("noise", "held", "distance"))
-        if not distance * noise > 0:
+        noise, gap, distance = (float(state[name]) for name in ("noise", "gap", "distance"))
+        if not self.caution * distance * noise > 0:
             return 0.0
-        return math.inf if held <= 0 else distance * math.sqrt(noise) / (held * math.sqrt(volumes.historical))
+        found = self.caution * distance * math.sqrt(noise / volumes.historical)
+        return math.inf if gap <= 0 else found / gap
 
     def wanted(self, kappa: float, volumes: Volumes) -> float:
         """The share p of historical data.
@@ -217,19 +226,21 @@ class FedStream(Averaging):
         params = broadcast["params"]
         keep = {"historical": params.new_tensor([float(not data.arrives)])}
         if self.estimates:
-            noise, held = params.new_zeros(1), params.new_zeros(2)
-            if not data.arrives and len(data.train) and int(broadcast["rounds"]) % self.every == 0:
-                noise, held = _measured(params, data, streams.numpy("measured"), task)
-            keep |= {"noise": noise, "held": held}
+            keep |= {"noise": params.new_zeros(1), "held": params.new_zeros(2), "records": torch.zeros(2)}
+            if not data.arrives and self._is_due(int(broadcast["rounds"])):
+                keep |= _measured(params, data, streams.numpy("measured"), task)
         return Local(params[None], weights=_relative(data, params), keep=keep)
+
+    def _is_due(self, rounds: int) -> bool:
+        """Whether κ is estimated after so many rounds; the first model tells nothing of what training does."""
+        return rounds > 0 and rounds % self.every == 0
 
     def finish(self, local: Local, task: Task) -> Update:
         """The trained model and which kind of client it is; numbers for κ, weighted by records where there are some."""
         payload = {"params": (local.params[0], local.weight), "historical": (local.keep["historical"], local.weight)}
         if self.estimates:
-            noise, held = local.keep["noise"], local.keep["held"]
-            payload["noise"] = (noise, float(local.records) * bool(noise > 0))
-            payload["held"] = (held[:1], float(held[1]))
+            trained, held = local.keep["records"].tolist()
+            payload |= {"noise": (local.keep["noise"], trained), "held": (local.keep["held"], held)}
         return Update(payload)
 
     def aggregate(self, state: State, received: Mapping[str, Mean], task: Task) -> State:
@@ -259,15 +270,16 @@ class FedStream(Averaging):
         """What κ is made of, where clients have measured it."""
         if not self.estimates:
             return
-        size = task.layout.trainable
-        if received["noise"].weight > 0 and received["held"].weight > 0:
-            yield "noise", received["noise"].mean[0].double()
-            yield "held", received["held"].mean[0].double()
+        noise, held, size = received["noise"], received["held"], task.layout.trainable
+        if noise.weight > 0 and held.weight > 0:
+            difference, variance = held.mean.double()
+            yield "noise", noise.mean[0].double()
+            yield "gap", difference + (variance / held.weight).sqrt()
             yield "distance", torch.linalg.vector_norm(state["params"][:size] - state["first"][:size]).double()
 
     def report(self, state: State) -> Mapping[str, float]:
         """What the server knows: the share of historical data in what arrived, and what κ is made of."""
-        return {name: float(state[name]) for name in ("historical", "noise", "held", "distance") if name in state}
+        return {name: float(state[name]) for name in ("historical", "noise", "gap", "distance") if name in state}
 
     def predictor(self, state: State, memory: State, local: Local | None, task: Task) -> Predictor:
         """The shared model, or the average of those that were sent."""
@@ -295,19 +307,28 @@ def _relative(data: ClientData, like: Tensor) -> Float[Tensor, "records groups"]
     return weights.to(like)
 
 
-def _measured(params: Tensor, data: ClientData, rng: np.random.Generator, task: Task) -> tuple[Tensor, Tensor]:
-    """Of at most 256 records each: s² on training records, ``[1]``; held-out − training loss and records, ``[2]``."""
+def _measured(params: Tensor, data: ClientData, rng: np.random.Generator, task: Task) -> dict[str, Tensor]:
+    """Of at most 256 records of each kind, and of none where there are too few.
+
+    Returns:
+        noise: s² on training records, ``[1]``.
+        held: mean loss on validation records minus that on training records, and the variance of the former, ``[2]``.
+        records: how many training and validation records this is from, ``[2]``.
+    """
+    trained, held = _some(data.train, rng), _some(data.validation, rng)
+    if min(len(trained), len(held)) < _FEWEST:
+        return {}
     bound = task.bind()
     bound.load(params)
     bound.module.eval()
-    losses, gradients = _by_record(bound, task, _some(data.train, rng))
-    noise = gradients.var(dim=0, correction=1).sum()[None] if len(gradients) > 1 else params.new_zeros(1)
-    held = _some(data.validation, rng)
-    if not len(held):
-        return noise, params.new_zeros(2)
+    losses, gradients = _by_record(bound, task, trained)
     with torch.no_grad():
-        gap = bound.losses(*task.tensors(held)).mean() - losses.mean()
-    return noise, torch.stack([gap, gap.new_tensor(float(len(held)))])
+        unseen = bound.losses(*task.tensors(held))
+    return {
+        "noise": gradients.var(dim=0).sum()[None],
+        "held": torch.stack([unseen.mean() - losses.mean(), unseen.var()]),
+        "records": torch.tensor([len(data.train), len(held)], dtype=torch.float64),
+    }
 
 
 def _some(samples: Samples, rng: np.random.Generator) -> Samples:
