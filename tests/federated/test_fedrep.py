@@ -221,17 +221,17 @@ def test_conformance(method: FedRep) -> None:
 
 
 def test_on_digits_it_beats_its_start_and_clients_alone() -> None:
-    """Ten classes dealt unevenly to ten clients; one fixed run."""
+    """Ten classes dealt unevenly to ten clients; one fixed run. Alone they train until nothing improves any more."""
     population = build_population(Digits(), partition=Dirichlet(clients=10, alpha=0.3), seed=0)
     task = make_task(TaskSettings(model="mlp", options={"hidden": [32]}), population.schema)
-    method = FedRep(head_epochs=2, work=Phase(batch_size=16))
+    method = FedRep(head_epochs=5, work=Phase(epochs=5, batch_size=16))
     means = [
         np.average(outcome.seen.columns["test"], weights=outcome.seen.columns["test_size"])
         for outcome in (
             played(method, population, task, 20),
             played(method, population, task, 0),
-            played(Local(epochs=20, work=Phase(batch_size=16)), population, task, 0),
+            played(Local(epochs=400, work=Phase(batch_size=16)), population, task, 0),
         )
     ]
-    assert means[0] >= means[1] + 0.02
+    assert means[0] >= means[1] + 0.3
     assert means[0] >= means[2]

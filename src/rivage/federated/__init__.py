@@ -57,6 +57,7 @@ __all__ = [
     "LocalWork",
     "Notebook",
     "Outcome",
+    "PFedMe",
     "Phase",
     "Predictor",
     "Pull",
@@ -66,7 +67,6 @@ __all__ = [
     "Trial",
     "Update",
     "run",
-    "PFedMe",
 ]
 
 _HOMES = {
