@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rivage.federated.guarded import Guarded
     from rivage.federated.knnper import KNNPer
     from rivage.federated.local import Local
+    from rivage.federated.perfedavg import PerFedAvg
     from rivage.federated.pfedme import PFedMe
     from rivage.federated.qffl import QFFL
     from rivage.federated.scaffold import Scaffold
@@ -58,6 +59,7 @@ __all__ = [
     "Notebook",
     "Outcome",
     "PFedMe",
+    "PerFedAvg",
     "Phase",
     "Predictor",
     "Pull",
@@ -94,6 +96,7 @@ _HOMES = {
     "Notebook": "checkpoint",
     "Outcome": "engine",
     "PFedMe": "pfedme",
+    "PerFedAvg": "perfedavg",
     "Phase": "algorithm",
     "Predictor": "algorithm",
     "Pull": "algorithm",

@@ -34,6 +34,7 @@ ALGORITHMS = Registry(
         "guarded": "rivage.federated.guarded:Guarded",
         "knnper": "rivage.federated.knnper:KNNPer",
         "local": "rivage.federated.local:Local",
+        "perfedavg": "rivage.federated.perfedavg:PerFedAvg",
         "pfedme": "rivage.federated.pfedme:PFedMe",
         "push_diging": "rivage.decentralized.gradient_tracking:PushDIGing",
         "push_sum": "rivage.decentralized.push_sum:PushSum",
