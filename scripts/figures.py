@@ -392,6 +392,12 @@ def topology_matters(runs: Runs) -> str:
     return drawing
 
 
+def recovered_mixture(runs: Runs) -> str:
+    """True against recovered proportions of FedEM, and its accuracy against the number of components."""
+    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_mixtures.py"))["figure"](standalone)
+    return drawing
+
+
 def stragglers_and_degree(runs: Runs) -> str:
     """Time of a round by degree, and time to a target; the drawing is in a file of its own."""
     drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_stragglers.py"))["figure"](standalone)
@@ -458,6 +464,7 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "similarity-caching": similarity_caching,
     "overlay-design": overlay_design,
     "stragglers-and-degree": stragglers_and_degree,
+    "recovered-mixture": recovered_mixture,
     "topology-matters": topology_matters,
     "decentralised-training": decentralised_training,
     "delivery-compared": delivery_compared,
