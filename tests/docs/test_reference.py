@@ -11,7 +11,7 @@ from rivage.cli.app import main
 from rivage.learning import LOSSES, METRICS, MODELS
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
-VERBS = ("run", "train", "play", "place", "design", "report", "verify", "reproduce", "cite", "doctor")
+VERBS = ("run", "train", "advise", "play", "place", "design", "report", "verify", "reproduce", "cite", "doctor")
 
 
 def codes(text: str) -> set[str]:

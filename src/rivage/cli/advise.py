@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["advise"]
 
+_COLUMNS = ("method", "metric", "client mean", "bottom decile", "worse than Local", "MB up", "MB down", "recommended")
+
 
 def advise(
     data: str,
@@ -93,7 +95,7 @@ def _show(found: Advice, options: Options, strict: bool) -> int:
         result,
         f"{found.record.folder}: {found.decision.method}; {verdicts(certificates)}",
         table(
-            ("method", "metric", "mean", "bottom decile", "worse than Local", "MB up", "MB down", "recommended"),
+            _COLUMNS,
             [(name, *_cells(values, name == found.decision.method)) for name, values in result["methods"].items()],
         ),
         certificate_rows(told),

@@ -21,7 +21,7 @@ from rivage.core.observers import Observer, Silent
 from rivage.core.records import RunRecord
 from rivage.core.store import read_json, write_json, write_text
 from rivage.core.toml import format_toml
-from rivage.studies.advice_checks import CONFIDENCE, Decision, decide, values_of
+from rivage.studies.advice_checks import CONFIDENCE, Decision, Difference, decide, values_of
 from rivage.studies.advice_data import COMPARED, GUARDED, LOCAL, question, require_enough
 from rivage.studies.advice_plan import PLANS, Plan, choose_plan, measure
 from rivage.studies.pipeline import identity
@@ -145,7 +145,8 @@ def _planned(
     plan, reasons, need = Plan(**decided["plan"]), decided["without"], float(decided["seconds"])
     for name, reason in reasons.items():
         observer.on_event(_notice(f"without {name}: {reason}"))
-    text = f"{plan.budget} settings of each method, {plan.rounds} rounds, {plan.seeds} seeds"
+    budget = plan.tuning(asked.tuning).budget
+    text = f"{budget} settings of each method, {plan.rounds} rounds, {plan.seeds} seeds"
     observer.on_event(_notice(f"{text}: about {max(need / 60, 0.1):.1f} minutes"))
     return _able(asked, reasons), plan
 
@@ -183,7 +184,7 @@ def compare(
         fresh: forget what was played before.
         observer: is told what happens.
     """
-    tuning = replace(asked.tuning or Tuning(learning_rates=_RATES), budget=plan.budget)
+    tuning = plan.tuning(asked.tuning or Tuning(learning_rates=_RATES))
     played = replace(
         asked,
         name=f"{asked.name}-advice",
@@ -233,16 +234,25 @@ def _answer(record: RunRecord, decision: Decision, methods: Sequence[str]) -> st
             f"These data cannot tell which method is best. {known} Play {decision.method}: it keeps, for every client, "
             f"what its own validation records speak for. {_bytes(record, decision.method)}"
         )
-    rival, second = decision.runner_up, ""
-    if rival is not None and rival.reference != LOCAL:
-        close = f"{rival.mean:+.3g} ({rival.low:+.3g} to {rival.high:+.3g})"
-        sure = "" if rival.better else "; these two cannot be told apart, and the simpler one is taken"
-        sure = sure if rival.mean >= 0 or sure else "; too little to be worth the more complicated one"
-        second = f" Against the runner-up, {rival.reference}: {close}{sure}."
+    second = "" if decision.runner_up is None else _against(decision.runner_up)
     return (
-        f"{decision.method} serves the average client better than {LOCAL}: {span}.{second} "
+        f"{decision.method} serves the average client better than {LOCAL}: {span}. {second}"
         f"{_bytes(record, decision.method)}"
     )
+
+
+def _against(rival: Difference) -> str:
+    """The lead over the next best in the mean, and why it is no more than that."""
+    if rival.reference == LOCAL:
+        return ""
+    if rival.equal:
+        return f"{rival.reference}, which is no simpler, gives every client the same. "
+    told = f"Against the next best, {rival.reference}: {rival.mean:+.3g} ({rival.low:+.3g} to {rival.high:+.3g})"
+    if rival.better:
+        return f"{told}. "
+    if rival.high < 0 and rival.always:
+        return f"{told}; too little for a more complicated method. "
+    return f"{told}; these two cannot be told apart, and the simpler one is taken. "
 
 
 def _bytes(record: RunRecord, method: str) -> str:

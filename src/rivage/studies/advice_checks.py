@@ -93,6 +93,11 @@ class Difference:
     always: bool
 
     @property
+    def equal(self) -> bool:
+        """Whether no client tells the two apart."""
+        return self.low == self.mean == self.high == 0
+
+    @property
     def better(self) -> bool:
         """Whether the one is better beyond doubt."""
         return self.low > 0 and self.always
@@ -241,11 +246,12 @@ def advised(
     values = values_of(record, methods)
     found = _differences(values, confidence)[method, reference]
     direction = "worse" if found.mean < 0 else "better"
-    holds = found.better or (found.high < 0 and found.always)
+    holds = found.equal or found.better or (found.high < 0 and found.always)
+    said = f"the average client {direction} than {reference}, by {found.low:+.4f} to {found.high:+.4f}"
+    said = f"every client as well as {reference}" if found.equal else said
     return Certificate(
         kind="test",
-        claim=f"{method} serves the average client {direction} than {reference}, by {found.low:+.4f} to "
-        f"{found.high:+.4f} ({values.metric}; all pairs of {len(methods)} methods compared).",
+        claim=f"{method} serves {said} ({values.metric}; all pairs of {len(methods)} methods compared).",
         measured=found.mean,
         reference=0.0,
         method=f"mean difference over {len(values.clients)} clients, each averaged over {len(values.seeds)} seeds, "

@@ -138,6 +138,7 @@ def require_enough(stage: Stage) -> Mapping[str, int]:
                 f"{found[part]} {part} records over all {population.size} clients are too few: no method could be told "
                 "from another",
                 where=f'data of "{stage.study.name}"',
-                mend=f"Give at least {FEWEST}: more records, or another share (--set evaluation.{part}={share:g}).",
+                mend=f"Give at least {FEWEST}: more records, or a share larger than {share:g}, as with "
+                f"--set evaluation.{part}=0.3.",
             )
     return {"clients": population.size, **found}

@@ -34,6 +34,10 @@ class Plan:
     budget: int
     seeds: int
 
+    def tuning(self, tuning: Tuning) -> Tuning:
+        """The same learning rates within the budget; all of them at least."""
+        return replace(tuning, budget=max(self.budget, len(tuning.learning_rates)))
+
 
 PLANS = (Plan(100, 8, 5), Plan(60, 8, 5), Plan(40, 8, 3), Plan(25, 6, 3), Plan(15, 6, 3))
 """From the best to the least that can still say something."""
@@ -90,7 +94,7 @@ def seconds(study: Study, costs: Mapping[str, Cost], plan: Plan, tuning: Tuning)
         if method.name not in costs:
             continue
         cost = costs[method.name]
-        tried = candidates(method, replace(tuning, budget=plan.budget), 0)
+        tried = candidates(method, plan.tuning(tuning), 0)
         lengths = [values.get("epochs", plan.rounds) for values in tried]
         total += sum(cost.trial + cost.round * length for length in lengths)
         total += plan.seeds * (cost.trial + cost.round * max(lengths))
