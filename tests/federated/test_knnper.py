@@ -253,19 +253,21 @@ def test_which_records_are_stored_follows_the_rule_and_the_seed() -> None:
 
 
 def test_the_share_is_chosen_on_validation_records_where_there_are_enough() -> None:
-    """Least loss over the grid, computed here from predictions of every fixed share."""
+    """Best accuracy over the grid, by the evaluation of every fixed share."""
     records, task = clouds((60, 40, 60, 60)), task_of()
     population = Parted(records, SCHEMA, validated=20)
     outcome = played(KNNPer(work=WORK), population)
-    losses = np.array(
-        [played(KNNPer(work=WORK, share=s / 20), population).seen.columns["validation_loss"] for s in range(21)]
-    )
-    assert outcome.seen.columns["neighbour_share"] == (losses.argmin(axis=0) / 20).tolist()
+    found = [played(KNNPer(work=WORK, share=s / 20), population).seen.columns["validation"] for s in range(21)]
+    assert outcome.seen.columns["neighbour_share"] == (np.argmax(found, axis=0) / 20).tolist()
+    trusting = played(KNNPer(work=WORK, trust=1e9), population)
+    assert set(trusting.seen.columns["neighbour_share"]) == {float(np.argmax(np.mean(found, axis=1)) / 20)}
     fewer = played(KNNPer(work=WORK, least=21), population)
     for client in range(4):
         data = population.client(client)
-        local = made(KNNPer(work=WORK), fewer.state, replace(data, validation=data.validation.take(np.arange(0))), task)
-        assert neighbours(fewer, client).share == local.share
+        nothing = replace(data, validation=data.validation.take(np.arange(0)))
+        evidence = made(KNNPer(work=WORK), fewer.state, nothing, task).evidence
+        assert evidence.records == len(data.train)
+        assert neighbours(fewer, client).share == evidence.share()
 
 
 def test_test_records_do_not_move_the_share() -> None:

@@ -1,8 +1,6 @@
-"""What neighbours say, against a loop over entries; and the share that a client gives them."""
+"""What neighbours say, against a loop over entries."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rivage.learning.datastore import Datastore
-from rivage.learning.losses import CROSS_ENTROPY, SQUARED
-from rivage.learning.neighbours import Neighbours, choose_share, leave_one_out
+from rivage.learning.neighbours import Neighbours, leave_one_out
 
 CLASSES = 4
 
@@ -101,7 +98,7 @@ def test_features_of_several_axes_are_one_vector_where_the_target_is_one() -> No
     assert found.argmax(dim=1).tolist() == [0, 1, 2, 3] * 2
 
 
-# --- the share ------------------------------------------------------------------------------------------------
+# --- without oneself ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("entries", [2, 3, 12, 60])
@@ -130,28 +127,3 @@ def test_copies_of_a_record_are_still_others() -> None:
     found = leave_one_out(Neighbours(store, None, 2, k=19))
     expected = torch.where(torch.arange(20)[:, None] % 2 == torch.arange(2), 9 / 19, 10 / 19)
     torch.testing.assert_close(found, expected.double())
-
-
-def mixtures(kind: str) -> tuple[Any, Any, Any, Any]:
-    generator = torch.Generator().manual_seed(3)
-    if kind == "real":
-        model, memory = (torch.randn(50, 2, generator=generator) for _ in range(2))
-        return model, memory, 0.35 * memory + 0.65 * model + 0.1 * torch.randn(50, 2, generator=generator), SQUARED
-    model, memory = (torch.rand(400, 3, generator=generator).softmax(dim=1) for _ in range(2))
-    y = torch.multinomial(0.2 * model**4 + 0.8 * memory**4, 1, generator=generator)[:, 0]
-    return model, memory, y, CROSS_ENTROPY
-
-
-@pytest.mark.parametrize("kind", ["class", "real"])
-def test_the_share_has_the_least_loss_of_all_on_the_grid(kind: str) -> None:
-    model, memory, y, loss = mixtures(kind)
-    losses = [float(loss.of_predictions((1 - s / 20) * model + s / 20 * memory, y).mean()) for s in range(21)]
-    chosen = choose_share(model, memory, y, loss)
-    assert chosen > 0
-    assert chosen == np.argmin(losses) / 20
-    assert (np.diff(losses, 2) >= -1e-6).all(), "the loss is convex in the share"
-
-
-def test_of_equals_the_smallest_share_is_taken() -> None:
-    model, _, y, loss = mixtures("class")
-    assert choose_share(model, model.clone(), y, loss) == 0.0

@@ -24,6 +24,7 @@ from rivage.federated.executors.jobs import Job
 from rivage.federated.failures import Failed, explained, naming
 from rivage.federated.memories import Memory
 from rivage.learning.params import to_numpy
+from rivage.learning.shares import Peers
 
 __all__ = ["Evaluation", "Evaluator"]
 
@@ -72,14 +73,14 @@ class Evaluator:
         population: supplies the records.
         executor: trains `adapt` and computes outputs.
         streams: the run's streams.
-        shares: of the neighbours of the clients judged so far, by round, for clients that cannot choose one.
+        peers: what the clients judged so far say of the share of neighbours, by round.
     """
 
     algorithm: Algorithm
     population: Population
     executor: Executor
     streams: Streams
-    shares: dict[int, list[float]] = field(default_factory=dict)
+    peers: dict[int, Peers] = field(default_factory=dict)
 
     def evaluate(
         self,
@@ -156,24 +157,15 @@ class Evaluator:
         return predictors, [0 if local is None else local.gradients for local in locals_]
 
     def _settled(self, predictors: list[Predictor], round: int) -> list[Predictor]:
-        """Neighbours whose client cannot choose their share get the median of the shares chosen so far.
+        """Neighbours whose client left their share open get it, with what the clients judged so far say.
 
-        So far: by the clients of this block and those before, in this round; where nobody chose, it is 0.
+        So far: those of this block and of the blocks before, in this round.
         """
-        remembering = [p.neighbours for p in predictors if p.neighbours is not None]
-        if not remembering:
-            return predictors
-        if round not in self.shares:
-            self.shares.clear()
-        known = self.shares.setdefault(round, [])
-        known += [n.share for n in remembering if n.share is not None and len(n.store)]
-        median = float(np.median(known)) if known else 0.0
-        return [
-            replace(p, neighbours=replace(p.neighbours, share=median))
-            if p.neighbours is not None and p.neighbours.share is None
-            else p
-            for p in predictors
-        ]
+        if round not in self.peers:
+            self.peers.clear()
+        peers = self.peers.setdefault(round, Peers())
+        peers.hear([p.neighbours.evidence for p in predictors if p.neighbours and p.neighbours.evidence])
+        return [p if p.neighbours is None else replace(p, neighbours=p.neighbours.settled(peers)) for p in predictors]
 
     def _rows(
         self, predictors: Sequence[Predictor], data: Sequence[ClientData]

@@ -13,17 +13,18 @@ N_k(x) being the k stored records whose φ is nearest to φ(x), d_i their Euclid
 λ_m = 0 is the shared model, 1 the nearest neighbours alone. For a real target the neighbours give the kernel mean of
 theirs.
 
-λ_m is chosen without test records, by the mean loss of the mixture: on the client's validation records if it has
-``least`` of them; else on the store's own records, each asked of a store without it; with fewer than two stored records
-the client takes the median share of the other clients. The store is made anew before every evaluation, from the
-records that the client holds then.
+λ_m is chosen without test records, on a grid of 1/20 by the metric that is reported (`rivage.learning.shares`): on the
+client's validation records if it has ``least`` of them; else on the stored records, each asked of a store without it; a
+client with fewer than two stored records takes the median share of the others. The store is made anew before every
+evaluation, from the records that the client holds then.
 
-Deviations: the share minimises a loss on a grid of 1/20. The model was trained on the stored records, which flatters it
-where they are used to choose, so that shares come out small; validation records do not. With base ``fedavg+`` each
-client fine-tunes the model before it stores features.
+Deviations: the model was trained on the stored records, which flatters it where they are used to choose, so shares come
+out small; validation records do not do that. ``trust`` lets a client listen to what its peers measured. With base
+``fedavg+`` each client fine-tunes the model before it stores features.
 
 Cost beyond FedAvg: at evaluation, one forward pass over the training records and a search among the stored ones for
-each query; C_m (D + 1) numbers of memory. Nothing more travels, except one number per client where a median is needed.
+each query; C_m (D + 1) numbers of memory. Nothing more travels in a round. Once, where a median is needed, one number
+per client, and with ``trust`` 21.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ from rivage.federated.algorithm import Local, LocalWork, Phase, Predictor, Refer
 from rivage.federated.averaging import Averaging, global_predictor
 from rivage.learning.datastore import Datastore, Keep, kept_rows
 from rivage.learning.nearest import Search
-from rivage.learning.neighbours import Neighbours, choose_share, leave_one_out
+from rivage.learning.neighbours import Neighbours, leave_one_out
 from rivage.learning.params import from_numpy, to_numpy
+from rivage.learning.shares import Evidence, score
 
 if TYPE_CHECKING:
     from rivage.learning.task import Bound, Task
@@ -67,6 +69,8 @@ class KNNPer(Averaging):
         scale: of the kernel, > 0: the larger, the more the k records count alike.
         share: λ in [0, 1], the same for all clients; None lets every client choose its own.
         least: validation records from which on a client chooses on them, >= 1.
+        trust: records' worth of what all clients measured that a client adds to its own when it chooses, >= 0; with 0
+            it asks nobody.
         capacity: C, records that a client can store, >= 0; None stores all.
         fraction: share of its records that a client stores at most, in [0, 1].
         keep: which records stay where not all can: ``uniform`` draws, ``fifo`` keeps the newest, ``first`` the oldest.
@@ -92,6 +96,7 @@ class KNNPer(Averaging):
     scale: float = 1.0
     share: float | None = field(default=None, metadata={"none": "auto"})
     least: int = 20
+    trust: float = 0.0
     capacity: int | None = field(default=None, metadata={"none": "all"})
     fraction: float = 1.0
     keep: Keep = "uniform"
@@ -104,6 +109,7 @@ class KNNPer(Averaging):
         require(self.neighbours, "neighbours", least=1)
         require(self.scale, "scale", above=0)
         require(self.least, "least", least=1)
+        require(self.trust, "trust", least=0)
         if self.capacity is not None:
             require(self.capacity, "capacity", least=0)
         for name, value in (("share", self.share), ("fraction", self.fraction)):
@@ -160,9 +166,9 @@ class KNNPer(Averaging):
         bound.load(params)
         store = _remembered(bound, held)
         outputs = schema.num_outputs if schema.target == "real" else schema.num_classes
-        found = Neighbours(store, self.share, outputs, self.neighbours, self.scale, self.search)
+        found = Neighbours(store, self.share, outputs, self.neighbours, self.scale, self.search, trust=self.trust)
         if self.share is None:
-            found = replace(found, share=_own_share(found, bound, held, task))
+            found = replace(found, evidence=_evidence(found, bound, held, task))
         return Predictor(params[None], params.new_ones(1), found)
 
 
@@ -174,11 +180,9 @@ def _remembered(bound: Bound, held: State) -> Datastore:
     return Datastore.of(_by_chunks(bound.features, x), y, to_numpy(ids))
 
 
-def _own_share(found: Neighbours, bound: Bound, held: State, task: Task) -> float | None:
-    """What the client's records say; None where they cannot tell."""
-    if len(found.store) == 0:
-        return 0.0
-    if "held_x" in held:
+def _evidence(found: Neighbours, bound: Bound, held: State, task: Task) -> Evidence | None:
+    """What the client's records say of the share; None where they cannot tell."""
+    if "held_x" in held and len(found.store):
         x, y = held["held_x"], held["held_y"]
         remembered = found.predictions(_by_chunks(bound.features, x))
     elif len(held["ids"]) > 1:
@@ -188,7 +192,7 @@ def _own_share(found: Neighbours, bound: Bound, held: State, task: Task) -> floa
     else:
         return None
     predictions = _by_chunks(bound.predictions, x)
-    return choose_share(predictions, remembered.reshape(predictions.shape), y, task.loss)
+    return score(predictions, remembered.reshape(predictions.shape), y, task.metric, task.loss)
 
 
 def _by_chunks(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

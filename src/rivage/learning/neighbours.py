@@ -16,20 +16,17 @@ p being its model; probabilities are mixed, never logits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rivage.learning.datastore import Datastore
-from rivage.learning.losses import Loss
 from rivage.learning.nearest import Search, nearest
+from rivage.learning.shares import Evidence, Peers
 
-__all__ = ["Neighbours", "choose_share", "leave_one_out"]
-
-_GRID = 20  # shares that are tried: 0, 1/20, ..., 1
-_LEVEL = 1e-9  # a smaller share is taken where losses differ by less, relatively: rounding must not decide
+__all__ = ["Neighbours", "leave_one_out"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,11 +35,13 @@ class Neighbours:
 
     Args:
         store: what is remembered.
-        share: λ in [0, 1]; None where the client cannot tell.
+        share: λ in [0, 1]; None until it is settled.
         outputs: width of a prediction: classes, symbols or real numbers.
         k: entries that answer, >= 1.
         scale: of the kernel, > 0.
         search: ``exact``, or ``faiss`` to find candidates with that library.
+        evidence: what the client's records say of the share; None where they cannot tell.
+        trust: how much the client trusts its peers beside that, in records.
     """
 
     store: Datastore
@@ -51,6 +50,15 @@ class Neighbours:
     k: int = 10
     scale: float = 1.0
     search: Search = "exact"
+    evidence: Evidence | None = None
+    trust: float = 0.0
+
+    def settled(self, peers: Peers) -> Neighbours:
+        """With a share, whatever the client lacked to choose one."""
+        if self.share is not None:
+            return self
+        share = peers.share(self.evidence, self.trust) if len(self.store) else 0.0
+        return replace(self, share=share, evidence=None)
 
     @property
     def speak(self) -> bool:
@@ -68,7 +76,7 @@ class Neighbours:
         self, predictions: Float[Tensor, "n *output"], features: Float[Tensor, "n *positions width"]
     ) -> Float[Tensor, "n *output"]:
         """Model and neighbours together, for a share that is known."""
-        assert self.share is not None, "the share has not been chosen"
+        assert self.share is not None, "the share has not been settled"
         if not self.speak:
             return predictions
         return (1 - self.share) * predictions + self.share * self.predictions(features)
@@ -95,26 +103,3 @@ def leave_one_out(neighbours: Neighbours) -> Float[Tensor, "entries outputs"]:
     own = store.ids[rows] == store.ids[:, None]
     distances, order = distances.masked_fill(own, torch.inf).sort(dim=1, stable=True)
     return neighbours._mean(distances[:, : neighbours.k], rows.gather(1, order)[:, : neighbours.k])
-
-
-def choose_share(
-    predictions: Float[Tensor, "n *output"],
-    remembered: Float[Tensor, "n *output"],
-    y: Shaped[Tensor, "n *target"],
-    loss: Loss,
-) -> float:
-    """The share λ with the smallest mean loss on a grid from 0 to 1; the smallest of equals.
-
-    The loss is convex in λ, for probabilities as for real numbers.
-
-    Args:
-        predictions: of the model, on records that are not for test.
-        remembered: of the neighbours, who have not seen these records.
-        y: their targets.
-        loss: of predictions.
-    """
-    shares = [step / _GRID for step in range(_GRID + 1)]
-    mixtures = ((1 - share) * predictions + share * remembered for share in shares)
-    found = [float(loss.of_predictions(mixture, y).mean()) for mixture in mixtures]
-    least = min(found)
-    return next(s for s, value in zip(shares, found, strict=True) if value <= least + _LEVEL * max(1.0, abs(least)))
