@@ -76,7 +76,7 @@ def test_both_models_follow_their_recursions(server_rate: float) -> None:
 def test_the_limit_is_the_minimiser_of_the_envelopes(pull: float) -> None:
     """F_k has curvature m_k = a_k λ / (a_k + λ) and f_k's optimum; with one step a round FedAvg on it is descent."""
     a, c = np.array([2.0, 3.0, 4.0]), np.array(C)
-    population = quadratic_clients(a, c)
+    population = quadratic_clients(a.tolist(), c.tolist())
     method = PFedMe(
         learning_rate=0.5, inner_rate=0.25, pull=pull, inner_steps=25, work=Phase(updates=1, batch_size=None)
     )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rivage.federated.finetuned import FineTuned
     from rivage.federated.guarded import Guarded
     from rivage.federated.knnper import KNNPer
+    from rivage.federated.l2gd import L2GD
     from rivage.federated.local import Local
     from rivage.federated.perfedavg import PerFedAvg
     from rivage.federated.pfedme import PFedMe
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AFL",
     "APFL",
+    "L2GD",
     "QFFL",
     "Clustered",
     "Ditto",
@@ -91,6 +93,7 @@ _HOMES = {
     "FineTuned": "finetuned",
     "Guarded": "guarded",
     "KNNPer": "knnper",
+    "L2GD": "l2gd",
     "Local": "local",
     "LocalWork": "algorithm",
     "Notebook": "checkpoint",

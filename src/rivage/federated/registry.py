@@ -33,6 +33,7 @@ ALGORITHMS = Registry(
         "gradient_tracking": "rivage.decentralized.gradient_tracking:GradientTracking",
         "guarded": "rivage.federated.guarded:Guarded",
         "knnper": "rivage.federated.knnper:KNNPer",
+        "l2gd": "rivage.federated.l2gd:L2GD",
         "local": "rivage.federated.local:Local",
         "perfedavg": "rivage.federated.perfedavg:PerFedAvg",
         "pfedme": "rivage.federated.pfedme:PFedMe",
