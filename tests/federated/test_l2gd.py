@@ -188,6 +188,26 @@ def test_small_cohorts_and_lost_answers() -> None:
     assert len({tuple(memory["own"].tolist()) for memory in memories}) == 5
 
 
+def test_who_comes_late_starts_from_the_mean() -> None:
+    """Once it is known that not all take part, the mean goes along with whatever is sent or trained."""
+    population = linear_clients((4, 7, 5))
+    task = linear_task(population)
+    method = L2GD(exchange_probability=0.5, work=ONE)
+    state = dict(method.init(task, 3, Streams(0)))
+    state |= {"params": state["params"] + 1, "heard": torch.tensor(2)}
+    kinds = set()
+    for number in range(1, 40):
+        state["round"] = torch.tensor(number)
+        down = method.broadcast(state, 0, task)
+        exchange, moved = method._exchanges(state), method._moved(state)
+        assert ("params" in down) is (moved or not exchange)
+        kinds.add(frozenset(down))
+        local = method.start(down, {}, population.client(0), None, Streams(0).child("client", 0), task)
+        expected = state["params"] if "params" in down else task.initial(Streams(0).seed("model"))
+        assert torch.equal(local.params[0], expected)
+    assert kinds == {frozenset(), frozenset({"params"}), frozenset({"params", "wanted"})}
+
+
 @pytest.mark.parametrize(
     "method",
     [

@@ -20,10 +20,11 @@ Going towards w̄ leaves w̄ where it is: of exchanges in a row only the first s
 the server asks; w̄ comes down with the next local round, before which no client needs it. λ → 0 is training alone; with
 s = 1 all models are made equal in every exchange, which is FedAvg with a random number of local rounds.
 
-Deviations: a local round runs ``work``; one step is the paper's. With K steps the pull acts like λ / K. Of a cohort
-smaller than all, those who answer make the mean, and a client is pulled for the exchanges it took part in, when it next
-gets a mean. A client starts from the start that all methods share, which it makes from the seed of the run, or from a
-mean that it is sent first. A client that never took part minimises f_t(w) + (λ/2) ‖w − w̄‖² from w̄ before it predicts;
+Deviations: a local round runs ``work``; one step is the paper's. With K steps the pull acts like λ / K. Where not all
+clients take part, those who answer make the mean, and a client is pulled for the exchanges it took part in, when it
+next gets a mean. Nobody knows then who has heard of it, so it goes along whenever something is sent or trained. A
+client starts from a mean, if it is sent one first, or from the start that all methods share, which it makes from the
+seed of the run. A client that never took part minimises f_t(w) + (λ/2) ‖w − w̄‖² from w̄ before it predicts;
 it is not kept. A round in which nobody answers is tossed the same way again.
 
 Cost beyond FedAvg: one model of memory per client that ever took part. Of R rounds about R p (1 − p) send a model up,
@@ -103,9 +104,10 @@ class L2GD(Averaging):
         return self.learning_rate * self.pull * (1 - self.exchange_probability) / self.exchange_probability
 
     def init(self, task: Task, clients: int, streams: Streams) -> State:
-        """The mean, where all models start; what the coins come from, and how many rounds were played."""
+        """The mean, where all models start; what coins come from; rounds played; T, and how many made the mean."""
         state = super().init(task, clients, streams)
-        return {**state, "key": torch.tensor(streams.seed("coin") >> 1), "round": torch.tensor(0)}
+        numbers = {"key": streams.seed("coin") >> 1, "round": 0, "clients": clients, "heard": clients}
+        return {**state, **{name: torch.tensor(number) for name, number in numbers.items()}}
 
     def _exchanges(self, state: State, ago: int = 0) -> bool:
         """Whether the coin of this round, or of one before, says that models are pulled to their mean."""
@@ -123,10 +125,13 @@ class L2GD(Averaging):
         return Cohort(ids, np.ones(len(ids)), work)
 
     def broadcast(self, state: State, client: int, task: Task) -> State:
-        """The mean, before a local round, if it is new; a word that models are wanted, if they are; else nothing."""
-        if self._exchanges(state):
-            return {"wanted": state["round"]} if self._moved(state) else {}
-        return {} if self._moved(state) else {"params": state["params"]}
+        """The mean, before a local round, if it is new to somebody; a word that models are wanted, if they are."""
+        exchange, moved = self._exchanges(state), self._moved(state)
+        whole = bool(state["heard"] >= state["clients"])
+        mean = {"params": state["params"]}
+        if exchange and moved:
+            return {"wanted": state["round"], **({} if whole else mean)}
+        return {} if exchange or (moved and whole) else mean
 
     def start(
         self,
@@ -162,6 +167,7 @@ class L2GD(Averaging):
         after = {**state, "round": state["round"] + 1}
         if "params" in received and received["params"].weight > 0:
             after["params"] = received["params"].mean
+            after["heard"] = torch.tensor(round(received["params"].weight))
         return after
 
     @property
