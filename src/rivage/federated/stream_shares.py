@@ -35,7 +35,7 @@ from rivage.core.errors import ConfigError, require
 
 __all__ = ["best_shares", "bound", "effective_records", "historical_share"]
 
-_HALVINGS = 100
+_HALVINGS = 60
 
 Shares = Float64[ndarray, "groups"]
 
@@ -99,7 +99,7 @@ def best_shares(
     wanted: Shares | None = None,
     discrepancy: float = 0.0,
 ) -> Shares:
-    """The minimiser of ψ on the simplex, to about 1e-12. O(groups · 10^4).
+    """The minimiser of ψ on the simplex, to about 1e-12. O(groups · 3,600).
 
     ‖u‖ = min over R > 0 of ‖u‖² / (2R) + R / 2, jointly convex, so the root R of ‖u(R)‖ = R is bracketed and halved,
     and for each R the problem is separable but for Σ p = 1, whose multiplier μ is found the same way.

@@ -18,9 +18,11 @@ from rivage.studies.claims import (
     fairness,
     federated,
     mixtures,
+    mixtures_decentralized,
     overlays,
     similarity,
     stragglers,
+    streams,
     topology_matters,
 )
 from rivage.studies.claims.claim import Claim, Outcome
@@ -36,9 +38,11 @@ _PARTS = (
     delivery,
     fairness,
     mixtures,
+    mixtures_decentralized,
     overlays,
     similarity,
     stragglers,
+    streams,
     topology_matters,
 )
 
