@@ -367,6 +367,9 @@ def test_a_study_saves_what_clients_remember_and_a_guard_may_choose_it(tmp_path:
     x = np.random.default_rng(0).random((5, 64)).astype(np.float32)
     event = trial.events("evaluation")[-2]
     assert event["group"] == "seen"
+    searched = [timing for timing in trial.timings if "queries" in timing]
+    assert searched[-1]["queries"] >= sum(event["test_size"]) + sum(event["validation_size"])
+    assert searched[-1]["search_s"] > 0
     assert min(event["neighbour_share"]) > 0
     for client, share, size in zip(event["clients"], event["neighbour_share"], event["neighbour_bytes"], strict=True):
         found = bundle.personal(client).neighbours

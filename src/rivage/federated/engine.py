@@ -122,7 +122,7 @@ class Session:
         self.observe({**event, "method": self.trial.name, "seed": self.trial.seed})
 
     def _evaluate(self, *, keep: float) -> tuple[Evaluation, Evaluation | None]:
-        started = time.perf_counter()
+        started, queries, search_s = time.perf_counter(), self.executor.searched, self.executor.search_s
         judged, unseen = self.trial.judged, self.trial.unseen
         groups = {"seen": judged[~np.isin(judged, unseen)], "unseen": unseen}
         results = {}
@@ -133,7 +133,9 @@ class Session:
                 with one_thread(), naming(where):
                     results[group] = self.evaluator.evaluate(self.state, recall, clients, self.done, group, keep=keep)
                 self._record(results[group].event())
-        self.journal.timing(evaluation=self.done, seconds=time.perf_counter() - started)
+        searched = self.executor.searched - queries
+        search = {"queries": searched, "search_s": self.executor.search_s - search_s} if searched else {}
+        self.journal.timing(evaluation=self.done, seconds=time.perf_counter() - started, **search)
         return results["seen"], results.get("unseen")
 
 
