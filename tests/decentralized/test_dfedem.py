@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from rivage.data.population import Schema
 from rivage.decentralized.dfedem import DFedEM
 from rivage.decentralized.dpsgd import DPASGD
 from rivage.decentralized.exchange import Exchange
-from rivage.decentralized.gossip import initial, play
+from rivage.decentralized.gossip import CountBy, initial, play
 from rivage.decentralized.mixing_plan import Cycled, Exact, MixingPlan, fixed
 from rivage.decentralized.overlays import Overlay
 from rivage.decentralized.session import SiloSession
@@ -110,9 +110,9 @@ def test_silos_that_count_by_records_have_the_objective_of_fedem() -> None:
         task=linear_task(UNEQUAL),
         rounds=rounds,
     )
-    ends = {}
-    for count_by in ("records", "silos"):
-        method = DFedEM(learning_rate=0.05, work=work, count_by=count_by)  # type: ignore[arg-type]
+    ends: dict[CountBy, Any] = {}
+    for count_by in get_args(CountBy):
+        method = DFedEM(learning_rate=0.05, work=work, count_by=count_by)
         ends[count_by] = played(trial(method, Exact(silos=8, hub=0), rounds=rounds))[0].state
     with Session(central) as session:
         for _ in session:
