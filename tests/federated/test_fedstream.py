@@ -405,6 +405,14 @@ def test_a_study_with_a_stream(tmp_path: Path) -> None:
     assert all("historical" in event["server"] for event in trial.events("round"))
     assert all("server" not in event for event in record.trial("fedavg", 0).events("round"))
     assert all(event["server"]["historical"] == 0 for event in record.trial("fresh", 0).events("round"))
+    found = {c.fields["method"]: c for c in record.certificates if c.check == "stream_share"}
+    assert found.keys() == {"fedstream", "fresh"}
+    notes = trial.start["population"]["notes"]["stream"]
+    assert found["fresh"].measured == pytest.approx(notes["fresh_records"] ** -0.5)
+    both = notes["historical_records"] + notes["fresh_records"]
+    assert found["fresh"].reference == pytest.approx(both**-0.5)
+    assert "share 0.000" in found["fresh"].claim
+    assert all(c.verdict == "holds" for c in found.values())
 
 
 def test_a_study_says_what_does_not_fit() -> None:

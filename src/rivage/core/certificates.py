@@ -71,6 +71,7 @@ CHECKS = Registry(
         "paired_difference": "rivage.federated.checks:paired_difference",
         "guard": "rivage.federated.checks:guard",
         "choice_gap": "rivage.federated.checks:choice_gap",
+        "stream_share": "rivage.federated.stream_checks:stream_share",
         "wire_bytes": "rivage.federated.checks:wire_bytes",
         "tuned": "rivage.studies.tuning_checks:tuned",
         "advised": "rivage.studies.advice_checks:advised",
