@@ -26,7 +26,7 @@ import numpy as np
 from rivage.core.records import RunRecord, TrialRecord
 from rivage.core.summaries import bottom_decile, summarize
 from rivage.data.partition import IID, Dirichlet, Hand, Pachinko, Partition, Pathological, Quantity
-from rivage.report import figures, series, tables
+from rivage.report import client_tables, figures, series, tables
 from rivage.report.theme import INK, LABEL, MUTED, looks, theme_css, to_svg
 from rivage.simulation.availability import Markov
 
@@ -436,6 +436,18 @@ def choices(runs: Runs) -> str:
     return markdown(("model", "seen clients that took it", "unseen clients that took it"), rows)
 
 
+def costs(runs: Runs) -> str:
+    """What methods of the built-in study cost, and what the bytes of the cheapest one buy."""
+    summary = summarize(runs.digits)
+    budget = client_tables.budget(summary)
+    assert budget is not None, "FedEM sends three models"
+    rows = [tuple(row.values()) for row in client_tables.cost_rows(summary)]
+    size = tables.human_bytes(budget)
+    header = ("method", "bytes of a client", "gradients of a client", "mean at the end", f"rounds for {size}",
+              "mean then", "bottom decile then")  # fmt: skip
+    return markdown(header, rows)
+
+
 def certificates(runs: Runs) -> str:
     """The certificates of the built-in study."""
     rows = [
@@ -473,6 +485,7 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
 TABLES: Mapping[str, tuple[Callable[[Runs], str], tuple[Path, ...]]] = {
     "results": (results, (ROOT / "README.md", EXPLANATION / "personalisation.md")),
     "choices": (choices, (EXPLANATION / "personalisation.md",)),
+    "costs": (costs, (EXPLANATION / "personalisation.md",)),
     "certificates": (certificates, (EXPLANATION / "certificates.md",)),
 }
 
