@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FedEMHeads"]
 
-_CHUNK = 1024  # records per forward pass
+_CHUNK = 256  # records per forward pass; activations of images stay in the cache
 
 
 @dataclass(frozen=True, kw_only=True)
