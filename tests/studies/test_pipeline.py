@@ -47,7 +47,7 @@ def record(finished: RunRecord, tmp_path: Path) -> RunRecord:
 def test_the_summary_has_the_keys_of_the_contract(finished: RunRecord) -> None:
     assert set(finished.summary) == {"run", "hash", "report", "methods", "certificates"}
     assert finished.summary["hash"] == finished.hash
-    assert set(finished.summary["methods"]) == {"local", "fedavg", "fedavg+", "guarded"}
+    assert set(finished.summary["methods"]) == {"local", "fedavg", "fedavg+", "fedem", "knnper", "guarded"}
     for values in finished.summary["methods"].values():
         keys = {"metric", "mean", "bottom_decile", "share_worse_than_local", "bytes_up", "bytes_down", "seconds"}
         assert keys <= set(values)
@@ -159,7 +159,7 @@ def test_starting_again_changes_nothing_and_fresh_starts_over(record: RunRecord)
     assert not [event for event in watcher if event["event"] == "round"]
     watcher.clear()
     assert run_study(study, out=record.folder.parent, fresh=True, observer=watcher).hash == before
-    assert len([event for event in watcher if event["event"] == "round"]) == 2 * 2 * 4
+    assert len([event for event in watcher if event["event"] == "round"]) == 4 * 2 * 4
 
 
 def test_a_finished_trial_of_other_data_is_refused_and_kept(record: RunRecord) -> None:
@@ -183,7 +183,7 @@ def test_methods_of_one_seed_are_paired(finished: RunRecord) -> None:
 
 def test_guarded_costs_what_its_candidates_cost_and_chooses_among_them(finished: RunRecord) -> None:
     guarded = finished.trial("guarded", 0)
-    others = [finished.trial(m, 0) for m in ("local", "fedavg", "fedavg+")]
+    others = [finished.trial(m, 0) for m in ("local", "fedavg", "fedavg+", "fedem", "knnper")]
     assert guarded.bytes_up == sum(t.bytes_up for t in others)
     choice = guarded.events("choice")[0]
     final = guarded.final()
