@@ -23,7 +23,7 @@ from rivage.core.store import read_json, write_json, write_text
 from rivage.core.toml import format_toml
 from rivage.studies.advice_checks import CONFIDENCE, Decision, Difference, decide, values_of
 from rivage.studies.advice_data import COMPARED, GUARDED, LOCAL, question, require_enough
-from rivage.studies.advice_plan import PLANS, Plan, choose_plan, measure
+from rivage.studies.advice_plan import Plan, choose_plan, measure
 from rivage.studies.pipeline import identity
 from rivage.studies.settings import Study, dump_study, parse_study
 from rivage.studies.stage import Stage
@@ -118,7 +118,7 @@ def advise(
     for text in notices:
         observer.on_event(_notice(text))
     first = asked.run.seeds[0] if seed is None else seed
-    asked = replace(asked, tuning=asked.tuning or Tuning(learning_rates=_RATES, budget=PLANS[0].budget))
+    asked = replace(asked, tuning=asked.tuning or Tuning(learning_rates=_RATES))
     asked, plan = _planned(asked, first, minutes, out or Path("runs"), observer, fresh=fresh)
     return compare(asked, plan, first, study=study, out=out, fresh=fresh, observer=observer)
 
@@ -252,6 +252,8 @@ def _against(rival: Difference) -> str:
         return f"{told}. "
     if rival.high < 0 and rival.always:
         return f"{told}; too little for a more complicated method. "
+    if COMPARED.index(rival.reference) < COMPARED.index(rival.method):
+        return f"{told}; these two cannot be told apart, but that one is not surely better than {LOCAL}. "
     return f"{told}; these two cannot be told apart, and the simpler one is taken. "
 
 

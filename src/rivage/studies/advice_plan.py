@@ -42,6 +42,9 @@ class Plan:
 PLANS = (Plan(100, 8, 5), Plan(60, 8, 5), Plan(40, 8, 3), Plan(25, 6, 3), Plan(15, 6, 3))
 """From the best to the least that can still say something."""
 
+_LENGTHS = (1, 5)
+"""Rounds of the trials that are timed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -68,11 +71,11 @@ def measure(stage: Stage) -> tuple[dict[str, Cost], dict[str, str]]:
             continue
         try:
             _seconds(stage, method, 1)  # the first one compiles and reads
-            short, long = (min(_seconds(stage, method, rounds) for _ in range(2)) for rounds in (1, 3))
+            short, long = (min(_seconds(stage, method, rounds) for _ in range(2)) for rounds in _LENGTHS)
         except RivageError as error:
             reasons[method.name] = str(error)
             continue
-        each = max(long - short, 0.0) / 2
+        each = max(long - short, 0.0) / (_LENGTHS[1] - _LENGTHS[0])
         costs[method.name] = Cost(max(short - each, 0.0), each)
     return costs, reasons
 
