@@ -6,7 +6,18 @@ from torch import nn
 
 from rivage.core.errors import ConfigError
 from rivage.data.population import Schema
-from rivage.learning.networks import MODELS, char_lstm, cnn, factory, find, linear, mlp, resnet
+from rivage.learning.networks import (
+    MODELS,
+    char_gru,
+    char_lstm,
+    char_ngram,
+    cnn,
+    factory,
+    find,
+    linear,
+    mlp,
+    resnet,
+)
 
 MNIST = Schema(input_shape=(1, 28, 28), target="class", num_classes=10)
 FLAT = Schema(input_shape=(784,), target="class", num_classes=10)
@@ -68,6 +79,76 @@ def test_character_lstm_never_looks_ahead() -> None:
     assert not torch.allclose(before[:, 6:], after[:, 6:])
 
 
+def test_sizes_of_the_small_models_of_characters() -> None:
+    assert count(char_gru(TEXT)) == 90 * 8 + 3 * 128 * (8 + 128 + 2) + 129 * 90
+    assert count(char_ngram(TEXT)) == (90 + 2 * 2048) * 32 + 33 * 90
+    assert count(char_ngram(TEXT, order=1, width=4)) == 90 * 4 + 5 * 90
+
+
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_an_n_gram_model_looks_at_the_last_symbols_and_no_others(order: int) -> None:
+    model = char_ngram(TEXT, order=order)
+    tokens = torch.randint(90, (1, 12), generator=torch.Generator().manual_seed(0))
+    for changed in range(12):
+        other = tokens.clone()
+        other[0, changed] = (other[0, changed] + 1) % 90
+        with torch.no_grad():
+            moved = (model(tokens) != model(other)).any(dim=2)[0]
+        assert moved.tolist() == [changed <= position < changed + order for position in range(12)]
+
+
+def test_an_n_gram_has_one_meaning_wherever_it_stands() -> None:
+    model = char_ngram(TEXT, order=3)
+    with torch.no_grad():
+        found = model(torch.tensor([[5, 7, 9, 11, 5, 7, 9], [88, 89, 3, 5, 7, 9, 0]]))
+        single = model(torch.tensor([[5, 7, 9]]))
+    torch.testing.assert_close(found[0, 2], found[0, 6])
+    torch.testing.assert_close(found[0, 6], found[1, 5])
+    torch.testing.assert_close(single[0, 2], found[0, 2])
+    assert not torch.allclose(found[0, 0], found[0, 4]), "a beginning is a context of its own"
+
+
+def test_an_n_gram_model_is_its_formula() -> None:
+    """Sums of vectors, computed symbol by symbol with whole numbers that have no end."""
+    model = char_ngram(TEXT, order=3, buckets=64, width=8)
+    tables = [dict(model.named_parameters())[f"tables.{k}.weight"] for k in range(3)]
+    text = [3, 89, 0, 3, 42]
+    with torch.no_grad():
+        found = model(torch.tensor([text]))[0]
+        for position in range(len(text)):
+            code, total = text[position], tables[0][text[position]].clone()
+            for distance in (1, 2):
+                earlier = text[position - distance] if position >= distance else 90
+                code = (code * 48_271 + earlier + 1) % (2**31 - 1)
+                total += tables[distance][code % 64]
+            torch.testing.assert_close(found[position], model.head(total))
+
+
+def test_few_n_grams_share_a_vector() -> None:
+    """All pairs of symbols over 4096 buckets fall about as evenly as at random."""
+    model = char_ngram(TEXT, order=2, buckets=4096)
+    seen: list[int] = []
+    model.tables[1].register_forward_hook(lambda module, given, out: seen.extend(given[0][:, 1].tolist()))
+    pairs = torch.cartesian_prod(torch.arange(90), torch.arange(90))
+    with torch.no_grad():
+        model(pairs)
+    loads = torch.bincount(torch.tensor(seen), minlength=4096)
+    assert int((loads > 0).sum()) > 4096 * (1 - 2.72 ** (-8100 / 4096)) * 0.95
+    assert int(loads.max()) <= 16
+
+
+def test_a_small_recurrent_model_never_looks_ahead() -> None:
+    model = char_gru(TEXT, hidden=16)
+    tokens = torch.randint(90, (1, 10), generator=torch.Generator().manual_seed(0))
+    other = tokens.clone()
+    other[0, 6:] = (other[0, 6:] + 1) % 90
+    with torch.no_grad():
+        before, after = model(tokens), model(other)
+    assert before.shape == (1, 10, 90)
+    torch.testing.assert_close(before[:, :6], after[:, :6])
+    assert not torch.allclose(before[:, 6:], after[:, 6:])
+
+
 def test_group_norm_network_treats_records_alone() -> None:
     model = resnet(Schema(input_shape=(1, 8, 8), target="class", num_classes=3))
     x = torch.randn(4, 1, 8, 8)
@@ -91,6 +172,9 @@ def test_dense_networks_are_plain_chains() -> None:
         (lambda: mlp(FLAT, hidden=[0]), "task.options.hidden: hidden has 0"),
         (lambda: cnn(MNIST, hidden=True), "hidden has True"),
         (lambda: char_lstm(FLAT), "char_lstm predicts tokens, the target is class"),
+        (lambda: char_gru(FLAT), "char_gru predicts tokens, the target is class"),
+        (lambda: char_ngram(FLAT), "char_ngram predicts tokens, the target is class"),
+        (lambda: char_ngram(TEXT, order=0), "task.options.order: order has 0"),
         (lambda: mlp(TEXT), "the target is tokens.*char_lstm"),
     ],
 )

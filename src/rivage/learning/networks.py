@@ -24,12 +24,30 @@ from typing import Any
 
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from rivage.core.errors import ConfigError, nearest
 from rivage.core.registry import Registry, locate
 from rivage.data.population import Schema
 
-__all__ = ["MODELS", "CharLSTM", "Factory", "char_lstm", "cnn", "factory", "find", "linear", "mlp", "resnet"]
+__all__ = [
+    "MODELS",
+    "CharGRU",
+    "CharLSTM",
+    "CharNgram",
+    "Factory",
+    "char_gru",
+    "char_lstm",
+    "char_ngram",
+    "cnn",
+    "factory",
+    "find",
+    "linear",
+    "mlp",
+    "resnet",
+]
+
+_PRIME, _MULTIPLIER = (1 << 31) - 1, 48_271  # of the hash of n-grams; their product fits 64 bits
 
 
 def linear(schema: Schema, *, outputs: int | None = None) -> nn.Module:
@@ -123,9 +141,98 @@ def char_lstm(schema: Schema, *, embedding: int = 8, hidden: int = 256, layers: 
         layers: LSTMs on top of each other.
     """
     _require_size(embedding=embedding, hidden=hidden, layers=layers)
+    return CharLSTM(_symbols(schema, "char_lstm"), embedding=embedding, hidden=hidden, layers=layers)
+
+
+class CharGRU(nn.Module):
+    """Predicts the symbol after every position of a sequence: embedding, stacked GRU, one dense layer.
+
+    Args:
+        symbols: size of the vocabulary.
+        embedding: width of a symbol's vector.
+        hidden: width of the GRU's state.
+        layers: GRUs on top of each other.
+    """
+
+    def __init__(self, symbols: int, *, embedding: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(symbols, embedding)
+        self.gru = nn.GRU(embedding, hidden, num_layers=layers, batch_first=True)
+        self.head = nn.Linear(hidden, symbols)
+
+    def forward(self, tokens: Int64[Tensor, "n length"]) -> Float[Tensor, "n length symbols"]:
+        """Logits of the next symbol."""
+        states, _ = self.gru(self.embedding(tokens))
+        logits: Tensor = self.head(states)
+        return logits
+
+
+def char_gru(schema: Schema, *, embedding: int = 8, hidden: int = 128, layers: int = 1) -> nn.Module:
+    """A small recurrent model of characters.
+
+    Args:
+        schema: sequences of tokens.
+        embedding: width of a symbol's vector.
+        hidden: width of the GRU's state.
+        layers: GRUs on top of each other.
+    """
+    _require_size(embedding=embedding, hidden=hidden, layers=layers)
+    return CharGRU(_symbols(schema, "char_gru"), embedding=embedding, hidden=hidden, layers=layers)
+
+
+class CharNgram(nn.Module):
+    """Predicts the symbol after every position from the last few alone: a vector for each n-gram, their sum, softmax.
+
+    Every order k = 1 … n has a table of vectors of its own, in which the k symbols that end at a position are looked
+    up: single symbols by themselves, longer n-grams by a hash, so that some share a vector. Before the beginning of a
+    sequence stands a symbol that is none of the vocabulary. There is nothing recurrent: all positions are computed at
+    once.
+
+    Args:
+        symbols: size of the vocabulary.
+        order: n, symbols that a prediction looks at.
+        buckets: vectors for the n-grams of each order above 1.
+        width: of the vectors.
+    """
+
+    def __init__(self, symbols: int, *, order: int, buckets: int, width: int) -> None:
+        super().__init__()
+        self.symbols, self.buckets = symbols, buckets
+        sizes = [symbols, *[buckets] * (order - 1)]
+        self.tables = nn.ModuleList(nn.Embedding(size, width) for size in sizes)
+        self.head = nn.Linear(width, symbols)
+
+    def forward(self, tokens: Int64[Tensor, "n length"]) -> Float[Tensor, "n length symbols"]:
+        """Logits of the next symbol."""
+        codes = tokens
+        vectors: Tensor = self.tables[0](codes)
+        for distance, table in enumerate(list(self.tables)[1:], 1):
+            earlier = pad(tokens, (distance, 0), value=self.symbols)[:, : tokens.shape[1]]
+            codes = (codes * _MULTIPLIER + earlier + 1) % _PRIME
+            vectors = vectors + table(codes % self.buckets)
+        logits: Tensor = self.head(vectors)
+        return logits
+
+
+def char_ngram(schema: Schema, *, order: int = 3, buckets: int = 2048, width: int = 32) -> nn.Module:
+    """A fast model of characters: a softmax over sums of the vectors of hashed n-grams.
+
+    Its step size is large, 5 to 10: few records touch a vector.
+
+    Args:
+        schema: sequences of tokens.
+        order: symbols that a prediction looks at, >= 1; 1 is a table of what follows each symbol.
+        buckets: vectors for the n-grams of each order above 1.
+        width: of the vectors, which is the rank of the model.
+    """
+    _require_size(order=order, buckets=buckets, width=width)
+    return CharNgram(_symbols(schema, "char_ngram"), order=order, buckets=buckets, width=width)
+
+
+def _symbols(schema: Schema, name: str) -> int:
     if schema.target != "tokens":
-        raise ConfigError(f"char_lstm predicts tokens, the target is {schema.target}", mend="Use mlp, or linear.")
-    return CharLSTM(schema.num_classes, embedding=embedding, hidden=hidden, layers=layers)
+        raise ConfigError(f"{name} predicts tokens, the target is {schema.target}", mend="Use mlp, or linear.")
+    return schema.num_classes
 
 
 class _Block(nn.Module):
@@ -229,7 +336,7 @@ def _require_size(**sizes: int) -> None:
 MODELS = Registry(
     "rivage.models",
     "model",
-    {name: f"{__name__}:{name}" for name in ("char_lstm", "cnn", "linear", "mlp", "resnet")},
+    {name: f"{__name__}:{name}" for name in ("char_gru", "char_lstm", "char_ngram", "cnn", "linear", "mlp", "resnet")},
 )
 """Kind -> function of (schema, options); plug-ins register under the entry-point group of the same name."""
 
