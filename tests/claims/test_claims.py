@@ -13,7 +13,9 @@ NEEDS_FILES = {"flamby-heart-fedavg", "ogb-on-web12", "adaptive-step-on-web12", 
 NEEDS_FILES |= {name for name in CLAIMS if name.startswith("delivery-") and name.endswith("-geant")}
 NEEDS_FILES |= {name for name in CLAIMS if name.startswith(("topology-mnist-", "streams-mnist-"))}
 NEEDS_FILES |= {name for name in CLAIMS if name.startswith(("overlay-", "race-"))}
+NEEDS_FILES |= {name for name in CLAIMS if name.startswith("knnper-")}
 FAILS = {
+    "knnper-fifo-recovers-from-an-onset",
     "delivery-beats-olag-topology-i",
     "delivery-near-offline-tree",
     "delivery-scarcity-geant",
