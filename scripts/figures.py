@@ -398,6 +398,12 @@ def recovered_mixture(runs: Runs) -> str:
     return drawing
 
 
+def neighbours_and_model(runs: Runs) -> str:
+    """Accuracy of kNN-Per by the share of the neighbours and by memory; needs RIVAGE_DATA."""
+    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_neighbours.py"))["figure"](standalone)
+    return drawing
+
+
 def stragglers_and_degree(runs: Runs) -> str:
     """Time of a round by degree, and time to a target; the drawing is in a file of its own."""
     drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_stragglers.py"))["figure"](standalone)
@@ -407,6 +413,12 @@ def stragglers_and_degree(runs: Runs) -> str:
 def decentralised_training(runs: Runs) -> str:
     """Accuracy by rounds and by simulated seconds over six overlays; the drawing is in a file of its own."""
     drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_training.py"))["figure"](standalone, runs.silos)
+    return drawing
+
+
+def data_streams(runs: Runs) -> str:
+    """Accuracy by share of historical data; the drawing is in a file of its own, and needs MNIST below RIVAGE_DATA."""
+    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_streams.py"))["figure"](standalone)
     return drawing
 
 
@@ -441,7 +453,8 @@ def costs(runs: Runs) -> str:
     summary = summarize(runs.digits)
     budget = client_tables.budget(summary)
     assert budget is not None, "FedEM sends three models"
-    rows = [tuple(row.values()) for row in client_tables.cost_rows(summary)]
+    keys = ("method", "size", "gradients", "mean", "rounds_then", "mean_then", "decile_then")
+    rows = [tuple(row[key] for key in keys) for row in client_tables.cost_rows(summary)]
     size = tables.human_bytes(budget)
     header = ("method", "bytes of a client", "gradients of a client", "mean at the end", f"rounds for {size}",
               "mean then", "bottom decile then")  # fmt: skip
@@ -477,8 +490,10 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "overlay-design": overlay_design,
     "stragglers-and-degree": stragglers_and_degree,
     "recovered-mixture": recovered_mixture,
+    "neighbours-and-model": neighbours_and_model,
     "topology-matters": topology_matters,
     "decentralised-training": decentralised_training,
+    "data-streams": data_streams,
     "delivery-compared": delivery_compared,
     "delivery-tracking": delivery_tracking,
 }
