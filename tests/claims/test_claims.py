@@ -9,7 +9,8 @@ import pytest
 
 from rivage.studies.claims import CLAIMS
 
-NEEDS_FILES = {"flamby-heart-fedavg", "ogb-on-web12", "adaptive-step-on-web12", "sketched-counts-on-web12"}
+NEEDS_FILES = {"flamby-heart-fine-tuned"}
+NEEDS_FILES |= {"flamby-heart-fedavg", "ogb-on-web12", "adaptive-step-on-web12", "sketched-counts-on-web12"}
 NEEDS_FILES |= {name for name in CLAIMS if name.startswith("delivery-") and name.endswith("-geant")}
 NEEDS_FILES |= {name for name in CLAIMS if name.startswith(("topology-mnist-", "streams-mnist-"))}
 NEEDS_FILES |= {name for name in CLAIMS if name.startswith(("overlay-", "race-"))}
