@@ -383,6 +383,7 @@ rounds = 8
 seeds = [0]
 [evaluation]
 every = 4
+unseen_clients = 0.4
 [[methods]]
 kind = "fedstream"
 [[methods]]
@@ -407,12 +408,18 @@ def test_a_study_with_a_stream(tmp_path: Path) -> None:
     assert all(event["server"]["historical"] == 0 for event in record.trial("fresh", 0).events("round"))
     found = {c.fields["method"]: c for c in record.certificates if c.check == "stream_share"}
     assert found.keys() == {"fedstream", "fresh"}
-    notes = trial.start["population"]["notes"]["stream"]
-    assert found["fresh"].measured == pytest.approx(notes["fresh_records"] ** -0.5)
-    both = notes["historical_records"] + notes["fresh_records"]
+    stream, notes = trial.start["stream"], trial.start["population"]["notes"]["stream"]
+    both = stream["historical"] + stream["fresh"]
+    assert both < notes["historical_records"] + notes["fresh_records"]  # which count unseen clients too
+    assert found["fresh"].measured == pytest.approx(stream["fresh"] ** -0.5)
     assert found["fresh"].reference == pytest.approx(both**-0.5)
     assert "share 0.000" in found["fresh"].claim
     assert all(c.verdict == "holds" for c in found.values())
+
+
+def test_a_method_without_server_is_not_for_streams() -> None:
+    with pytest.raises(ConfigError, match=r'\[stream\]: "dpsgd" trains without a server, on records that stay'):
+        parse_study(STUDY + '[[methods]]\nkind = "dpsgd"\n')
 
 
 def test_a_study_says_what_does_not_fit() -> None:

@@ -18,8 +18,8 @@ def is_streamed(trial: TrialRecord) -> bool:
     """Whether a trial's server has chosen a share of historical data among arriving ones."""
     rounds = trial.events("round")
     told = bool(rounds) and "historical" in rounds[-1].get("server", {})
-    found = _stream(trial)
-    return told and min(found.get("historical_records", 0), found.get("fresh_records", 0)) > 0
+    found = trial.start.get("stream", {})
+    return told and min(found.get("historical", 0), found.get("fresh", 0)) > 0
 
 
 def stream_share(record: RunRecord, *, method: str) -> Certificate:
@@ -46,15 +46,10 @@ def stream_share(record: RunRecord, *, method: str) -> Certificate:
     )
 
 
-def _stream(trial: TrialRecord) -> dict[str, Any]:
-    found: dict[str, Any] = trial.start["population"]["notes"].get("stream", {})
-    return found
-
-
 def _judged(trial: TrialRecord) -> tuple[float, ...]:
     """p, κ, N_eff, N, ψ(p) / A and its minimum, of one trial."""
-    stream, server = _stream(trial), [event["server"] for event in trial.events("round")]
-    counts = np.array([stream["historical_records"], stream["fresh_records"]], np.float64)
+    stream, server = trial.start["stream"], [event["server"] for event in trial.events("round")]
+    counts = np.array([stream["historical"], stream["fresh"]], np.float64)
     drift = np.array([0.0, stream["drift"]])
     share = float(np.mean([values["historical"] for values in server]))
     kappa = _kappa(trial.start["settings"], server[-1], counts[0])

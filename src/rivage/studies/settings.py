@@ -269,6 +269,9 @@ def _without_server(study: Study) -> Iterator[ConfigError]:
     if study.silos is not None and study.silos.local_steps != 1:
         mend = "Leave it out, and set updates or epochs in [work]."
         yield ConfigError("the local steps of a round are those of the method", where="[silos] local_steps", mend=mend)
+    if study.stream is not None:
+        mend = "Leave it out, or put decentralised methods in a study of their own."
+        yield ConfigError(f'"{named[0]}" trains without a server, on records that stay', where="[stream]", mend=mend)
     servers = {
         "[run] cohort": study.run.cohort is not None,
         "[availability]": not isinstance(study.availability, Always),

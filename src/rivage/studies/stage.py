@@ -16,6 +16,7 @@ from rivage.core.seeding import Streams
 from rivage.core.settings import combine, dump
 from rivage.data import build_population
 from rivage.data.population import ClientIds, Population
+from rivage.data.streams import StreamPopulation
 from rivage.federated.adversaries import Adversary, Malicious
 from rivage.federated.execution import Execution
 from rivage.federated.trial import Trial, judged
@@ -154,6 +155,7 @@ class Stage:
             "dtype": self.study.run.dtype,
             "reference": asdict(method.algorithm.reference),
             "population": self.census(),
+            **self.arrivals(),
         }
 
     def exchange(self, method: Method) -> dict[str, Any]:
@@ -165,6 +167,12 @@ class Stage:
             "adversary": dump(self.study).get("adversary"),
         }
         return {name: part for name, part in parts.items() if part and part != {"kind": "mean"}}
+
+    def arrivals(self) -> dict[str, Any]:
+        """Records that stay and records that pass, at clients that may train, where some arrive during the run."""
+        if not isinstance(self.population, StreamPopulation):
+            return {}
+        return {"stream": asdict(self.population.volumes(self.unseen))}
 
     def census(self) -> dict[str, Any]:
         """Who the clients are."""
