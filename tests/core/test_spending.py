@@ -66,6 +66,26 @@ def test_the_budget_is_that_of_the_cheapest_that_sends(tmp_path: Path) -> None:
     assert budgets(record) == {0: 80}
 
 
+def test_the_budget_buys_every_method_an_evaluation(tmp_path: Path) -> None:
+    record = _record(tmp_path, {"rare": "l2gd", "a": "fedavg", "b": "fedem", "g": "guarded"})
+    rare, a, b, g = record.trials
+    _play(rare, 8, 1)
+    a.append({"event": "setup", "bytes_up": 0, "bytes_down": 0, "messages": 0})
+    b.append({"event": "setup", "bytes_up": 0, "bytes_down": 0, "messages": 0})
+    for number in range(8):
+        for trial, size in ((a, 10), (b, 30)):
+            trial.append({"event": "round", "round": number, "bytes_up": size, "bytes_down": size})
+            if number % 2:
+                trial.append(_evaluation(number + 1))
+    g.append({"event": "setup", "bytes_up": 1, "bytes_down": 0, "messages": 0})
+    g.append(_evaluation(8))
+    assert [spent(t).size[-1] for t in (rare, a, b)] == [16, 160, 480]
+    assert budgets(record) == {0: 160}, "16 B are no model of a; 160 B buy two rounds of b, and 120 B would too"
+    found = covered(b, 160)
+    assert found is not None
+    assert found.event["round"] == 2
+
+
 def test_three_times_the_bytes_get_a_third_of_the_rounds(tmp_path: Path) -> None:
     a, b = _record(tmp_path, {"a": "fedavg", "b": "fedem"}).trials
     _play(a, 12, 10, gradients=5)

@@ -103,6 +103,7 @@ def personal_columns(kind: str, seed: int, clients: int) -> dict[str, Any]:
         columns["mix"] = random.dirichlet([0.5] * 3, clients).round(4).tolist()
     if kind == "knnper":
         columns["neighbour_share"] = (random.integers(0, 11, clients) / 10).tolist()
+        columns["neighbour_bytes"] = (260 * sizes).tolist()
     return columns
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rivage.core.records import RunRecord
+from rivage.core.records import RunRecord, TrialRecord
 from rivage.core.summaries import summarize
 from rivage.report import client_tables
 
@@ -19,6 +19,8 @@ def test_three_times_the_bytes_are_judged_at_a_third_of_the_rounds(make_personal
     assert client_tables.budget(summary) == summary["fedavg"]["bytes_per_client"]
     assert rows["local"]["mean_then"] == rows["local"]["mean"], "who sends nothing is never too dear"
     assert rows["fedavg"]["gradients"] == "300", "12 rounds of 500 among 20 clients"
+    assert rows["fedavg"]["stored"] == client_tables.MISSING
+    assert rows["knnper"]["stored"].endswith(" kB")
 
 
 def test_equal_costs_are_not_told_twice(make_run: MakeRun) -> None:
@@ -28,11 +30,19 @@ def test_equal_costs_are_not_told_twice(make_run: MakeRun) -> None:
     assert client_tables.budget({}) is None
 
 
-def test_what_costs_more_than_the_budget_from_the_start_has_a_dash(make_run: MakeRun) -> None:
-    record = make_run(methods={"a": "fedavg", "b": "fedavg"}, rounds=5, seeds=(0,))
-    record.trial("b", 0).append({"event": "setup", "bytes_up": 10**9, "bytes_down": 0})
-    rows = client_tables.cost_rows(summarize(record))
-    assert [row["mean_then"] == client_tables.MISSING for row in rows] == [False, True]
+def test_what_is_made_of_others_and_costs_more_has_a_dash(make_run: MakeRun) -> None:
+    record = make_run(methods={"a": "fedavg", "b": "fedem"}, rounds=4, every=1, seeds=(0,))
+    composed = RunRecord.create(record.folder.parent, "three", {"methods": [{"name": m} for m in ("a", "b", "c")]})
+    for method, source in (("a", "a"), ("b", "b"), ("c", "a")):
+        trial = TrialRecord.open(composed.trial_folder(method, 0))
+        for event in record.trial(source, 0).events():
+            named = {"method": method} if event["event"] == "start" else {}
+            spent = {"bytes_up": 10**9} if (method, event["event"]) == ("c", "setup") else {}
+            if (method, event["event"]) != ("c", "round"):
+                trial.append(event | named | spent)
+    rows = client_tables.cost_rows(summarize(composed))
+    assert [row["mean_then"] == client_tables.MISSING for row in rows] == [False, False, True]
+    assert [row["rounds_then"] for row in rows] == ["4", "1", client_tables.MISSING]
 
 
 def test_what_unseen_clients_have_to_do(make_personal_run: MakeRun) -> None:

@@ -79,16 +79,26 @@ def training_clients(trial: TrialRecord) -> int:
 
 
 def budgets(record: RunRecord) -> dict[int, float]:
-    """Seed -> what the cheapest method has spent that sends anything, bytes; seeds where two methods do.
+    """Seed -> the bytes at which methods are compared; seeds where at least two methods send.
 
-    Local is no such method, even where all clients had to agree on a scaling first.
+    That is what the cheapest method has spent in all, of those for whose bytes every method gets at least one
+    evaluation: a method that sends once in ten rounds alone would leave the others nothing to be judged by. Only
+    methods that play rounds count. Local is none, even where all clients had to agree on a scaling first.
     """
-    found: dict[int, list[float]] = {}
+    found: dict[int, list[tuple[float, float]]] = {}
     for trial in record.trials:
-        total = float(spent(trial).size[-1])
-        if total > 0 and trial.kind != "local":
-            found.setdefault(trial.seed, []).append(total)
-    return {seed: min(totals) for seed, totals in found.items() if len(totals) > 1}
+        size = spent(trial).size
+        if len(size) > 1 and size[-1] > 0 and trial.kind != "local":
+            found.setdefault(trial.seed, []).append((float(size[-1]), _first(trial)))
+    least = {seed: max(first for _, first in costs) for seed, costs in found.items() if len(costs) > 1}
+    return {seed: min(total for total, _ in found[seed] if total * _EXACT >= first) for seed, first in least.items()}
+
+
+def _first(trial: TrialRecord) -> float:
+    """Bytes until the first evaluation; 0 where there is none yet."""
+    cost = spent(trial)
+    rounds = [int(event["round"]) for event in trial.events("evaluation") if event["group"] == "seen"]
+    return float(cost.size[cost.after(min(rounds))]) if rounds else 0.0
 
 
 def covered(trial: TrialRecord, budget: float) -> Covered | None:

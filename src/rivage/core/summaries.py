@@ -291,7 +291,7 @@ def summarize(record: RunRecord) -> dict[str, dict[str, Any]]:
     ``training_records`` and of the ``gradients`` that adapting took. ``bytes_per_client`` (both directions) and
     ``gradients_per_client`` (records differentiated, those that adapt the last models included) are shared among the
     clients that train. ``at_equal_bytes`` holds what a method had reached when it had spent no more than the cheapest
-    one that sends anything (None without two such methods, and for a method whose first model costs more):
+    one (`rivage.core.spending.budgets`; None without two that send, and for a method whose first model costs more):
     the same numbers of the clients, ``rounds``, ``bytes_per_client`` of ``budget_per_client``, and
     ``gradients_per_client`` of these rounds. ``mixed_models``, ``effective_models`` and ``neighbour_share`` (the
     median over clients) tell of mixtures and of neighbours, None for methods without, as is ``neighbour_bytes``, what a

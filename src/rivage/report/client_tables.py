@@ -57,6 +57,7 @@ def cost_rows(summary: Summary) -> list[dict[str, str]]:
             "method": method,
             "size": human_bytes(row["bytes_per_client"]),
             "gradients": whole(row["gradients_per_client"]),
+            "stored": MISSING if row["neighbour_bytes"] is None else human_bytes(row["neighbour_bytes"]),
             "mean": with_spread(row["mean"], row["std"]),
             **_bought(row["at_equal_bytes"]),
         }

@@ -56,8 +56,9 @@ def scatter_against_local(record: RunRecord, looks: Looks, *, name: str) -> str 
     if local is None or not points:
         return None
     metric, higher = _direction(record, local)
-    columns = min(len(points), 4)
-    rows, side = -(-len(points) // columns), min((WIDTH - 0.5) / columns, 3.6)
+    rows = -(-len(points) // 4)
+    columns = -(-len(points) // rows)  # five panels are three and two, not four and one
+    side = min((WIDTH - 0.5) / columns, 3.6)
     values = np.concatenate([np.concatenate([p.local, p.value]) for p in points.values()])
     margin = 0.04 * (np.ptp(values) or abs(values[0]) or 1.0)
     limits = (values.min() - margin, values.max() + margin)

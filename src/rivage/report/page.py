@@ -132,6 +132,7 @@ def _run(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dict[str
         "unseen": client_tables.unseen_rows(summary, local),
         "has_sizes": any("train_size" in event for event in record.events("evaluation")),
         "budget": None if budget is None else tables.human_bytes(budget),
+        "has_stores": any(row["neighbour_bytes"] is not None for row in summary.values()),
         "costs": client_tables.cost_rows(summary),
         "seeds": record.seeds,
         "has_unseen": any(row["unseen_mean"] is not None for row in summary.values()),
