@@ -409,6 +409,9 @@ overlay = { kind = "star", hub = "Lyon" }
 
 def test_a_study_trains_over_designed_drawn_and_generated_overlays(tmp_path: Path) -> None:
     record: RunRecord = run_study(parse_study(STUDY), out=tmp_path)
+    checked = [c for c in record.certificates if c.check in ("wire_bytes", "round_times")]
+    assert len(checked) > 6
+    assert {c.verdict for c in checked} == {"holds"}
     plain = record.trial("one", 0)
     for name in ("ring", "fast", "drawn", "family", "star"):
         done = record.trial(name, 0)

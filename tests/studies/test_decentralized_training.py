@@ -383,7 +383,9 @@ def test_without_a_network_all_silos_are_alike(kind: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["ring", "star", "family", "sequence"])
-@pytest.mark.parametrize("method", ["dpasgd", "exact_diffusion", "gradient_tracking", "push_sum", "push_diging"])
+@pytest.mark.parametrize(
+    "method", ["dfedem", "dpasgd", "exact_diffusion", "gradient_tracking", "push_sum", "push_diging"]
+)
 def test_a_single_silo_trains_alone(method: str, kind: str, tmp_path: Path) -> None:
     if method == "exact_diffusion" and kind == "sequence":
         pytest.skip("it needs an overlay that stays")
