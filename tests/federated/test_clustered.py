@@ -16,12 +16,16 @@ from torch import Tensor
 
 from rivage.core.errors import ConfigError
 from rivage.core.seeding import Streams
+from rivage.data import build_population
+from rivage.data.partition import IID
+from rivage.data.readers import Digits
+from rivage.data.shifts import ConceptShift
 from rivage.federated import Clustered, FedAvg, Notebook, Outcome, Phase, Session, Trial, run
 from rivage.federated.algorithm import State, Update
 from rivage.federated.clustered import bipartition
 from rivage.federated.execution import Execution
 from rivage.federated.robust import Krum
-from rivage.learning.task import Task
+from rivage.learning.task import Task, TaskSettings, make_task
 from rivage.testing.conformance import check_algorithm
 from rivage.testing.toys import Clients, linear_clients, linear_task
 
@@ -29,6 +33,11 @@ WORK = Phase(epochs=2, batch_size=3)
 WHOLE = Phase(updates=3, batch_size=None)
 TRUTHS = np.array([[3.0, 0.0, 0.0], [-1.0, 2.0, 0.0], [-1.0, -1.0, 3.0]])
 OWNERS = (0, 1, 0, 2, 0, 1, 0, 1, 2, 0)  # three clusters of 5, 3 and 2 clients, mingled
+
+
+def absolute(**settings: Any) -> Clustered:
+    """With thresholds that are lengths."""
+    return Clustered(**{"relative": False, **settings})
 
 
 def played(algorithm: Any, population: Clients, task: Task, rounds: int, **options: Any) -> Outcome:
@@ -123,7 +132,7 @@ def test_without_a_split_it_is_fedavg(cohort: int | None) -> None:
     population = linear_clients()
     task = linear_task(population)
     plain = played(FedAvg(work=WORK), population, task, 6, cohort=cohort)
-    found = played(Clustered(eps2=1e9, work=WORK), population, task, 6, cohort=cohort)
+    found = played(absolute(eps2=1e9, work=WORK), population, task, 6, cohort=cohort)
     assert found.state["params"].shape == (1, 3)
     torch.testing.assert_close(found.state["params"][0], plain.state["params"], rtol=0, atol=1e-12)
     for client, predictor in found.seen.predictors.items():
@@ -133,7 +142,7 @@ def test_without_a_split_it_is_fedavg(cohort: int | None) -> None:
 def test_three_uneven_clusters_are_found_in_two_splits() -> None:
     """Code in circulation keeps places within a cluster, and its second split takes them for clients."""
     population = true_clusters()
-    method = Clustered(learning_rate=0.1, eps1=0.1, eps2=0.2, work=WHOLE)
+    method = absolute(learning_rate=0.1, eps1=0.1, eps2=0.2, work=WHOLE)
     outcome = played(method, population, linear_task(population), 60)
     assert groups(outcome.state) == TRUE
     for client, number in members(outcome.state).items():
@@ -144,7 +153,7 @@ def test_three_uneven_clusters_are_found_in_two_splits() -> None:
 
 def test_clusters_are_found_one_after_the_other_and_never_merged() -> None:
     population = true_clusters()
-    method = Clustered(learning_rate=0.1, eps1=0.1, eps2=0.2, work=WHOLE)
+    method = absolute(learning_rate=0.1, eps1=0.1, eps2=0.2, work=WHOLE)
     trial = Trial(name="m", algorithm=method, population=population, task=linear_task(population), rounds=30, every=999)
     with Session(trial) as session:
         found = [groups(session.state) for _ in session]
@@ -158,7 +167,7 @@ def test_a_cluster_trains_as_if_it_were_alone() -> None:
     """From where it was split off, FedAvg among its members."""
     population = true_clusters((0, 1, 0, 1, 0))
     task = linear_task(population)
-    method = Clustered(learning_rate=0.1, eps1=0.1, eps2=0.2, work=WHOLE)
+    method = absolute(learning_rate=0.1, eps1=0.1, eps2=0.2, work=WHOLE)
     book = Notebook()
     trial = Trial(name="m", algorithm=method, population=population, task=task, rounds=30, every=999)
     run(replace(trial, rounds=20), book)
@@ -181,7 +190,7 @@ def test_a_cluster_trains_as_if_it_were_alone() -> None:
 
 def test_clients_that_agree_are_never_split() -> None:
     population = true_clusters((1,) * 6)
-    method = Clustered(learning_rate=0.1, eps1=0.1, eps2=0.2, work=WHOLE)
+    method = absolute(learning_rate=0.1, eps1=0.1, eps2=0.2, work=WHOLE)
     assert len(played(method, population, linear_task(population), 40).state["params"]) == 1
 
 
@@ -219,7 +228,7 @@ OPPOSED = [[1.0, 0.1, 0], [-1.0, 0, 0.1], [1.0, -0.1, 0], [-1.0, 0, -0.1]]
 )
 def test_when_a_cluster_is_split(changes: Any, changed: dict[str, Any], clusters: int) -> None:
     values: dict[str, Any] = {"eps1": 0.1, "eps2": 0.9, **changed}
-    method = Clustered(**values)
+    method = absolute(**values)
     task, state = fresh(method)
     state = method.aggregate(state, answers(changes), task)
     assert len(state["params"]) == clusters
@@ -229,7 +238,7 @@ def test_when_a_cluster_is_split(changes: Any, changed: dict[str, Any], clusters
 
 def test_the_mean_that_stands_still_is_the_weighted_one() -> None:
     """With 3 records against 1 the model moves by half a unit; with equal ones it does not."""
-    method = Clustered(eps1=0.4, eps2=0.9)
+    method = absolute(eps1=0.4, eps2=0.9)
     task, state = fresh(method)
     assert len(method.aggregate(state, answers(OPPOSED), task)["params"]) == 2
     weighted = method.aggregate(state, answers(OPPOSED, [3.0, 1.0, 3.0, 1.0]), task)
@@ -242,8 +251,8 @@ def test_the_mean_that_stands_still_is_the_weighted_one() -> None:
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_relative_thresholds_do_not_depend_on_the_unit(scale: float) -> None:
-    """The first round is the yardstick; absolute thresholds from elsewhere never fire, or at once."""
-    method = Clustered(eps1=0.1, eps2=0.2, relative=True)
+    """The longest update so far is the yardstick; absolute thresholds from elsewhere never fire, or at once."""
+    method = Clustered(eps1=0.1, eps2=0.2)
     task, state = fresh(method)
     first = np.array([[1.0, 0.5, 0.0]] * 4) * 2 * scale
     state = method.aggregate(state, answers(first), task)
@@ -253,8 +262,8 @@ def test_relative_thresholds_do_not_depend_on_the_unit(scale: float) -> None:
     short = np.array(OPPOSED) / np.linalg.norm(OPPOSED[0]) * length
     for share, clusters in ((0.19, 1), (0.21, 2)):
         assert len(method.aggregate(state, answers(share * short), task)["params"]) == clusters
-    absolute = Clustered(eps1=0.1, eps2=0.2)
-    found = len(absolute.aggregate(state, answers(0.21 * short), task)["params"])
+    fixed = absolute(eps1=0.1, eps2=0.2)
+    found = len(fixed.aggregate(state, answers(0.21 * short), task)["params"])
     assert found == (2 if scale == 1e3 else 1 if scale == 1e-3 else found)
 
 
@@ -264,7 +273,7 @@ def test_relative_thresholds_do_not_depend_on_the_unit(scale: float) -> None:
 def test_newcomers_get_the_cluster_that_fits_their_records() -> None:
     population = true_clusters()
     task = linear_task(population)
-    method = Clustered(learning_rate=0.1, eps1=0.1, eps2=0.2, work=WHOLE)
+    method = absolute(learning_rate=0.1, eps1=0.1, eps2=0.2, work=WHOLE)
     outcome = played(method, population, task, 60, unseen=np.array([1, 3, 9]))
     assert outcome.unseen is not None
     assert set(members(outcome.state)) == set(range(10)) - {1, 3, 9}
@@ -274,7 +283,7 @@ def test_newcomers_get_the_cluster_that_fits_their_records() -> None:
 
 
 def test_a_client_that_misses_the_split_belongs_nowhere_until_it_is_asked() -> None:
-    method = Clustered(eps1=0.1, eps2=0.9, work=WHOLE)
+    method = absolute(eps1=0.1, eps2=0.9, work=WHOLE)
     task, state = fresh(method, 5)
     state = method.aggregate(state, answers(OPPOSED), task)
     assert members(state) == {0: 0, 1: 1, 2: 0, 3: 1}
@@ -295,7 +304,7 @@ def test_a_client_that_misses_the_split_belongs_nowhere_until_it_is_asked() -> N
 
 def test_what_a_client_of_a_cluster_tells_is_not_heard() -> None:
     """And a number that there is not does no harm."""
-    method = Clustered(eps1=0.1, eps2=0.9)
+    method = absolute(eps1=0.1, eps2=0.9)
     task, state = fresh(method, 5)
     state = method.aggregate(state, answers(OPPOSED), task)
     for client, told, cluster in ((0, 1, 0), (4, 99, 1), (4, -5, 0)):
@@ -307,7 +316,7 @@ def test_partial_cohorts_end_in_the_true_clusters() -> None:
     """Twenty clients, eight a round: some miss every split."""
     owners = OWNERS + OWNERS
     population = true_clusters(owners)
-    method = Clustered(learning_rate=0.1, eps1=0.4, eps2=0.5, work=WHOLE)
+    method = absolute(learning_rate=0.1, eps1=0.4, eps2=0.5, work=WHOLE)
     outcome = played(method, population, linear_task(population), 80, cohort=8)
     for client, predictor in outcome.seen.predictors.items():
         truth = torch.from_numpy(TRUTHS[owners[client]])
@@ -315,7 +324,7 @@ def test_partial_cohorts_end_in_the_true_clusters() -> None:
 
 
 def test_a_client_without_records_and_the_general_model() -> None:
-    method = Clustered(eps1=0.3, eps2=0.9)
+    method = absolute(eps1=0.3, eps2=0.9)
     task, state = fresh(method, 5)
     general: Tensor = method.predictor(state, {}, None, task).params
     assert torch.equal(general, state["params"])
@@ -326,10 +335,26 @@ def test_a_client_without_records_and_the_general_model() -> None:
     assert torch.equal(local.params[0], state["params"][0])
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_defaults_tell_hospitals_with_other_labels_apart(seed: int) -> None:
+    """Digits, twelve clients as they are and eight whose classes are three further; thresholds 0.4, 1.6 never fire."""
+    shift = ConceptShift(share=0.4, offset=3)
+    population = build_population(Digits(), partition=IID(clients=20), shift=shift, seed=seed)
+    task = make_task(TaskSettings(model="linear"), population.schema)
+    scores, work = {}, Phase(batch_size=10)
+    for name, method in (("relative", Clustered(work=work)), ("absolute", absolute(eps1=0.4, eps2=1.6, work=work))):
+        trial = Trial(name=name, algorithm=method, population=population, task=task, rounds=25, seed=seed, every=999)
+        outcome = run(trial)
+        clusters = groups(outcome.state)
+        scores[name] = float(np.mean(outcome.seen.columns["test"]))
+        assert (len(clusters) > 1) is (name == "relative")
+    assert scores["relative"] > scores["absolute"] + 0.2
+
+
 @pytest.mark.parametrize("executor", ["functional", "tiled"])
 def test_executors_split_alike(executor: Any) -> None:
     population = true_clusters()
-    method = Clustered(learning_rate=0.1, eps1=0.1, eps2=0.2, work=Phase(epochs=2, batch_size=20))
+    method = absolute(learning_rate=0.1, eps1=0.1, eps2=0.2, work=Phase(epochs=2, batch_size=20))
     outcome = played(method, population, linear_task(population), 30, execution=Execution(executor=executor))
     assert groups(outcome.state) == TRUE
 
@@ -337,11 +362,11 @@ def test_executors_split_alike(executor: Any) -> None:
 def test_rules_that_combine_updates_are_refused() -> None:
     population = linear_clients()
     with pytest.raises(ConfigError, match="combines single updates itself"):
-        played(Clustered(), population, linear_task(population), 1, collector=Krum())
+        played(absolute(), population, linear_task(population), 1, collector=Krum())
 
 
 def test_what_it_reports() -> None:
-    method = Clustered(eps1=0.1, eps2=0.9)
+    method = absolute(eps1=0.1, eps2=0.9)
     task, state = fresh(method)
     assert method.report(state) == {"clusters": 1.0, "shortest_mean_update": 0.0, "longest_update": 0.0}
     report = method.report(method.aggregate(state, answers(OPPOSED), task))
@@ -359,4 +384,4 @@ def test_conformance(eps1: float) -> None:
 @pytest.mark.parametrize("wrong", [{"learning_rate": 0.0}, {"eps1": 0.0}, {"eps2": -0.1}, {"eps1": float("inf")}])
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r" is .*Give a (finite )?number"):
-        Clustered(**wrong)
+        absolute(**wrong)

@@ -17,8 +17,8 @@ asked, takes the one with the least mean loss on its training records, and tells
 Deviations: members are clients, not places in a cohort: code in circulation keeps places inside the cluster, and a
 second split then mixes clients. Newcomers compare losses where the paper keeps the tree of splits and compares updates.
 Norms and cosines leave out running means and variances of BatchNorm; a client that did not move is at distance 1 from
-all. With ``relative`` ε₁ and ε₂ are fractions of the longest update of the first round: the lengths of updates depend
-on model, step size and number of steps, and thresholds from elsewhere may never be met, or at once.
+all. By default ε₁ and ε₂ are fractions of the longest update of any round so far: lengths depend on model, step size
+and number of steps, and thresholds from elsewhere (0.4 and 1.6 are in circulation) may never be met, or at once.
 
 Cost beyond FedAvg: a forward pass over the training records per client and round, for the loss that newcomers compare;
 m models at the server until the round is over and O(m² D) to compare them, for a cohort of m; with C clusters, C models
@@ -81,7 +81,7 @@ class Clustered(Averaging):
         learning_rate: local step size η, > 0.
         eps1: ε₁, below which the mean update of a cluster stands still, > 0.
         eps2: ε₂, above which some client of it does not, >= 0.
-        relative: whether both are fractions of the longest update of the first round.
+        relative: whether both are fractions of the longest update so far, or lengths.
         work: local epochs and batch size.
     """
 
@@ -98,11 +98,12 @@ class Clustered(Averaging):
     )
     needs: ClassVar[Literal["sum", "each"]] = "each"
     needs_losses: ClassVar[bool] = True
+    tuned: ClassVar[Mapping[str, tuple[float, ...]]] = {"eps1": (0.1, 0.2, 0.3)}
 
     learning_rate: float = 0.1
-    eps1: float = 0.4
-    eps2: float = 1.6
-    relative: bool = False
+    eps1: float = 0.2
+    eps2: float = 0.5
+    relative: bool = True
     work: Phase = Phase()
 
     def __post_init__(self) -> None:
@@ -116,7 +117,7 @@ class Clustered(Averaging):
             "params": task.initial(streams.seed("model"))[None],
             "clients": torch.empty(0, dtype=torch.int64),  # those that belong somewhere, ascending
             "clusters": torch.empty(0, dtype=torch.int64),  # and where
-            "lengths": torch.zeros(3, dtype=torch.float64),  # the longest update of the first round; see `report`
+            "lengths": torch.zeros(3, dtype=torch.float64),  # the longest update so far; see `report`
         }
 
     def broadcast(self, state: State, client: int, task: Task) -> State:
@@ -150,7 +151,7 @@ class Clustered(Averaging):
         models, members = list(state["params"]), _members(state)
         groups = _groups(state, received, task.layout.trainable)
         longest = max(group.longest for group in groups)
-        scale = float(state["lengths"][0]) or longest
+        scale = max(float(state["lengths"][0]), longest)
         for group in groups:
             model, parts = models[group.number], self._parts(group, scale)
             if len(parts) > 1:  # who was not there to be sorted belongs nowhere
