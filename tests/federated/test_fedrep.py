@@ -230,7 +230,7 @@ def test_on_digits_it_beats_its_start_and_clients_alone() -> None:
         for outcome in (
             played(method, population, task, 20),
             played(method, population, task, 0),
-            played(Local(epochs=400, work=Phase(batch_size=16)), population, task, 0),
+            played(Local(epochs=200, work=Phase(batch_size=16)), population, task, 0),
         )
     ]
     assert means[0] >= means[1] + 0.3

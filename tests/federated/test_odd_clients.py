@@ -148,7 +148,7 @@ odd = st.one_of(
 
 
 @pytest.mark.parametrize("kind", METHODS)
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(
     kinds=st.lists(odd, min_size=1, max_size=5).map(tuple),
     unseen=st.sets(st.integers(0, 4), max_size=3),

@@ -129,8 +129,8 @@ def test_the_limit_is_where_slopes_after_a_step_cancel() -> None:
     """On quadratics θ_k − c_k = (1 − α a_k) (w − c_k), hence w is the mean of c weighted by a_k (1 − α a_k)."""
     alpha = 0.2
     population = quadratic_clients(A, C)
-    method = PerFedAvg(learning_rate=0.3, inner_rate=alpha, work=Phase(updates=1, batch_size=None))
-    outcome = played(method, population, quadratic_task(population), 150, unseen=np.empty(0, np.int64))
+    method = PerFedAvg(learning_rate=1.0, inner_rate=alpha, work=Phase(updates=1, batch_size=None))
+    outcome = played(method, population, quadratic_task(population), 30)
     a, c = np.array(A), np.array(C)
     m = a * (1 - alpha * a)
     w = outcome.state["params"].item()

@@ -72,20 +72,20 @@ def test_both_models_follow_their_recursions(server_rate: float) -> None:
     np.testing.assert_allclose([personal(outcome, k).item() for k in range(3)], theta, atol=1e-12)
 
 
-@pytest.mark.parametrize("pull", [0.5, 15.0])
-def test_the_limit_is_the_minimiser_of_the_envelopes(pull: float) -> None:
+@pytest.mark.parametrize(("pull", "rate"), [(0.5, 1.0), (15.0, 0.3)])
+def test_the_limit_is_the_minimiser_of_the_envelopes(pull: float, rate: float) -> None:
     """F_k has curvature m_k = a_k λ / (a_k + λ) and f_k's optimum; with one step a round FedAvg on it is descent."""
-    a, c = np.array([2.0, 3.0, 4.0]), np.array(C)
+    a, c = np.array([3.0, 4.0, 5.0]), np.array(C)
     population = quadratic_clients(a.tolist(), c.tolist())
     method = PFedMe(
-        learning_rate=0.5, inner_rate=0.25, pull=pull, inner_steps=25, work=Phase(updates=1, batch_size=None)
+        learning_rate=rate, inner_rate=0.25, pull=pull, inner_steps=9, work=Phase(updates=1, batch_size=None)
     )
-    outcome = played(method, population, quadratic_task(population), 80)
+    outcome = played(method, population, quadratic_task(population), 30)
     m = a * pull / (a + pull)
     w = outcome.state["params"].item()
-    assert w == pytest.approx((m * c).sum() / m.sum(), abs=1e-6)
+    assert w == pytest.approx((m * c).sum() / m.sum(), abs=1e-4)
     found = [personal(outcome, k).item() for k in range(3)]
-    np.testing.assert_allclose(found, (a * c + pull * w) / (a + pull), atol=1e-6)
+    np.testing.assert_allclose(found, (a * c + pull * w) / (a + pull), atol=1e-4)
 
 
 @pytest.mark.parametrize("cohort", [None, 2])
