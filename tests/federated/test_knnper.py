@@ -197,6 +197,8 @@ def test_the_order_of_records_and_deleted_ones_leave_no_trace() -> None:
         turned = replace(data, train=data.train.take(np.arange(len(data.train))[::-1].copy()))
         found, same, never = (made(method, state, d, task) for d in (data, turned, other))
         assert torch.equal(found.store.features, same.store.features)
+        said = [made(KNNPer(work=WORK), state, d, task).evidence for d in (data, turned)]
+        assert said[0].total.tolist() == said[1].total.tolist()
         taken = replace(found, store=found.store.remove(torch.tensor(gone)))
         x = torch.rand(50, 5, dtype=torch.float64)
         assert torch.equal(taken.predictions(x), never.predictions(x))

@@ -29,9 +29,9 @@ per client, and with ``trust`` 21.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -86,6 +86,7 @@ class KNNPer(Averaging):
         arxiv="2111.09360",
         part="Algorithm 1",
     )
+    tuned: ClassVar[Mapping[str, tuple[Any, ...]]] = {"base": ("fedavg", "fedavg+")}
 
     learning_rate: float = 0.1
     work: Phase = Phase()
