@@ -387,3 +387,12 @@ def test_where_concepts_shift_the_shared_model_is_not_recommended(tmp_path: Path
     found = answered(tmp_path, "digits", overrides, Plan(25, 6, 3), seed)
     assert found.decision.method != "fedavg"
     assert found.record.summary["methods"]["fedavg"]["mean"] < 0.6
+
+
+@pytest.mark.slow
+def test_where_every_client_has_names_of_its_own_nothing_beats_local(tmp_path: Path) -> None:
+    overrides = ["partition={ kind = 'iid', clients = 14 }", "shift={ kind = 'concept', share = 1.0 }"]
+    found = answered(tmp_path, "digits", overrides, Plan(15, 6, 3))
+    assert (found.decision.verdict, found.decision.method) == ("local", "local")
+    assert found.record.certificates[0].check == "nothing_beats"
+    assert "every method serves the average client worse" in found.answer

@@ -222,9 +222,14 @@ def _answer(record: RunRecord, decision: Decision, methods: Sequence[str]) -> st
     metric, lead = table[LOCAL]["metric"], decision.against_local
     span = f"{lead.mean:+.3g} ({CONFIDENCE:.0%} interval {lead.low:+.3g} to {lead.high:+.3g}; {metric})"
     if decision.verdict == "local":
+        limit = (
+            f"no method serves the average client better by {decision.most:.3g} or more"
+            if decision.most > 0
+            else f"every method serves the average client worse, by {-decision.most:.3g} at least"
+        )
         return (
-            f"Nothing beats {LOCAL} on these data: with {CONFIDENCE:.0%} confidence no method serves the average "
-            f"client better by {decision.most:.3g} or more ({metric}). Let every client train alone; it sends nothing."
+            f"Nothing beats {LOCAL} on these data: with {CONFIDENCE:.0%} confidence {limit} ({metric}). Let every "
+            "client train alone; that sends nothing."
         )
     if decision.verdict == "cannot_tell":
         known = f"{lead.method} against {LOCAL}: {span}."
