@@ -84,8 +84,9 @@ def test_with_exact_averages_and_equal_silos_it_is_fedem(plan: MixingPlan, execu
     """Round for round; shares, scores and those of a client that never trains as well."""
     common: dict[str, Any] = {"population": EQUAL, "task": linear_task(EQUAL), "rounds": 12, "every": 99}
     common |= {"unseen": np.array([2]), "seed": 3, "execution": Execution(executor=executor, workers=1)}
-    central = Trial(name="f", algorithm=FedEM(learning_rate=0.05, work=WORK), **common)
-    silos = SiloTrial(name="s", algorithm=DFedEM(learning_rate=0.05, work=WORK), plan=plan, **common)
+    settings: dict[str, Any] = {"learning_rate": 0.05, "work": WORK, "noise": 0.7, "restart": 1, "iterations": 9}
+    central = Trial(name="f", algorithm=FedEM(**settings), **common)
+    silos = SiloTrial(name="s", algorithm=DFedEM(**settings), plan=plan, **common)
     with Session(central) as one, SiloSession(silos) as other:
         for _, _ in zip(one, other, strict=True):
             assert float((one.state["params"] - other.state["params"]).abs().max()) < 1e-10
