@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from rivage.core.records import RunRecord
 from rivage.report import curves
-from rivage.report.series import learning_curve, trials_of
+from rivage.report.series import Curve, learning_curve, trials_of
 from rivage.report.theme import looks
 
 MakeRun = Callable[..., RunRecord]
@@ -40,12 +41,16 @@ def test_what_has_one_point_does_not_squeeze_the_others(make_personal_run: MakeR
     record = make_personal_run(methods={"fedavg": "fedavg", "fedem": "fedem"}, rounds=10)
     found = {m: learning_curve(trials_of(record, m)) for m in record.methods}
     assert curves._reach(found, "size") == found["fedem"].size[-1] > 2.5 * found["fedavg"].size[-1]
-    lone = make_personal_run(name="lone", methods={"fedem": "fedem"}, rounds=0)
-    once = learning_curve(trials_of(lone, "fedem"))
-    assert len(once.rounds) == 1
+    once = Curve(*(np.array([value]) for value in (10, 1e9, np.nan, 0.5, 0.5, 0.5)))
     assert curves._reach(found | {"lone": once}, "size") == found["fedem"].size[-1]
-    assert curves._reach({"lone": once}, "size") == once.size[-1]
+    assert curves._reach({"lone": once}, "size") == 1e9
     assert curves._reach({"lone": once}, "gradients") == 0, "unknown"
+
+
+def test_gradients_are_those_of_one_client(make_personal_run: MakeRun) -> None:
+    record = make_personal_run(methods={"fedem": "fedem"}, rounds=10, every=5, unseen=5)
+    curve = learning_curve(trials_of(record, "fedem"))
+    assert curve.gradients.tolist() == [0, 5 * 3 * 500 / 20, 10 * 3 * 500 / 20]
 
 
 @pytest.mark.parametrize(

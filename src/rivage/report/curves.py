@@ -133,11 +133,11 @@ class Number:
 
 
 def _numbers(trials: Sequence[TrialRecord]) -> dict[str, Number]:
-    """Name -> what a method reports of its server (``server`` in the rounds), where it is a finite number."""
+    """Name -> what a method reports of its server (``server`` in the rounds), where it is a number."""
     found: dict[str, dict[int, list[float]]] = {}
     for event in (event for trial in trials for event in trial.events("round")):
         for key, value in (event.get("server") or {}).items():
-            if isinstance(value, int | float) and np.isfinite(value):
+            if isinstance(value, int | float):  # JSON has null where a number is not finite
                 found.setdefault(str(key), {}).setdefault(int(event["round"]), []).append(float(value))
     return {
         key: Number(*np.array([(r, np.mean(v), min(v), max(v)) for r, v in sorted(rounds.items())], np.float64).T)
