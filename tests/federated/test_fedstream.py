@@ -237,8 +237,8 @@ def test_no_caution_is_uniform_and_all_caution_is_historical() -> None:
     assert [event["server"]["historical"] for event in rounds[2:]] == [1.0] * 4
 
 
-def test_a_gap_below_zero_leaves_nothing_to_weigh() -> None:
-    state = {name: torch.tensor(value) for name, value in {"noise": 1.0, "distance": 1.0, "gap": -0.1}.items()}
+def test_without_a_gap_there_is_nothing_to_weigh() -> None:
+    state = {name: torch.tensor(value) for name, value in {"noise": 1.0, "distance": 1.0, "gap": 0.0}.items()}
     volumes = Volumes(10.0, 40.0, 1.0)
     assert FedStream().kappa_of(state, volumes) == float("inf")
     assert FedStream().wanted(float("inf"), volumes) == 1.0

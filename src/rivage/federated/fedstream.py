@@ -25,14 +25,13 @@ the weights of historical records are multiplied by p N / N_H, those of fresh on
 few rounds, without test data, from at most 256 records each:
 
     s²  = trace of the covariance of ∇ℓ(θ^t; z) over training records
-    gap = mean loss on validation records − on training records + one standard error of the former
+    gap = max(0, mean loss on validation records − on training records) + one standard error of the former
     κ   = caution · ‖θ^{t+1} − θ^0‖ · s / (gap · √N_H)
 
-The standard error makes κ small where little is known: then all records count the same. ``caution`` stands for the
+The standard error keeps κ small where little is known: then all records count the same. ``caution`` stands for the
 constants of the bound, which are for the worst case; docs/explanation/data-streams.md says how 0.1 was found.
 
-Deviations: the paper sets p once, at the start; here κ is 0, hence p uniform, until the first estimate. Where
-validation records do clearly better than training records nothing is left to be generalised: κ is infinite, p = 1.
+Deviations: the paper sets p once, at the start; here κ is 0, hence p uniform, until the first estimate.
 Without a stream all data are historical and every strategy but ``fresh`` is FedAvg, bit for bit.
 With a cohort, p is imposed on the weights and then renormalised within the cohort; clients whose weight would be 0 are
 not asked.
@@ -184,7 +183,7 @@ class FedStream(Averaging):
         )
 
     def kappa_of(self, state: State, volumes: Volumes) -> float:
-        """κ as given, or as estimated so far; 0 before anything is known, infinite where nothing can be gained."""
+        """κ as given, or as estimated so far; 0 before anything is known, infinite where there is no gap at all."""
         if not self.estimates:
             return self.kappa or 0.0
         noise, gap, distance = (float(state[name]) for name in ("noise", "gap", "distance"))
@@ -274,7 +273,7 @@ class FedStream(Averaging):
         if noise.weight > 0 and held.weight > 0:
             difference, variance = held.mean.double()
             yield "noise", noise.mean[0].double()
-            yield "gap", difference + (variance / held.weight).sqrt()
+            yield "gap", difference.clamp_min(0) + (variance / held.weight).sqrt()
             yield "distance", torch.linalg.vector_norm(state["params"][:size] - state["first"][:size]).double()
 
     def report(self, state: State) -> Mapping[str, float]:
@@ -321,12 +320,12 @@ def _measured(params: Tensor, data: ClientData, rng: np.random.Generator, task: 
     bound = task.bind()
     bound.load(params)
     bound.module.eval()
-    losses, gradients = _by_record(bound, task, trained)
+    loss, noise = _by_record(bound, task, trained)
     with torch.no_grad():
         unseen = bound.losses(*task.tensors(held))
     return {
-        "noise": gradients.var(dim=0).sum()[None],
-        "held": torch.stack([unseen.mean() - losses.mean(), unseen.var()]),
+        "noise": params.new_tensor([noise]),
+        "held": torch.stack([unseen.mean() - loss, unseen.var()]),
         "records": torch.tensor([len(data.train), len(held)], dtype=torch.float64),
     }
 
@@ -337,14 +336,17 @@ def _some(samples: Samples, rng: np.random.Generator) -> Samples:
     return samples.take(np.sort(rng.choice(len(samples), _LOOKED_AT, replace=False)))
 
 
-def _by_record(bound: Bound, task: Task, samples: Samples) -> tuple[Tensor, Float[Tensor, "records trainable"]]:
-    """Loss and gradient of each record by itself."""
+def _by_record(bound: Bound, task: Task, samples: Samples) -> tuple[float, float]:
+    """Mean loss, and trace of the covariance of the records' gradients; one gradient in memory at a time."""
     x, y = task.tensors(samples)
-    losses, rows = [], []
-    for i in range(len(samples)):
+    count, loss, squares = len(samples), 0.0, 0.0
+    total = torch.zeros(task.layout.trainable, dtype=torch.float64, device=task.device)
+    for i in range(count):
         with torch.enable_grad():
-            loss = bound.losses(x[i : i + 1], y[i : i + 1])[0]
-        parts = torch.autograd.grad(loss, bound.parameters, allow_unused=True, materialize_grads=True)
-        rows.append(torch.cat([part.reshape(-1) for part in parts]))
-        losses.append(loss.detach())
-    return torch.stack(losses), torch.stack(rows)
+            one = bound.losses(x[i : i + 1], y[i : i + 1])[0]
+        parts = torch.autograd.grad(one, bound.parameters, allow_unused=True, materialize_grads=True)
+        gradient = torch.cat([part.reshape(-1) for part in parts]).double()
+        total += gradient
+        squares += float(gradient.square().sum())
+        loss += float(one.detach()) / count
+    return loss, max(squares - float(total.square().sum()) / count, 0.0) / (count - 1)
