@@ -128,7 +128,9 @@ def test_every_registered_class_declares_settings_that_it_has() -> None:
 
 @given(st.lists(st.sampled_from([0.1, 1.0, 2.0, None]), min_size=1, max_size=6), st.booleans(), st.data())
 def test_the_best_is_best_whatever_the_order(values: list[float | None], higher: bool, data: st.DataObject) -> None:
-    tried = [{"value": value, "loss": data.draw(st.sampled_from([0.5, 1.0])), "settings": {}} for value in values]
+    tried: list[dict[str, Any]] = [
+        {"value": value, "loss": data.draw(st.sampled_from([0.5, 1.0])), "settings": {}} for value in values
+    ]
     place = best(tried, higher_is_better=higher)
     known = [value for value in values if value is not None]
     if known:
@@ -138,7 +140,9 @@ def test_the_best_is_best_whatever_the_order(values: list[float | None], higher:
 
 
 def test_edges_are_those_of_numbers_that_have_neighbours() -> None:
-    tried = [{"learning_rate": rate, "mu": mu, "rate": None} for rate in (0.01, 0.1, 1.0) for mu in (0.1, 1.0)]
+    tried: list[dict[str, Any]] = [
+        {"learning_rate": rate, "mu": mu, "rate": None} for rate in (0.01, 0.1, 1.0) for mu in (0.1, 1.0)
+    ]
     spans = grid(tried)
     assert spans == {"learning_rate": [0.01, 0.1, 1.0], "mu": [0.1, 1.0], "rate": [None]}
     assert at_edge(spans, {"learning_rate": 1.0, "mu": 1.0, "rate": None}) == ("learning_rate",)
