@@ -456,7 +456,7 @@ def costs(runs: Runs) -> str:
     keys = ("method", "size", "gradients", "mean", "rounds_then", "mean_then", "decile_then")
     rows = [tuple(row[key] for key in keys) for row in client_tables.cost_rows(summary)]
     size = tables.human_bytes(budget)
-    header = ("method", "bytes of a client", "gradients of a client", "mean at the end", f"rounds for {size}",
+    header = ("method", "traffic per client", "gradients per client", "mean at the end", f"rounds for {size}",
               "mean then", "bottom decile then")  # fmt: skip
     return markdown(header, rows)
 

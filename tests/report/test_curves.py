@@ -24,7 +24,7 @@ def test_a_panel_for_rounds_for_bytes_and_for_gradients(make_run: MakeRun, make_
     learning, server = _drawn(make_personal_run(rounds=10), budget=1e5)
     assert learning is not None
     assert "by rounds, by bytes and by gradients" in learning
-    for axis in (">rounds<", "sent and received by a client, kB", "gradients of a client"):
+    for axis in (">rounds<", "traffic per client, kB", "gradients per client"):
         assert axis in learning
     assert server is not None
     assert ">kappa<" in server
@@ -57,10 +57,10 @@ def test_gradients_are_those_of_one_client(make_personal_run: MakeRun) -> None:
     ("against", "reach", "words", "scale"),
     [
         ("rounds", None, "rounds", 1),
-        ("size", 999, "sent and received by a client, B", 1),
-        ("size", 1_200_000, "sent and received by a client, MB", 1e6),
-        ("gradients", 999, "gradients of a client", 1),
-        ("gradients", 52_000, "thousand gradients of a client", 1e3),
+        ("size", 999, "traffic per client, B", 1),
+        ("size", 1_200_000, "traffic per client, MB", 1e6),
+        ("gradients", 999, "gradients per client", 1),
+        ("gradients", 52_000, "thousand gradients per client", 1e3),
     ],
 )
 def test_axes_have_units(against: str, reach: float | None, words: str, scale: float) -> None:

@@ -29,7 +29,7 @@ class Spent:
     """What a trial has spent after each number of rounds; entry 0 is the set-up.
 
     Args:
-        size: sent and received by all clients together, bytes.
+        size: of all messages in both directions, each counted once, bytes.
         gradients: records differentiated by all clients together; None where the record does not count them.
     """
 

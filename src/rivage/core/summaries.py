@@ -201,7 +201,7 @@ def _shares(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _cost(record: RunRecord, trials: Sequence[TrialRecord]) -> dict[str, Any]:
-    """Bytes and gradients of a client that trains, averaged over seeds."""
+    """Bytes of messages and gradients per client that trains, averaged over seeds."""
     shares = [training_clients(trial) for trial in trials]
     sizes = [float(spent(trial).size[-1]) / share for trial, share in zip(trials, shares, strict=True)]
     taken = [gradients(record, trial) for trial in trials]

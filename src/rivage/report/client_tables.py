@@ -41,7 +41,7 @@ def _against(method: str, local: str | None, share: float | None) -> str:
 
 
 def budget(summary: Summary) -> float | None:
-    """What a client sends and receives with the cheapest method that sends; None where there is nothing to compare.
+    """Bytes per client at which methods are compared; None where there is nothing to compare.
 
     Methods that all have spent about the same are compared by the table of results already.
     """
@@ -51,7 +51,7 @@ def budget(summary: Summary) -> float | None:
 
 
 def cost_rows(summary: Summary) -> list[dict[str, str]]:
-    """One row per method: what a client has sent and computed, and what the budget of the cheapest one buys."""
+    """One row per method: traffic and gradients per client, and what the budget of the cheapest one buys."""
     return [
         {
             "method": method,

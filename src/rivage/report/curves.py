@@ -41,13 +41,13 @@ _BYTES = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def learning_curves(record: RunRecord, looks: Looks, *, name: str, budget: float | None = None) -> str | None:
-    """Weighted mean over rounds, over bytes and over gradients of a client, a band from the lowest to the highest seed.
+    """Weighted mean over rounds, over traffic and over gradients per client; band: lowest to highest seed.
 
     Args:
         record: of a training.
         looks: of its methods.
         name: prefix of ids.
-        budget: bytes of a client at which methods are compared; dotted.
+        budget: bytes per client at which methods are compared; dotted.
     """
     local = local_method(record)
     curves = {m: series.learning_curve(series.trials_of(record, m)) for m in record.methods}
@@ -94,8 +94,8 @@ def _axis(against: str, reach: float | None) -> tuple[str, float]:
         return "rounds", 1.0
     power = min(int(np.log10(max(reach, 1.0))) // 3, 5)  # one to three digits before the point
     if against == "size":
-        return f"sent and received by a client, {_BYTES[power]}", 1000.0**power
-    return f"{_UNITS[power]}gradients of a client".strip(), 1000.0**power
+        return f"traffic per client, {_BYTES[power]}", 1000.0**power
+    return f"{_UNITS[power]}gradients per client".strip(), 1000.0**power
 
 
 def _draw_curve(axes: Axes, x: Array, curve: series.Curve, look: Look) -> None:

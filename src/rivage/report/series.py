@@ -46,8 +46,8 @@ class Curve:
 
     Args:
         rounds: rounds done, ascending.
-        size: bytes sent and received until then by a client that trains, set-up included, averaged over seeds.
-        gradients: records that such a client has differentiated in its rounds until then; NaN where unknown.
+        size: bytes of all messages until then per client that trains, set-up included, averaged over seeds.
+        gradients: records differentiated in the rounds until then, per client likewise; NaN where unknown.
         mean: average over the seeds that got so far.
         low: smallest of these seeds.
         high: largest.
