@@ -94,7 +94,7 @@ def test_the_way_is_measured_from_the_model_that_was_sent(executor: Any) -> None
     engine.train(method, LocalWork((WORK,), 0.1), [Job(0, local, data.train)], Streams(0), 0)
     way = float((local.params[0] - task.initial(0)).square().sum())
     assert way > 1e-3
-    assert method.finish(local, task).payload["curvature"][0].item() == pytest.approx(way / 0.1)
+    assert method.finish(local, task).payload["curvature"][0].item() == pytest.approx(way / (0.1 * 2.0))
 
 
 def settled(method: QFFL, a: Sequence[float], c: Sequence[float], rounds: int) -> float:
@@ -148,17 +148,17 @@ def test_the_step_towards_the_mean_is_the_paper_s_step(
     task = linear_task(linear_clients((1,), features=2))
     loss = np.array([row[0] for row in clients])
     moves = np.array([row[1:] for row in clients])
-    weights = curvature = 0.0
+    weights = bent = 0.0
     mean = np.zeros(2)
     for each, move in zip(loss, moves, strict=True):
         kept = {"start": theta, "loss": torch.tensor(each)}
         update = method.finish(Local((theta + torch.from_numpy(move))[None], keep=kept), task)
         weights += update.payload["params"][1]
         mean += update.payload["params"][1] * update.payload["params"][0].numpy()
-        curvature += update.payload["curvature"][0].item()
+        bent += update.payload["curvature"][1] * update.payload["curvature"][0].item()
     received = {
         "params": Mean(torch.from_numpy(mean / weights), weights),
-        "curvature": Mean(torch.tensor([curvature / len(clients)]).double(), float(len(clients))),
+        "curvature": Mean(torch.tensor([bent / weights]).double(), weights),
     }
     found = method.aggregate({"params": theta}, received, task)["params"]
     delta = -moves / rate
@@ -178,6 +178,34 @@ def test_a_client_without_loss_breaks_nothing(q: float) -> None:
     local = method.start({"params": zero}, {}, population.client(0), losses, Streams(0), task)
     update = method.finish(local, task)
     assert all(np.isfinite([float(vector.sum()), weight]).all() for vector, weight in update.payload.values())
+
+
+def test_losses_in_a_large_unit_fit_float32() -> None:
+    """Their powers do not. With η in that unit as well the step does not depend on it."""
+    task, start, ends = linear_task(linear_clients(), torch.float32), torch.zeros(3), []
+    for loss in (1.0, 1e10):
+        method, collector = QFFL(learning_rate=1 / loss, q=5.0), Plain(each=False)
+        for scale in (1.0, 2.0):
+            keep = {"start": start, "loss": torch.tensor(scale * loss)}
+            collector.add(method.finish(Local(torch.full((1, 3), scale), keep=keep), task))
+        received = collector.result()
+        assert isinstance(received, dict)
+        ends.append(method.aggregate({"params": start}, received, task)["params"])
+    torch.testing.assert_close(ends[1], ends[0])
+    assert float(ends[0][0]) == pytest.approx(65 / 33 / (1 + (15 + 32 * 30) / 33))
+
+
+def test_a_loss_that_has_run_away_is_rejected_and_not_an_error_of_arithmetic() -> None:
+    local = Local(torch.zeros(1, 3), keep={"start": torch.zeros(3), "loss": torch.tensor(1e30)})
+    task = linear_task(linear_clients(), torch.float32)
+    assert QFFL(q=50.0).finish(local, task).payload["params"][1] == float("inf")
+
+
+def test_a_curvature_that_is_a_lie_makes_no_step_longer() -> None:
+    task, start, mean = linear_task(linear_clients()), torch.zeros(3), torch.ones(3)
+    for told in (-0.9, -1.0, -5.0):
+        received = {"params": Mean(mean, 2.0), "curvature": Mean(torch.tensor([told]), 2.0)}
+        assert torch.equal(QFFL().aggregate({"params": start}, received, task)["params"], mean)
 
 
 def test_a_negative_loss_is_refused() -> None:

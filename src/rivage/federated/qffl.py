@@ -8,16 +8,19 @@ with step size η; with F_k its loss at θ, *before* it trains, and 1/η for the
 
     Δ_k = (θ − w_k) / η ,   D_k = F_k^q Δ_k ,   h_k = q F_k^{q−1} ‖Δ_k‖² + F_k^q / η ,   θ ← θ − Σ_k D_k / Σ_k h_k .
 
-It is computed as a step towards a mean of models, the same thing: with u_k = F_k^q, v_k = q F_k^{q−1} ‖θ − w_k‖² / η,
+It is computed as a step towards a mean of models, the same thing: with u_k = F_k^q and c_k = q ‖θ − w_k‖² / (η F_k),
 
-    θ ← θ + s (Σ_k u_k w_k / Σ_k u_k − θ) ,   s = Σ_k u_k / (Σ_k u_k + Σ_k v_k) .
+    θ ← θ + s (Σ_k u_k w_k / Σ_k u_k − θ) ,   s = 1 / (1 + Σ_k u_k c_k / Σ_k u_k) ,
+
+which keeps large powers out of the numbers that travel.
 
 q = 0 is FedAvg in which every client counts once, bit for bit. As q grows only the largest losses count (as in AFL),
 and steps get shorter.
 
 Deviations: cohorts are uniform, so that clients count alike whatever their size (the paper draws them in proportion to
 their records). A loss below 1e-10 counts as 1e-10: its powers below 1 have no end. Running means and variances of
-BatchNorm are no gradient steps: the server takes their mean, weighted by u_k.
+BatchNorm are no gradient steps: the server takes their mean, weighted by u_k. A c_k below 0, which only a client that
+lies sends, makes no step longer than to the mean.
 
 Cost beyond FedAvg: a forward pass over the training records per client and round, and two numbers up, from which the
 server learns each client's loss.
@@ -25,6 +28,7 @@ server learns each client's loss.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
@@ -100,7 +104,7 @@ class QFFL(Averaging):
         return Local(params[None], keep={"start": params, "loss": loss})
 
     def finish(self, local: Local, task: Task) -> Update:
-        """The trained model with weight u_k, and v_k.
+        """The trained model and c_k, both with weight u_k.
 
         Raises:
             ConfigError: for a negative loss, which has no powers.
@@ -112,23 +116,25 @@ class QFFL(Averaging):
                 mend="Use a loss that is never negative, or another method.",
             )
         moved = float((local.params[0, :size] - local.keep["start"][:size]).double().square().sum())
-        pull, shorter = self._powers(max(loss, _LEAST), moved)
-        payload = {
-            "params": (local.params[0], local.weight * pull),
-            "curvature": (local.params.new_tensor([shorter]), local.weight),
-        }
-        return Update(payload)
+        loss = max(loss, _LEAST)
+        weight = local.weight * self._power(loss)
+        curvature = local.params.new_tensor([self.q * moved / (self.learning_rate * loss)])
+        return Update({"params": (local.params[0], weight), "curvature": (curvature, weight)})
 
-    def _powers(self, loss: float, moved: float) -> tuple[float, float]:
-        """Both u and v, from the loss and the squared length of the way."""
-        return loss**self.q, self.q * loss ** (self.q - 1) * moved / self.learning_rate
+    def _power(self, loss: float) -> float:
+        """u; infinite, which the server rejects, where training has run away."""
+        try:
+            power: float = loss**self.q
+        except OverflowError:
+            return math.inf
+        return power
 
     def aggregate(self, state: State, received: Mapping[str, Mean], task: Task) -> State:
         """From the model towards the weighted mean; it stays where it was if all of that has weight 0."""
         found, size = received["params"], task.layout.trainable
         if not found.weight > 0:
             return state
-        share = found.weight / (found.weight + float(received["curvature"].total))
+        share = 1 / (1 + max(float(received["curvature"].mean), 0.0))
         moved = torch.lerp(state["params"][:size], found.mean[:size], share)  # the mean itself for q = 0
         return {"params": torch.cat([moved, found.mean[size:]])}
 
