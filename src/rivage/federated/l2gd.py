@@ -24,8 +24,10 @@ Deviations: a local round runs ``work``; one step is the paper's. With K steps t
 clients take part, those who answer make the mean, and a client is pulled for the exchanges it took part in, when it
 next gets a mean. Nobody knows then who has heard of it, so it goes along whenever something is sent or trained. A
 client starts from a mean, if it is sent one first, or from the start that all methods share, which it makes from the
-seed of the run. A client that never took part minimises f_t(w) + (λ/2) ‖w − w̄‖² from w̄ before it predicts;
-it is not kept. A round in which nobody answers is tossed the same way again.
+seed of the run; who has been forgotten (`remembered`) does that again. A client that never took part minimises f_t(w) +
+(λ/2) ‖w − w̄‖² from w̄ before it predicts; it is not kept. A round in which nobody answers is tossed the same way
+again. What is sent is a model and no difference to one, for the mean need not have gone down before: a stage that clips
+bounds the model itself.
 
 Cost beyond FedAvg: one model of memory per client that ever took part. Of R rounds about R p (1 − p) send a model up,
 and as many one down.
