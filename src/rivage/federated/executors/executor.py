@@ -31,7 +31,7 @@ from rivage.federated.batches import batches
 from rivage.federated.calibration import DEFAULT_TILE_BYTES, tile_bytes
 from rivage.federated.execution import Execution
 from rivage.federated.executors.chain import NotAChain, trace
-from rivage.federated.executors.functional import CHUNK, Functional
+from rivage.federated.executors.functional import Functional
 from rivage.federated.executors.jobs import Job, chosen, named, one_thread
 from rivage.federated.executors.processes import Processes
 from rivage.federated.executors.tiled import Row, Tiled, cut
@@ -150,7 +150,9 @@ class Executor:
             with self._functional() as engine:
                 return cast(Tensor, engine.losses(params, *piece))
 
-        return torch.cat(self._spread(run, list(zip(torch.split(x, CHUNK), torch.split(y, CHUNK), strict=True))))
+        with self._functional() as engine:
+            pieces = zip(torch.split(x, engine.chunk), torch.split(y, engine.chunk), strict=True)
+        return torch.cat(self._spread(run, list(pieces)))
 
     def client_losses(
         self, algorithm: Algorithm, downs: Sequence[State | None], data: Sequence[ClientData]

@@ -25,10 +25,9 @@ from rivage.federated.algorithm import Algorithm, Local, Phase
 from rivage.federated.executors.jobs import Job, chosen, expected, joint_update, strength_of
 from rivage.learning.task import Task
 
-__all__ = ["CHUNK", "Functional"]
+__all__ = ["Functional"]
 
-CHUNK = 1024
-"""Records per forward pass without gradients: bounds the memory of their activations."""
+_CHUNK, _IMAGES = 1024, 128  # records per forward pass without gradients; activations of images stay in the cache
 
 
 class Functional:
@@ -36,6 +35,9 @@ class Functional:
 
     Args:
         task: what is learnt.
+
+    Attributes:
+        chunk: records per forward pass without gradients, which bounds the memory of their activations.
     """
 
     def __init__(self, task: Task) -> None:
@@ -43,6 +45,7 @@ class Functional:
         self.bound = task.bind()
         # Convolutions are faster on channels-last images; what flattens them sees the same order as before.
         self._images = any(isinstance(module, nn.Conv2d) for module in self.bound.module.modules())
+        self.chunk = _IMAGES if self._images else _CHUNK
 
     def losses(self, params: Float[Tensor, "groups dim"], x: Tensor, y: Tensor) -> Float[Tensor, "records groups"]:
         """Loss of every record under every group's parameters, in evaluation mode, without gradients."""
@@ -57,12 +60,14 @@ class Functional:
     def predictions(self, params: Float[Tensor, "dim"], x: Tensor) -> Float[Tensor, "records *output"]:
         """What one model predicts, without gradients."""
         self.bound.load(params)
-        return torch.cat([self.bound.predictions(self._read(part)) for part in torch.split(self._stored(x), CHUNK)])
+        return torch.cat(
+            [self.bound.predictions(self._read(part)) for part in torch.split(self._stored(x), self.chunk)]
+        )
 
     def features(self, params: Float[Tensor, "dim"], x: Tensor) -> Float[Tensor, "records *positions width"]:
         """What goes into the head of one model."""
         self.bound.load(params)
-        return torch.cat([self.bound.features(self._read(part)) for part in torch.split(self._stored(x), CHUNK)])
+        return torch.cat([self.bound.features(self._read(part)) for part in torch.split(self._stored(x), self.chunk)])
 
     def train(self, algorithm: Algorithm, phase: Phase, job: Job, noise: int) -> None:
         """Run the batches of one phase on a job, in place.
