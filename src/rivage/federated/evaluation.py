@@ -7,6 +7,7 @@ per client, so that means, deciles and comparisons with Local can be recomputed 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,7 +29,8 @@ from rivage.learning.shares import Peers
 
 __all__ = ["Evaluation", "Evaluator"]
 
-_BLOCK = 256  # clients judged together: bounds the memory of their models and records
+_BLOCK = 256  # clients judged together: bounds the memory of their models
+_NUMBERS = 1 << 24  # numbers in their inputs: bounds that of their records
 
 Recall = Callable[[Sequence[int]], Sequence[Memory]]
 
@@ -105,10 +107,10 @@ class Evaluator:
         result = Evaluation(round, group)
         rows: list[dict[str, Any]] = []
         pool: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
-        ids, kept = list(clients), dict[int, int]()
-        for block in (ids[i : i + _BLOCK] for i in range(0, len(ids), _BLOCK)):
-            data = [self.population.client(client, round) for client in block]
-            personal, trained = self._personal(state, [memory.values for memory in recall(block)], data, round)
+        kept = dict[int, int]()
+        for data in self._blocks(clients, round):
+            memories = [memory.values for memory in recall([held.id for held in data])]
+            personal, trained = self._personal(state, memories, data, round)
             predictors = self._settled(personal, round)
             found = zip(data, predictors, trained, self._rows(predictors, data), strict=True)
             for held, predictor, gradients, (row, predictions) in found:
@@ -118,18 +120,34 @@ class Evaluator:
                     store = predictor.neighbours.store
                     kept[store.features.data_ptr()] = store.nbytes
                 result.predictors[held.id] = predictor
-                if predictions is not None:
+                if predictions is not None and self.executor.task.metric.kind == "pooled":
                     pool.append((predictions, held.test.y))
                 result.skipped += len(held.test) == 0
             if sum(kept.values()) > keep or result.dropped:
                 result.predictors, result.dropped, kept = {}, keep > 0, {}
         result.columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else {})}
-        if pool and self.executor.task.metric.kind == "pooled":
+        if pool:
             result.pooled = self.executor.task.score(
                 np.concatenate([predictions for predictions, _ in pool]),
                 np.concatenate([targets for _, targets in pool]),
             )
         return result
+
+    def _blocks(self, clients: Iterable[int], round: int) -> Iterator[list[ClientData]]:
+        """Clients that are judged together: their inputs are in memory at the same time."""
+        width = math.prod(self.executor.task.schema.input_shape)
+        block: list[ClientData] = []
+        numbers = 0
+        for client in clients:
+            held = self.population.client(client, round)
+            more = width * (len(held.test) + len(held.validation))
+            if block and (len(block) == _BLOCK or numbers + more > _NUMBERS):
+                yield block
+                block, numbers = [], 0
+            block.append(held)
+            numbers += more
+        if block:
+            yield block
 
     def _personal(
         self, state: State, memories: Sequence[State], data: Sequence[ClientData], round: int
