@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -49,7 +50,7 @@ from rivage.federated.fedem import (
 )
 
 if TYPE_CHECKING:
-    from rivage.learning.task import Task
+    from rivage.learning.task import Bound, Task
 
 __all__ = ["FedEMHeads"]
 
@@ -129,8 +130,7 @@ class FedEMHeads(Averaging):
         self, params: Float[Tensor, "components dim"], data: ClientData, task: Task
     ) -> Float[Tensor, "records components"]:
         """Negative log-likelihoods of the training records under each component, up to a constant."""
-        bound = task.bind()
-        bound.module.eval()
+        bound = _bound(task)
         x, y = task.tensors(data.train)
         columns = []
         with torch.no_grad():
@@ -192,6 +192,15 @@ class FedEMHeads(Averaging):
         return Predictor(params, kept.get("shares", params.new_full((self.components,), 1 / self.components)))
 
 
+@lru_cache(maxsize=1)
+def _bound(task: Task) -> Bound:
+    """A working copy in evaluation mode: making one takes longer than a small client's losses."""
+    bound = task.bind()
+    bound.module.eval()
+    return bound
+
+
+@lru_cache(maxsize=1)
 def _head(task: Task) -> Bool[Tensor, "dim"]:
     """Where the trainable part of the head lies."""
     mask = task.layout.mask(task.head)

@@ -37,6 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -113,8 +114,7 @@ class L2GD(Averaging):
 
     def _exchanges(self, state: State, ago: int = 0) -> bool:
         """Whether the coin of this round, or of one before, says that models are pulled to their mean."""
-        coin = Streams(int(state["key"])).numpy(int(state["round"]) - ago).random()
-        return bool(coin < self.exchange_probability)
+        return _coin(int(state["key"]), int(state["round"]) - ago) < self.exchange_probability
 
     def _moved(self, state: State) -> bool:
         """Whether models have trained since the last exchange."""
@@ -194,3 +194,9 @@ class L2GD(Averaging):
         if local is not None:
             return global_predictor(local.params[0])
         return global_predictor(self._pulled(memory, state["params"]) if "own" in memory else state["params"])
+
+
+@lru_cache(maxsize=16)
+def _coin(key: int, round: int) -> float:
+    """In [0, 1). All clients of a round ask for the same two coins."""
+    return float(Streams(key).numpy(round).random())
