@@ -413,6 +413,29 @@ def test_the_head_on_the_features_is_the_model(schema: Schema, model: dict, name
     torch.testing.assert_close(task.loss.predict(outputs), bound.predictions(x))
 
 
+class Tied(nn.Module):
+    """Its head has the weight of the layer before, which is called twice."""
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__()
+        self.square = nn.Linear(6, 6)
+        self.head = nn.Linear(6, 6)
+        self.head.weight = self.square.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.head(self.square(x)).tanh())[:, :3]
+
+
+def test_a_tied_head_has_its_names_in_the_layout_and_the_last_call_counts() -> None:
+    task = task_of(CLASSES, Tied, dtype=torch.float64)
+    assert task.head == ("square.weight", "head.bias")
+    assert int(task.layout.mask(task.head).sum()) == 36 + 6
+    bound = task.bind()
+    x = task.inputs(batch(CLASSES).x)
+    found = bound.module.head(bound.features(x))[:, :3]
+    torch.testing.assert_close(task.loss.predict(found), bound.predictions(x))
+
+
 def test_a_model_without_a_linear_layer_has_no_head() -> None:
     net = nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 3, 6), nn.Flatten())
     task = task_of(CLASSES, lambda schema: net)

@@ -150,8 +150,8 @@ class Task:
         Raises:
             ConfigError: if the model has no linear layer.
         """
-        prefix = self.head_layer and f"{self.head_layer}."
-        return tuple(prefix + name for name, _ in self._prototype.get_submodule(self.head_layer).named_parameters())
+        names = {parameter: name for name, parameter in self._prototype.named_parameters()}  # tied ones have the first
+        return tuple(names[parameter] for parameter in self._prototype.get_submodule(self.head_layer).parameters())
 
     @cached_property
     def head_layer(self) -> str:
