@@ -467,6 +467,7 @@ def test_conformance(method: FedEM) -> None:
     [
         {"learning_rate": 0.0},
         {"components": 0},
+        {"components": 1001},
         {"iterations": 0},
         {"server_rate": 0.0},
         {"server_rate": 1.5},

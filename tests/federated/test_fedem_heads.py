@@ -266,7 +266,15 @@ def test_conformance(method: FedEMHeads) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"learning_rate": 0.0}, {"components": 0}, {"iterations": 0}, {"noise": 0.0}, {"restart": -1}]
+    "wrong",
+    [
+        {"learning_rate": 0.0},
+        {"components": 0},
+        {"components": 1001},
+        {"iterations": 0},
+        {"noise": 0.0},
+        {"restart": -1},
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r" is .*Give a"):

@@ -60,7 +60,7 @@ class DFedEM(GossipSettings):
 
     Args:
         learning_rate: local step size η, > 0.
-        components: M, >= 1.
+        components: M, from 1 to 1000.
         work: local steps and batch size, for each component.
         overlay: who sends to whom.
         mixing: weights on an undirected overlay: ``metropolis``, ``best_constant``, ``fdla`` or ``fmmc``.

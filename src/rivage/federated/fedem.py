@@ -66,6 +66,7 @@ __all__ = ["FedEM", "likeliest_shares", "responsibilities", "shares_of"]
 
 _LEAST = 1e-12  # what a share counts as at least
 _STILL = 1e-6  # shares that move less have converged
+_MOST_COMPONENTS = 1000  # beyond, a start alone would take hours
 _MOST_SCANNED = 10_000_000  # clients whose sizes a round may add up
 
 
@@ -116,6 +117,18 @@ def require_apart(params: Float[Tensor, "components dim"]) -> None:
         )
 
 
+def require_components(components: int) -> None:
+    """Refuse a number that nobody could train.
+
+    Raises:
+        ConfigError: it is not between 1 and 1000.
+    """
+    require(components, "components", least=1)
+    if components > _MOST_COMPONENTS:
+        mend = f"Give a number from 1 to {_MOST_COMPONENTS}: each is a model that every client trains."
+        raise ConfigError(f"components is {components}", mend=mend)
+
+
 def require_no_noise_of_classes(noise: float, task: Task) -> None:
     """Refuse a standard deviation where the target is not a number.
 
@@ -136,7 +149,7 @@ class FedEM(Averaging):
 
     Args:
         learning_rate: local step size, > 0.
-        components: M, >= 1.
+        components: M, from 1 to 1000.
         server_rate: how far the server goes from the components it sent to their mean, in (0, 1].
         average_over: ``cohort`` takes the mean over those who took part; ``everyone`` counts all others in with the
             components as they were sent, which damps the step by the cohort's share of all records.
@@ -169,7 +182,7 @@ class FedEM(Averaging):
 
     def __post_init__(self) -> None:
         require(self.learning_rate, "learning_rate", above=0)
-        require(self.components, "components", least=1)
+        require_components(self.components)
         require(self.iterations, "iterations", least=1)
         require(self.noise, "noise", above=0)
         require(self.restart, "restart", least=0)

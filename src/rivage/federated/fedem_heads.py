@@ -44,6 +44,7 @@ from rivage.federated.fedem import (
     FedEM,
     likeliest_shares,
     require_apart,
+    require_components,
     require_no_noise_of_classes,
     responsibilities,
     shares_of,
@@ -63,7 +64,7 @@ class FedEMHeads(Averaging):
 
     Args:
         learning_rate: local step size, > 0.
-        components: M, number of heads, >= 1.
+        components: M, number of heads, from 1 to 1000.
         work: local epochs and batch size.
         iterations: at most so many E-steps give a client that never took part its shares, >= 1.
         noise: s > 0, standard deviation of a real target around its component's prediction, in the unit in which
@@ -82,7 +83,7 @@ class FedEMHeads(Averaging):
 
     def __post_init__(self) -> None:
         require(self.learning_rate, "learning_rate", above=0)
-        require(self.components, "components", least=1)
+        require_components(self.components)
         require(self.iterations, "iterations", least=1)
         require(self.noise, "noise", above=0)
         require(self.restart, "restart", least=0)

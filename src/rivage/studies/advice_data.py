@@ -52,8 +52,7 @@ def _mapping(data: str, target: str | None) -> tuple[dict[str, Any], tuple[str, 
     if path.is_dir():
         return {"name": path.resolve().name, "data": _tables(path, target)}, ()
     if target is not None:
-        mend = "Leave it out; a study names the target in [data]."
-        raise ConfigError(f'"{data}" is no folder of tables', where="--target", mend=mend)
+        raise ConfigError(f'"{data}" is no folder of tables', where="--target", mend=_without_target(path))
     if path.suffix == ".npz":
         return _arrays(path), ()
     if path.suffix == ".toml":
@@ -61,6 +60,15 @@ def _mapping(data: str, target: str | None) -> tuple[dict[str, Any], tuple[str, 
         kept = {name: part for name, part in table.items() if name not in _LEFT_OUT}
         return {"name": table.get("name", path.stem), **kept}, ()
     return _kind(data)
+
+
+def _without_target(path: Path) -> str:
+    """What to do about a target of what is no folder."""
+    if path.suffix in {".csv", ".parquet"} and path.exists():
+        return f'Give the folder that holds one table per client, such as "{path.parent}".'
+    if path.exists() or path.name in DATASETS:
+        return "Leave it out; a study names the target in [data]."
+    return "There is no such folder. Give one that holds one table per client."
 
 
 def _tables(folder: Path, target: str | None) -> dict[str, Any]:
