@@ -22,7 +22,7 @@ from rivage.data.readers import Digits
 from rivage.data.shifts import ConceptShift
 from rivage.federated import Clustered, FedAvg, Notebook, Outcome, Phase, Session, Trial, run
 from rivage.federated.algorithm import State, Update
-from rivage.federated.clustered import bipartition
+from rivage.federated.clustered import _CHUNK, _gram, bipartition
 from rivage.federated.execution import Execution
 from rivage.federated.robust import Krum
 from rivage.learning.task import Task, TaskSettings, make_task
@@ -122,6 +122,12 @@ def test_a_split_looks_at_directions_and_not_at_order(seed: int) -> None:
     order = generator.permutation(7)
     moved = {frozenset(int(order[i]) for i in part) for part in parts_of(vectors[order])}
     assert moved == parts_of(vectors)
+
+
+def test_inner_products_of_long_vectors_are_added_up_in_pieces() -> None:
+    vectors = np.random.default_rng(0).normal(size=(3, 2 * _CHUNK + 5)).astype(np.float32)
+    whole = vectors.astype(np.float64) @ vectors.astype(np.float64).T
+    np.testing.assert_allclose(_gram([torch.from_numpy(vector) for vector in vectors]), whole, rtol=1e-12, atol=1e-9)
 
 
 # --- training ------------------------------------------------------------------------------------------------
