@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from scipy.stats import t
 
 from rivage.cli.app import main
 from rivage.core.certificates import CHECKS
-from rivage.core.errors import ConfigError, DataError
+from rivage.core.errors import ConfigError, DataError, StoreError
 from rivage.core.records import RunRecord, TrialRecord
 from rivage.studies.advice import Advice, advise, compare
 from rivage.studies.advice_checks import Values, _differences, advised, decide, nothing_beats, values_of
@@ -41,36 +41,90 @@ def drawn(
     shared = rng.normal(0, 0.1, (1, clients, 1)) + rng.normal(0, 0.8 * noise, (seeds, clients, 1))
     models = rng.normal(0, 0.003, (seeds, 1, len(effects)))
     every = shared + models + rng.normal(0, 0.6 * noise, shape) + np.array(effects)
-    return Values(COMPARED, every.mean(axis=0), every.mean(axis=1), "accuracy", 0.005)
+    return Values(COMPARED, every, "accuracy", 0.005)
 
 
 # Intervals
 
 
 def test_signs_are_those_of_brute_force() -> None:
-    rng = np.random.default_rng(0)
-    values = replace(drawn(rng, [0.0] * 6, clients=7), names=("local", "a", "b"))
-    values = replace(values, clients=values.clients[:, :3], seeds=values.seeds[:, :3])
-    gaps = {(a, b): values.clients[:, a] - values.clients[:, b] for a, b in ((0, 1), (0, 2), (1, 2))}
+    """With one seed, of which no variance is known."""
+    every = drawn(np.random.default_rng(0), [0.0] * 6, clients=7).every[:1, :, :3]
+    gaps = {(a, b): every[0, :, a] - every[0, :, b] for a, b in ((0, 1), (0, 2), (1, 2))}
     most = []
     for signs in product((1, -1), repeat=7):
         drawn_ = [np.array(signs) * (gap - gap.mean()) for gap in gaps.values()]
         most.append(max(abs(each.mean()) / (each.std(ddof=1) / 7**0.5) for each in drawn_))
     factor = sorted(most)[int(np.ceil(0.95 * 128))]
-    found = _differences(values, 0.95)["local", "b"]
+    found = _differences(Values(("local", "a", "b"), every, "accuracy", 0.005), 0.95)["local", "b"]
     gap = gaps[0, 2]
     assert found.mean == pytest.approx(gap.mean())
     assert found.high - found.mean == pytest.approx(factor * gap.std(ddof=1) / 7**0.5)
 
 
 def test_few_clients_have_students_interval_divided_by_the_pairs() -> None:
-    values = drawn(np.random.default_rng(1), [0.0] * 6, clients=4)
+    every = drawn(np.random.default_rng(1), [0.0] * 6, clients=4).every[:1]
+    values = Values(COMPARED, every, "accuracy", 0.005)
     found = _differences(values, 0.95)["fedem", "local"]
-    gap = values.clients[:, 5] - values.clients[:, 0]
+    gap = every[0, :, 5] - every[0, :, 0]
     assert found.high == pytest.approx(gap.mean() + t.ppf(1 - 0.05 / 30, 3) * gap.std(ddof=1) / 2)
-    alone = _differences(replace(values, clients=values.clients[:1]), 0.95)["fedem", "local"]
+    alone = _differences(replace(values, every=every[:, :1]), 0.95)["fedem", "local"]
     assert alone.low == -np.inf
     assert not alone.better
+
+
+def test_the_luck_of_seeds_is_no_lead_of_many_clients() -> None:
+    """Two methods, the same but for their models: the interval is that of two crossed factors, by brute force."""
+    rng = np.random.default_rng(1)
+    every = rng.normal(0, 0.05, (3, 40, 2)) + rng.normal(0, 0.03, (3, 1, 2))
+    gap = every[..., 1] - every[..., 0]
+    people, shifts = gap.mean(axis=0).var(ddof=1) / 40, gap.mean(axis=1)
+    left = gap - gap.mean(axis=0) - (shifts - shifts.mean())[:, None]
+    seeds = (shifts.var(ddof=1) - (left**2).sum() / (2 * 39) / 40) / 3
+    assert seeds > 0
+    wider = np.sqrt(1 + seeds / people)
+    two, averaged = (
+        _differences(Values(("local", "fedavg"), part, "accuracy", 0.005), 0.95)["fedavg", "local"]
+        for part in (every, every.mean(axis=0, keepdims=True))
+    )
+    assert two.high - two.mean == pytest.approx(wider * (averaged.high - averaged.mean))
+
+
+@pytest.mark.parametrize("clients", [2, 3, 5, 8])
+def test_clients_that_differ_by_the_same_prove_nothing(clients: int) -> None:
+    """Of accuracies of a few records that is chance; rounding must not hide it."""
+    local = np.linspace(0.3, 0.9, clients)
+    every = np.repeat(np.stack([local, local + 0.1], axis=1)[None], 3, axis=0)
+    found = _differences(Values(("local", "fedavg"), every, "accuracy", 0.005), 0.95)["fedavg", "local"]
+    assert found.mean == pytest.approx(0.1)
+    assert found.low == -np.inf
+    assert not found.equal
+    same = _differences(Values(("local", "fedavg"), every[..., [0, 0]], "accuracy", 0.005), 0.95)["fedavg", "local"]
+    assert same.equal
+
+
+def coarse(rng: np.random.Generator, effects: list[float], clients: int, records: int, models: float) -> Values:
+    """Accuracies of so many test records in three seeds; models differ by seed, and methods err on the same records."""
+    right = np.clip(rng.normal(0.75, 0.08, (1, clients, 1)) + np.array(effects), 0.05, 0.95)
+    right = right + rng.normal(0, models, (3, 1, len(effects)))
+    common, own, which = (rng.random((3, clients, size, records)) for size in (1, len(effects), len(effects)))
+    return Values(COMPARED, (np.where(which < 0.6, common, own) < right[..., None]).mean(axis=-1), "accuracy", 0.005)
+
+
+@pytest.mark.parametrize(("clients", "records", "models"), [(2, 10, 0.0), (3, 10, 0.0), (6, 20, 0.0), (100, 20, 0.01)])
+def test_the_level_is_kept_where_accuracies_are_coarse_and_seeds_lucky(
+    clients: int, records: int, models: float
+) -> None:
+    # Of 50 draws of equal methods; measured over 100 or more draws 0, 0, 3 and 5 % miss. Without the two
+    # rules above 72, 15, 3 and 62 % do.
+    rng = np.random.default_rng(10)
+    missed = better = 0
+    for _ in range(50):
+        values = coarse(rng, [0.0] * 6, clients, records, models)
+        missed += any(not found.low <= 0 <= found.high for found in _differences(values, 0.95).values())
+        better += decide(values, "guarded").verdict == "better"
+    assert missed <= 8
+    assert better <= 3
 
 
 def test_all_true_differences_lie_in_their_intervals_at_once() -> None:
@@ -78,9 +132,8 @@ def test_all_true_differences_lie_in_their_intervals_at_once() -> None:
     rng, effects = np.random.default_rng(2), [0.0, 0.01, 0.02, 0.03, 0.04, 0.05]
     missed = 0
     for _ in range(200):
-        shape = (10, 6)
-        every = rng.normal(0, 0.1, (10, 1)) + rng.normal(0, 0.05, shape) + np.array(effects)
-        found = _differences(Values(COMPARED, every, every.mean(axis=0)[None], "accuracy", 0.005), 0.95)
+        every = rng.normal(0, 0.1, (1, 10, 1)) + rng.normal(0, 0.05, (1, 10, 6)) + np.array(effects)
+        found = _differences(Values(COMPARED, every, "accuracy", 0.005), 0.95)
         truth = dict(zip(COMPARED, effects, strict=True))
         missed += any(not d.low <= truth[a] - truth[b] <= d.high for (a, b), d in found.items())
     assert missed <= 20
@@ -90,7 +143,7 @@ def test_all_true_differences_lie_in_their_intervals_at_once() -> None:
 @given(st.integers(0, 1000), st.permutations(range(9)))
 def test_neither_the_order_of_clients_nor_a_common_change_matters(seed: int, order: list[int]) -> None:
     values = drawn(np.random.default_rng(seed), [0, 0.03, 0, 0, 0, 0.06], clients=9)
-    moved = replace(values, clients=values.clients[order] + np.arange(9)[:, None])
+    moved = replace(values, every=values.every[:, order] + np.arange(9)[:, None])
     one, two = decide(values, "guarded"), decide(moved, "guarded")
     assert (one.method, one.best) == (two.method, two.best)
     assert one.against_local.low == pytest.approx(two.against_local.low)
@@ -123,7 +176,7 @@ def test_where_all_are_the_same_nothing_is_recommended_by_noise(clients: int) ->
 def test_a_real_lead_is_seen() -> None:
     rng = np.random.default_rng(5)
     found = [decide(drawn(rng, [0, -0.05, 0, 0.01, 0.02, 0.08], clients=20), "guarded") for _ in range(20)]
-    assert sum(each.method == "fedem" for each in found) >= 19
+    assert sum(each.method == "fedem" for each in found) >= 16
     assert all(each.runner_up is not None and each.runner_up.reference != "fedem" for each in found if each.runner_up)
 
 
@@ -143,16 +196,28 @@ def test_nothing_beats_local_where_all_are_worse() -> None:
 def test_a_lead_with_one_seed_alone_is_no_lead() -> None:
     values = drawn(np.random.default_rng(8), [0, 0.1, 0.1, 0.1, 0.1, 0.1], clients=30)
     assert decide(values, "guarded").verdict == "better"
-    lucky = replace(values, seeds=values.seeds * np.array([[1.0], [1.0], [-1.0]]))
-    assert decide(lucky, "guarded").verdict != "better"
+    unlucky = values.every - np.array([0, 0, 0.11])[:, None, None] * np.array([0, 1, 1, 1, 1, 1])
+    lead = _differences(replace(values, every=unlucky), 0.95)["fedem", "local"]
+    assert not lead.always
+    assert not lead.better
+    assert not replace(lead, low=0.01).better
 
 
 def test_a_lead_too_small_is_not_worth_a_complicated_method() -> None:
     rng = np.random.default_rng(9)
     exact = rng.normal(0.8, 0.1, (20, 1)) + np.array([[-0.1, 0, 0, 0, 0, 0.004]]) + rng.normal(0, 1e-4, (20, 6))
-    values = Values(COMPARED, exact, exact.mean(axis=0)[None], "accuracy", 0.005)
+    values = Values(COMPARED, exact[None], "accuracy", 0.005)
     assert decide(values, "guarded").method == "fedavg"
     assert decide(replace(values, worth=0.001), "guarded").method == "fedem"
+
+
+def test_a_lead_over_local_too_small_is_not_worth_sending_anything() -> None:
+    rng = np.random.default_rng(9)
+    exact = rng.normal(0.8, 0.1, (20, 1)) + np.array([[0, 0.004, 0, 0, 0, 0.003]]) + rng.normal(0, 1e-4, (20, 6))
+    values = Values(COMPARED, exact[None], "accuracy", 0.005)
+    assert _differences(values, 0.95)["fedavg", "local"].better
+    assert decide(values, "guarded").method == "local"
+    assert decide(replace(values, worth=0.001), "guarded").method == "fedavg"
 
 
 # From records
@@ -177,6 +242,7 @@ def test_values_are_means_over_seeds_of_clients_that_are_defined(tmp_path: Path)
     values = values_of(written(tmp_path / "up", made, True), ["local", "fedavg"])  # type: ignore[arg-type]
     assert values.clients.tolist() == [[2.0, 3.0], [4.0, 5.0], [5.0, 6.0]]
     assert values.seeds.tolist() == [[1.0, 2.0], [4.0, 5.0]]
+    assert np.isnan(values.every).all(axis=2).tolist() == [[False, True, True], [False, False, False]]
     down = values_of(written(tmp_path / "down", made, False), ["local", "fedavg"])  # type: ignore[arg-type]
     assert (down.clients == -values.clients).all()
     assert down.worth == pytest.approx(0.01 * np.mean([2, 4, 5]))
@@ -190,6 +256,34 @@ def test_methods_that_are_the_same_for_everyone_are_said_to_be(tmp_path: Path) -
     assert "serves every client as well as local" in found.claim
     bound = nothing_beats(record, local="local", methods=["local", "fedavg"])
     assert (bound.verdict, bound.measured) == ("holds", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "check"),
+    [
+        ({"local": "local", "methods": ["local"]}, nothing_beats),
+        ({"local": "local", "methods": ["fedavg", "fedem"]}, nothing_beats),
+        ({"local": "local", "methods": ["local", "local", "fedavg"]}, nothing_beats),
+        ({"method": "fedavg", "reference": "local", "methods": ["local", "fedem"]}, advised),
+        ({"method": "fedavg", "reference": "local", "methods": ["local", "fedavg", "other"]}, advised),
+    ],
+)
+def test_certificates_that_name_what_is_not_compared_are_refused(
+    tmp_path: Path, fields: dict[str, Any], check: Any
+) -> None:
+    rows: list[list[float | None]] = [[0.5, 0.6, 0.7]]
+    record = written(tmp_path, dict.fromkeys(("local", "fedavg", "fedem"), rows), True)
+    with pytest.raises(StoreError, match="Name different methods of the run: local, fedavg, fedem"):
+        check(record, **fields)
+
+
+def test_a_bound_names_whom_it_was_computed_for(tmp_path: Path) -> None:
+    """Leaving out the one that does beat Local says so."""
+    made: dict[str, list[list[float | None]]] = {"local": [[0.5, 0.6, 0.7]], "fedavg": [[0.5, 0.6, 0.7]]}
+    record = written(tmp_path, {**made, "fedem": [[0.9, 0.9, 0.9]]}, True)
+    claim = nothing_beats(record, local="local", methods=["local", "fedavg"]).claim
+    assert claim.startswith("Nothing of fedavg serves")
+    assert nothing_beats(record, local="local", methods=["local", "fedavg", "fedem"]).verdict == "no_power"
 
 
 # The question
@@ -280,8 +374,27 @@ def test_the_largest_plan_that_fits_is_taken() -> None:
         chosen, estimate = choose_plan(study, costs, tuning, need / 60 + 1e-9)
         assert chosen == plan
         assert estimate == pytest.approx(need)
+    assert choose_plan(study, costs, tuning, needs[-1] / 179)[0] == PLANS[-1]
     with pytest.raises(ConfigError, match="the smallest comparison takes about"):
-        choose_plan(study, costs, tuning, needs[-1] / 61)
+        choose_plan(study, costs, tuning, needs[-1] / 181)
+
+
+@pytest.mark.parametrize(("rounds", "plan"), [(1, Plan(1, 6, 3)), (15, PLANS[-1]), (70, Plan(70, 8, 5))])
+def test_rounds_that_are_given_fix_the_plan(rounds: int, plan: Plan) -> None:
+    assert Plan.of(rounds) == plan
+
+
+def test_where_rounds_are_given_no_clock_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rivage.studies.advice_plan.PLANS", (Plan(1, 2, 2),))
+    monkeypatch.setattr("rivage.studies.advice_plan._cost", lambda *_: pytest.fail("timed"))
+    monkeypatch.setattr("rivage.studies.advice.compare", lambda asked, plan, *_, **__: (asked, plan))
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    options: dict[str, Any] = {"minutes": 1e-9, "study": tmp_path / "next.toml", "out": tmp_path / "runs"}
+    _, plan = cast(Any, advise(str(path), rounds=2, **options))
+    assert plan == Plan(2, 2, 2)
+    with pytest.raises(ConfigError, match="rounds is 0"):
+        advise(str(path), rounds=0, **options)
 
 
 def test_what_cannot_be_trained_is_left_out_with_its_reason() -> None:

@@ -331,6 +331,35 @@ def test_a_choice_that_is_not_the_best_does_not_verify(record: RunRecord, touch:
     assert main(["verify", str(record.folder), "--quiet"]) == 3
 
 
+def test_a_table_that_turns_the_metric_round_does_not_verify(record: RunRecord) -> None:
+    path = record.folder / TUNING
+    table = json.loads(path.read_text())
+    found = table["methods"]["fedprox"]
+    rates = {trial["value"]: trial["settings"] for trial in found["trials"]}
+    assert found["chosen"] == rates[min(rates)]  # mean absolute error
+    for trial in found["trials"]:
+        trial["value"] *= -1
+    table["higher_is_better"] = True
+    path.write_text(json.dumps(table))
+    assert CHECKS.get("tuned")(record, method="fedprox").verdict == "fails"
+
+
+def test_a_table_is_held_against_the_trials_beside_the_run(finished: RunRecord, tmp_path: Path) -> None:
+    shutil.copytree(finished.folder.parent, tmp_path / "runs")
+    record = RunRecord.open(tmp_path / "runs" / finished.folder.name)
+    path = record.folder / TUNING
+    assert CHECKS.get("tuned")(record, method="fedprox").verdict == "holds"
+    table = json.loads(path.read_text())
+    other = next(
+        t for t in table["methods"]["fedprox"]["trials"] if t["settings"] != table["methods"]["fedprox"]["chosen"]
+    )
+    other["value"] += 1.0  # looks worse than it was
+    path.write_text(json.dumps(table))
+    assert CHECKS.get("tuned")(record, method="fedprox").verdict == "fails"
+    shutil.rmtree(tmp_path / "runs" / table["run"])
+    assert CHECKS.get("tuned")(record, method="fedprox").verdict == "holds"  # nothing is left to tell
+
+
 def test_what_was_not_tuned_is_named(record: RunRecord) -> None:
     with pytest.raises(StoreError, match='"guarded" was not tuned'):
         CHECKS.get("tuned")(record, method="guarded")

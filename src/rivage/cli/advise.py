@@ -37,6 +37,7 @@ def advise(
     *,
     target: str | None = None,
     minutes: float = 5.0,
+    rounds: int | None = None,
     study: Path = Path("advice.toml"),
     settings: Settings = (),
     out: Path | None = None,
@@ -51,6 +52,7 @@ def advise(
             data such as digits.
         target: Column to predict, for tables.
         minutes: What the comparison may take on this machine, by estimate.
+        rounds: Rounds of every trial, whatever time that takes; in place of a limit of time.
         study: File to write: the study to run next.
         settings: KEY=VALUE replaces a setting, e.g. task.model=mlp or data.target_type=real. May be repeated.
         out: Folder that gets the folders of the runs.
@@ -76,6 +78,7 @@ def advise(
             data,
             target=target,
             minutes=minutes,
+            rounds=rounds,
             study=study,
             overrides=settings,
             seed=options.seed,

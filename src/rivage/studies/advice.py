@@ -86,6 +86,7 @@ def advise(
     *,
     target: str | None = None,
     minutes: float = 5.0,
+    rounds: int | None = None,
     study: Path = Path("advice.toml"),
     overrides: Sequence[str] = (),
     seed: int | None = None,
@@ -98,7 +99,8 @@ def advise(
     Args:
         data: a folder of tables, an ``.npz`` file, the TOML file of a study, or a kind of data.
         target: column to predict, for tables.
-        minutes: what may be used, > 0.
+        minutes: what may be used, > 0, by estimate.
+        rounds: of every trial, >= 1, whatever time that takes: the comparison then is the same on every machine.
         study: file to write.
         overrides: ``KEY=VALUE`` for single settings.
         seed: the first one; 0 when left out.
@@ -113,13 +115,15 @@ def advise(
     observer = Silent() if observer is None else observer
     if not minutes > 0:
         raise ConfigError(f"minutes is {minutes:g}", where="--minutes", mend="Give a number greater than 0.")
+    if rounds is not None and rounds < 1:
+        raise ConfigError(f"rounds is {rounds}", where="--rounds", mend="Give a whole number of at least 1.")
     require_writable(study)
     asked, notices = question(data, target, overrides)
     for text in notices:
         observer.on_event(_notice(text))
     first = asked.run.seeds[0] if seed is None else seed
     asked = replace(asked, tuning=asked.tuning or Tuning(learning_rates=_RATES))
-    asked, plan = _planned(asked, first, minutes, out or Path("runs"), observer, fresh=fresh)
+    asked, plan = _planned(asked, first, minutes, rounds, out or Path("runs"), observer, fresh=fresh)
     return compare(asked, plan, first, study=study, out=out, fresh=fresh, observer=observer)
 
 
@@ -128,27 +132,33 @@ def _notice(text: str) -> dict[str, str]:
 
 
 def _planned(
-    asked: Study, seed: int, minutes: float, out: Path, observer: Observer, *, fresh: bool
+    asked: Study, seed: int, minutes: float, rounds: int | None, out: Path, observer: Observer, *, fresh: bool
 ) -> tuple[Study, Plan]:
     """The methods that these data allow, and what there is time for; decided once, or resuming could not be."""
     stage = Stage.build(asked, seed)
     require_enough(stage)
     assert asked.tuning is not None, "set by the caller"
-    question_ = dumps([identity(asked), stage.population.fingerprint, minutes, seed])
+    limit = [minutes] if rounds is None else ["rounds", rounds]
+    question_ = dumps([identity(asked), stage.population.fingerprint, *limit, seed])
     path = out / f"{asked.name}-advice-{hashlib.sha256(question_.encode()).hexdigest()[:8]}.json"
     if fresh or not path.exists():
-        costs, reasons = measure(stage)
+        costs, reasons = measure(stage, timed=rounds is None)
         able = _able(asked, reasons)
-        plan, need = choose_plan(able, costs, asked.tuning, minutes)
+        plan, need = choose_plan(able, costs, asked.tuning, minutes) if rounds is None else (Plan.of(rounds), None)
         write_json(path, {"plan": asdict(plan), "without": reasons, "seconds": need})
     decided = read_json(path)
-    plan, reasons, need = Plan(**decided["plan"]), decided["without"], float(decided["seconds"])
+    plan, reasons, need = Plan(**decided["plan"]), decided["without"], decided["seconds"]
     for name, reason in reasons.items():
         observer.on_event(_notice(f"without {name}: {reason}"))
     budget = plan.tuning(asked.tuning).budget
     text = f"{budget} settings of each method, {plan.rounds} rounds, {plan.seeds} seeds"
-    observer.on_event(_notice(f"{text}: about {max(need / 60, 0.1):.1f} minutes"))
+    observer.on_event(_notice(text + ("" if need is None else _duration(need, minutes))))
     return _able(asked, reasons), plan
+
+
+def _duration(seconds: float, minutes: float) -> str:
+    told = f": about {max(seconds / 60, 0.1):.1f} minutes"
+    return told if seconds <= 60 * minutes else f"{told}, which is the least; with fewer nothing could be said"
 
 
 def _able(asked: Study, reasons: Mapping[str, str]) -> Study:

@@ -3,7 +3,7 @@
 A client's value under a method is its test metric, averaged over seeds; signs are such that larger is better. For all
 pairs (a, b) of M methods at once, the mean difference over n clients has the simultaneous interval
 
-    mean(d) ± c · se(d) ,   d_k = value_k(a) − value_k(b) ,   se = standard deviation / √n .
+    mean(d) ± c · se(d) ,   d_k = value_k(a) − value_k(b) ,   se² = variance(d) / n + variance of seeds / S .
 
 c is the 95 % quantile of max over pairs of |t*|, where t* is the t statistic of the centred differences after every
 client's sign was drawn anew, the same sign for all pairs: clients are the units, hence the records and seeds of one
@@ -11,12 +11,17 @@ client may depend on each other, and what methods have in common is used. With a
 taken, else 9,999 draws. Up to five clients have too few signs; there c is Student's quantile at 5 % divided by the
 number of pairs, for differences that are normal.
 
-A method is *better* than another if this interval is above 0 and its mean is higher with every seed: clients share the
-models of a seed, and the lucky ones among these must not count as many clients. Of the methods that are better than
-Local the best in the mean is held against simpler ones: the simplest that it does not beat, or beats by less than is
-worth its trouble (half a point of accuracy; 1 % of Local's error), is recommended. Where that one leads Local with
-every seed but not beyond doubt, the data cannot tell. Personalisation is thus never recommended for being luckily ahead
-of what is simpler, but with probability 5 % at most.
+The clients of a seed share its models, whose luck is no client's: what the S seeds differ by, beyond what clients and
+records explain, is a second variance (two crossed factors): that of the pair, or the mean over pairs if that is larger,
+for few seeds make some pair look lucky. Clients that all differ by the same, but for rounding, say nothing of their
+spread: with accuracies of few records that is chance, and the interval is infinite.
+
+A method is *better* than another if this interval is above 0 and its mean is higher with every seed. Of the methods
+that are better than Local, by what is worth the trouble (half a point of accuracy; 1 % of Local's error), the best in
+the mean is held against simpler ones: the simplest that it does not beat, or beats by less than that, is recommended.
+Where that one leads Local with every seed but not beyond doubt, the data cannot tell. Personalisation is thus never
+recommended for being luckily ahead of what is simpler, but with probability 5 % at most, as far as so few clients and
+seeds can say.
 
 References:
     Westfall, Young. Resampling-based multiple testing. 1993 (maximum statistics).
@@ -59,17 +64,26 @@ class Values:
 
     Args:
         names: of the methods, Local first, then from simple to complicated.
-        clients: mean over seeds, ``[clients, methods]``.
-        seeds: mean over clients, ``[seeds, methods]``.
+        every: by seed and client, ``[seeds, clients, methods]``; NaN in all methods where one of them is undefined. No
+            seed and no client is undefined throughout.
         metric: its name.
         worth: differences below this are not worth a more complicated method.
     """
 
     names: tuple[str, ...]
-    clients: Float64[ndarray, "clients methods"]
-    seeds: Float64[ndarray, "seeds methods"]
+    every: Float64[ndarray, "seeds clients methods"]
     metric: str
     worth: float
+
+    @property
+    def clients(self) -> Float64[ndarray, "clients methods"]:
+        """Means over seeds."""
+        return _mean(self.every, 0)
+
+    @property
+    def seeds(self) -> Float64[ndarray, "seeds methods"]:
+        """Means over clients."""
+        return _mean(self.every, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +145,9 @@ def values_of(record: RunRecord, methods: Sequence[str], group: str = "seen") ->
     Raises:
         StoreError: if a method has not been evaluated.
     """
-    by_client: dict[int, list[Float64[ndarray, "methods"]]] = {}
-    by_seed = []
+    found: dict[tuple[int, int], list[float]] = {}
     higher, metric = True, ""
-    for seed in record.seeds:
+    for place, seed in enumerate(record.seeds):
         columns = []
         for name in methods:
             trial = record.trial(name, seed)
@@ -145,29 +158,32 @@ def values_of(record: RunRecord, methods: Sequence[str], group: str = "seen") ->
                 )
             higher, metric = bool(trial.start["higher_is_better"]), str(trial.start["metric"])
             columns.append(dict(zip(event["clients"], event["test"], strict=True)))
-        rows = {client: np.array([column[client] for column in columns], np.float64) for client in columns[0]}
-        whole = {client: row for client, row in rows.items() if np.isfinite(row).all()}
-        for client, row in whole.items():
-            by_client.setdefault(client, []).append(row)
-        if whole:
-            by_seed.append(np.mean(list(whole.values()), axis=0))
-    sign = 1.0 if higher else -1.0
-    clients = np.array([np.mean(rows, axis=0) for rows in by_client.values()]).reshape(-1, len(methods))
-    worth = _WORTH if higher else _WORTH_OF_ERROR * float(np.mean(clients[:, 0])) if len(clients) else 0.0
-    return Values(tuple(methods), sign * clients, sign * np.reshape(by_seed, (-1, len(methods))), metric, worth)
+        for client in columns[0]:
+            row = [math.nan if column[client] is None else float(column[client]) for column in columns]
+            if all(map(math.isfinite, row)):
+                found[place, client] = row
+    seeds, clients = (sorted({key[axis] for key in found}) for axis in (0, 1))
+    every = np.full((len(seeds), len(clients), len(methods)), np.nan)
+    for (place, client), row in found.items():
+        every[seeds.index(place), clients.index(client)] = row
+    worth = _WORTH if higher else _WORTH_OF_ERROR * float(np.mean(_mean(every, 0)[:, 0])) if clients else 0.0
+    return Values(tuple(methods), every if higher else -every, metric, worth)
+
+
+def _mean(values: Float64[ndarray, "..."], axis: int) -> Float64[ndarray, "..."]:
+    """Along an axis, of what is defined."""
+    known = np.isfinite(values)
+    result: ndarray = np.where(known, values, 0.0).sum(axis=axis) / np.maximum(known.sum(axis=axis), 1)
+    return result
 
 
 def _differences(values: Values, confidence: float) -> dict[tuple[str, str], Difference]:
     """All ordered pairs of methods with their simultaneous intervals."""
     pairs = list(combinations(range(len(values.names)), 2))
-    gaps = np.stack([values.clients[:, a] - values.clients[:, b] for a, b in pairs], axis=1)
-    count = len(gaps)
-    means = gaps.mean(axis=0) if count else np.zeros(len(pairs))
-    errors = gaps.std(axis=0, ddof=1) / math.sqrt(count) if count > 1 else np.full(len(pairs), math.inf)
-    factor = _factor(gaps - means, confidence) if count > 1 else math.inf
+    every = np.stack([values.every[..., a] - values.every[..., b] for a, b in pairs], axis=-1)
+    means, widths = _intervals(every, confidence)
     found = {}
-    for (a, b), mean, error in zip(pairs, means.tolist(), errors.tolist(), strict=True):
-        width = factor * error if error > 0 else 0.0
+    for (a, b), mean, width in zip(pairs, means.tolist(), widths.tolist(), strict=True):
         moved = values.seeds[:, a] - values.seeds[:, b]
         always = bool((moved > 0).all() or (moved < 0).all())
         one, other = values.names[a], values.names[b]
@@ -176,18 +192,50 @@ def _differences(values: Values, confidence: float) -> dict[tuple[str, str], Dif
     return found
 
 
-def _factor(centred: Float64[ndarray, "clients pairs"], confidence: float) -> float:
+def _intervals(
+    every: Float64[ndarray, "seeds clients pairs"], confidence: float
+) -> tuple[Float64[ndarray, "pairs"], Float64[ndarray, "pairs"]]:
+    """Means over clients, and how far the intervals reach to each side."""
+    gaps = _mean(every, 0)
+    count, pairs = gaps.shape
+    equal = (np.nan_to_num(every) == 0).all(axis=(0, 1))
+    if count < 2:
+        return _mean(gaps, 0), np.where(equal & (count > 0), 0.0, math.inf)
+    means, people, seeds = gaps.mean(axis=0), gaps.var(axis=0, ddof=1) / count, _of_seeds(every)
+    told = people > (1e-9 * np.abs(gaps).max(axis=0)) ** 2  # else alike but for rounding
+    tail = 1 - (1 - confidence) / (2 * pairs)
+    widths = np.where(equal, 0.0, math.inf)
+    widths[told] = _factor(gaps[:, told] - means[told], tail, confidence) * np.sqrt(people + seeds)[told]
+    return means, widths
+
+
+def _of_seeds(every: Float64[ndarray, "seeds clients pairs"]) -> Float64[ndarray, "pairs"]:
+    """Variance of a mean over seeds that comes from their models: beyond what clients and records make of it.
+
+    Of so few seeds some pair is always lucky: none has less than the mean over pairs.
+    """
+    count = len(every)
+    if count < 2:
+        return np.zeros(every.shape[-1])
+    within = every - _mean(every, 0)
+    shifts = _mean(within, 1)
+    left, known = within - shifts[:, None], np.isfinite(every[..., 0]).sum()
+    noise = np.nansum(left**2, axis=(0, 1)) / max(known - every.shape[1] - count + 1, 1)
+    found: Float64[ndarray, "pairs"] = shifts.var(axis=0, ddof=1) - noise * count / known
+    result: ndarray = np.maximum(found, found.mean().clip(0.0)) / count
+    return result
+
+
+def _factor(centred: Float64[ndarray, "clients pairs"], tail: float, confidence: float) -> float:
     """How many standard errors an interval reaches to each side, for all pairs to be covered at once."""
     from scipy.stats import t
 
-    count, pairs = centred.shape
+    count = len(centred)
     if count < _FEW:
-        return float(t.ppf(1 - (1 - confidence) / (2 * pairs), count - 1))
-    spread = (centred**2).mean(axis=0)
-    centred, spread = centred[:, spread > 0], spread[spread > 0]
-    if not spread.size:
+        return float(t.ppf(tail, count - 1))
+    if not centred.size:
         return 0.0
-    means = _signs(count) @ centred / count
+    means, spread = _signs(count) @ centred / count, (centred**2).mean(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):  # all clients alike after a draw: infinitely many errors
         drawn = np.abs(means) / np.sqrt(np.maximum(spread - means**2, 0.0) / (count - 1))
     most = np.sort(np.nan_to_num(drawn, nan=0.0, posinf=math.inf).max(axis=1))
@@ -213,7 +261,7 @@ def decide(values: Values, fallback: str, confidence: float = CONFIDENCE) -> Dec
     means = dict(zip(values.names, values.clients.mean(axis=0).tolist(), strict=True)) if len(values.clients) else {}
     ranked = sorted(others, key=lambda name: -means.get(name, 0.0))
     most = max(found[name, local].high for name in others)
-    winners = [name for name in others if found[name, local].better]
+    winners = [name for name in others if _worth_it(found[name, local], values.worth)]
     if not winners:
         sure = most < 2 * values.worth
         return Decision(
@@ -239,11 +287,26 @@ def _worth_it(ahead: Difference, worth: float) -> bool:
     return ahead.better and ahead.mean >= worth
 
 
+def _compared(record: RunRecord, named: Sequence[str], methods: Sequence[str]) -> Sequence[str]:
+    """The methods of a certificate, which names some of them.
+
+    Raises:
+        StoreError: if they are not different methods of the run, or lack one that is named.
+    """
+    if len(set(methods)) < max(len(methods), 2) or set(methods) - set(record.methods) or set(named) - set(methods):
+        raise StoreError(
+            f"compares {', '.join(named)} among {', '.join(methods)}",
+            where=str(record.folder / "certificates.json"),
+            mend=f"Name different methods of the run: {', '.join(record.methods)}. Or run rivage advise again.",
+        )
+    return methods
+
+
 def advised(
     record: RunRecord, *, method: str, reference: str, methods: Sequence[str], confidence: float = CONFIDENCE
 ) -> Certificate:
     """Is ``method`` better than ``reference``, all pairs of ``methods`` having been compared?"""
-    values = values_of(record, methods)
+    values = values_of(record, _compared(record, [method, reference], methods))
     found = _differences(values, confidence)[method, reference]
     direction = "worse" if found.mean < 0 else "better"
     holds = found.equal or found.better or (found.high < 0 and found.always)
@@ -269,16 +332,17 @@ def nothing_beats(
     record: RunRecord, *, local: str, methods: Sequence[str], confidence: float = CONFIDENCE
 ) -> Certificate:
     """Is no method better than Local by more than is worth it?"""
-    values = values_of(record, methods)
+    values = values_of(record, _compared(record, [local], methods))
     found = _differences(values, confidence)
-    most = max(found[name, local].high for name in methods if name != local)
+    others = [name for name in methods if name != local]
+    most = max(found[name, local].high for name in others)
     return Certificate(
         kind="bound",
-        claim=f"Nothing serves the average client better than {local} by {2 * values.worth:.3g} or more "
-        f"({values.metric}).",
+        claim=f"Nothing of {', '.join(others)} serves the average client better than {local} by {2 * values.worth:.3g} "
+        f"or more ({values.metric}).",
         measured=most,
         reference=2 * values.worth,
-        method=f"largest upper end of the {100 * confidence:.4g} % intervals of {len(methods) - 1} methods less "
+        method=f"largest upper end of the {100 * confidence:.4g} % intervals of {len(others)} methods less "
         f"{local}, over {len(values.clients)} clients and {len(values.seeds)} seeds, all pairs at once",
         confidence=confidence,
         verdict="holds" if most < 2 * values.worth else "no_power",

@@ -37,8 +37,8 @@ from rivage.studies.pipeline import identity, require_same_data, rounds_of, run_
 from rivage.studies.settings import Method, Study, is_decentralized
 from rivage.studies.silo_stage import Designs, SiloStage
 from rivage.studies.stage import Stage
-from rivage.studies.tuning_checks import TUNING, best
-from rivage.studies.tuning_grid import Values, at_edge, candidates, grid, label
+from rivage.studies.tuning_checks import TUNING, best, trial_name, value_of
+from rivage.studies.tuning_grid import Values, at_edge, candidates, grid
 from rivage.studies.tuning_settings import Tuning
 
 __all__ = ["Tuned", "run_tuned", "tune", "with_references"]
@@ -152,15 +152,11 @@ def _with(method: Method, values: Values, name: str = "") -> Method:
     return replace(method, name=name or method.name, algorithm=algorithm)
 
 
-def _name(method: str, values: Values) -> str:
-    return f"{method} ({label(values)})"
-
-
 def _trials(study: Study, tuning: Tuning, seed: int, tried: Mapping[str, Sequence[Values]]) -> Study:
     """The study whose methods are the settings to be tried; evaluated once, without a message log."""
     rounds = study.run.rounds if tuning.rounds is None else tuning.rounds
     methods = tuple(
-        _with(method, values, _name(method.name, values))
+        _with(method, values, trial_name(method.name, values))
         for method in study.methods
         for values in tried.get(method.name, ())
     )
@@ -241,7 +237,7 @@ def _table(stage: Stage, record: RunRecord, tuning: Tuning, tried: Mapping[str, 
     }
     methods = {}
     for name, settings in tried.items():
-        trials = [_judged(record.trial(_name(name, v), stage.seed), v, tuning.metric) for v in settings]
+        trials = [_judged(record.trial(trial_name(name, v), stage.seed), v, tuning.metric) for v in settings]
         if all(trial["value"] is None for trial in trials):
             reason = next((trial["failed"] for trial in trials if "failed" in trial), "no validation value is defined")
             raise ProtocolError(
@@ -259,8 +255,7 @@ def _judged(trial: TrialRecord, settings: Values, compared: str) -> dict[str, An
     if failed or event is None:
         return {"settings": dict(settings), "value": None, "loss": None, "failed": str(failed[0]["reason"])}
     sizes = event["validation_size"]
-    loss = weighted_mean(event["validation_loss"], sizes)
-    value = loss if compared == "loss" else weighted_mean(event["validation"], sizes)
+    value, loss = value_of(event, compared), value_of(event, "loss")
     told = [size for size in sizes if size]
     return {"settings": dict(settings), "value": value, "loss": loss, "records": sum(told), "clients": len(told)}
 

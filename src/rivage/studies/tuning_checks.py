@@ -1,17 +1,23 @@
-"""The certificate of a tuned method, computed from ``tuning.json`` and the settings of the run alone."""
+"""The certificate of a tuned method, computed from ``tuning.json`` and the record of the run.
+
+Where the trials that were tried still lie beside the run, what ``tuning.json`` says of them is held against them.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rivage.core.certificates import Certificate
 from rivage.core.errors import StoreError
-from rivage.core.records import RunRecord
+from rivage.core.records import RunRecord, TrialRecord
 from rivage.core.store import read_json
+from rivage.core.summaries import weighted_mean
+from rivage.studies.tuning_grid import label
 
-__all__ = ["TUNING", "best", "tuned", "tuning_of"]
+__all__ = ["TUNING", "best", "trial_name", "tuned", "tuning_of", "value_of"]
 
 TUNING = "tuning.json"
 """What was tried, in the folder of the run that plays what was chosen."""
@@ -54,6 +60,17 @@ def _number(value: float | None) -> float:
     return math.inf if value is None or not math.isfinite(value) else float(value)
 
 
+def trial_name(method: str, values: Mapping[str, Any]) -> str:
+    """The name of a method with the settings that are tried."""
+    return f"{method} ({label(values)})"
+
+
+def value_of(event: Mapping[str, Any], compared: str) -> float | None:
+    """What an evaluation is worth: the loss or the metric on validation records, weighted by their number."""
+    column = "validation_loss" if compared == "loss" else "validation"
+    return weighted_mean(event[column], event["validation_size"])
+
+
 def tuned(record: RunRecord, *, method: str) -> Certificate:
     """Does the run play the best of the settings that were tried, out of as many as every other method had?"""
     table = tuning_of(record)
@@ -68,6 +85,7 @@ def tuned(record: RunRecord, *, method: str) -> Certificate:
     equal = {len(other["trials"]) for other in table["methods"].values()} == {len(tried)}
     distinct = len({repr(sorted(trial["settings"].items())) for trial in tried}) == len(tried)
     sound = place is not None and place == best(tried, higher_is_better=higher) and equal and distinct
+    told = _direction(record, method, table) and _as_trained(record, method, table)
     return Certificate(
         kind="gap",
         claim=f"{method} plays the best on validation records of {len(tried)} settings, as many as every tuned method "
@@ -77,7 +95,7 @@ def tuned(record: RunRecord, *, method: str) -> Certificate:
         method=f"{table['value']} on validation records, weighted by their number, after the last of {table['rounds']} "
         f"rounds with seed {table['seed']}; {len(values) - len(known)} trials diverged; test records were not used",
         confidence=None,
-        verdict="holds" if sound and known and _plays(record, method, found["chosen"]) else "fails",
+        verdict="holds" if sound and told and known and _plays(record, method, found["chosen"]) else "fails",
         check="tuned",
         fields={"method": method},
     )
@@ -90,3 +108,24 @@ def _plays(record: RunRecord, method: str, chosen: Mapping[str, Any]) -> bool:
         isinstance(table.get(name), str | None) if value is None else table.get(name) == value
         for name, value in chosen.items()
     )
+
+
+def _direction(record: RunRecord, method: str, table: Mapping[str, Any]) -> bool:
+    """Whether values were compared as the metric of the run, or a loss, asks for."""
+    start = record.trial(method, record.seeds[0]).start
+    higher, loss = bool(start["higher_is_better"]), table["value"] == "loss"
+    return bool(table["higher_is_better"]) == (higher and not loss) and (loss or table["value"] == start["metric"])
+
+
+def _as_trained(record: RunRecord, method: str, table: Mapping[str, Any]) -> bool:
+    """Whether the trials beside the run, if they are still there, say what the table does."""
+    folder = record.folder.parent / Path(str(table["run"])).name
+    if not (folder / "settings.toml").exists():
+        return True
+    trials = RunRecord(folder)
+    for entry in table["methods"][method]["trials"]:
+        trial = TrialRecord.open(trials.trial_folder(trial_name(method, entry["settings"]), table["seed"]))
+        event = None if trial.events("failed") else trial.final()
+        if not trial.finished or entry["value"] != (None if event is None else value_of(event, str(table["value"]))):
+            return False
+    return True
