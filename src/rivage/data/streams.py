@@ -45,6 +45,8 @@ from rivage.data.streams_memory import MEMORIES, ClientMemory, OneBatch, Residen
 
 __all__ = ["Stream", "StreamPopulation", "Volumes"]
 
+_SHOWN = 10  # clients that an error lists
+
 _MOST = 1_000_000  # clients whose streams are told apart and added up
 _KEPT = 4096  # clients whose histories are remembered
 _KEYS = 0  # Philox stream
@@ -180,10 +182,11 @@ class StreamPopulation:
             numbers = {self.name(id): id for id in range(self.size)}
             for name in wanted:
                 if name not in numbers:
+                    shown = ", ".join([*numbers][:_SHOWN]) + (", …" if self.size > _SHOWN else "")
                     raise ConfigError(
                         f'historical names "{name}", but no client is called so',
                         where="[stream]",
-                        mend=nearest(name, numbers) or "Give names of clients.",
+                        mend=f"{nearest(name, numbers)} They are called: {shown}.".strip(),
                     )
                 chosen[numbers[name]] = True
             return chosen
