@@ -131,7 +131,6 @@ def _train(
     overrides = [*settings, *([] if options.seed is None else [f"run.seeds=[{options.seed}]"])]
     study = _study(path, overrides)
     from rivage.studies.pipeline import run_study
-    from rivage.studies.tuning import run_tuned
 
     console = stderr()
     with (
@@ -143,7 +142,11 @@ def _train(
             from rivage.studies.real_silos import run_for_real
 
             return run_for_real(study, out=out, fresh=fresh, observer=observer, interface=interface)
-        return (run_tuned if tune else run_study)(study, out=out, fresh=fresh, observer=observer)
+        if tune:
+            from rivage.studies.tuning import run_tuned
+
+            return run_tuned(study, out=out, fresh=fresh, observer=observer)
+        return run_study(study, out=out, fresh=fresh, observer=observer)
 
 
 def _require_engine(engine: str, interface: str | None, tune: bool) -> None:
