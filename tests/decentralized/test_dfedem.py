@@ -180,7 +180,7 @@ def written_out(rounds: int, rate: float, factors: ndarray) -> tuple[ndarray, nd
 @pytest.mark.parametrize("count_by", ["silos", "records"])
 def test_rounds_follow_the_algorithm_written_out(count_by: Any) -> None:
     method = Placed(components=2, work=Phase(updates=2, batch_size=None), first=FIRST, count_by=count_by)
-    session, _, outcome = played(trial(method, ring(8), rounds=5))
+    session, notebook, outcome = played(trial(method, ring(8), rounds=5))
     sizes = np.array([len(x) for x, _ in UNEQUAL.records])
     factors = np.ones(8) if count_by == "silos" else 8 * sizes / sizes.sum()
     models, shares = written_out(5, 0.1, factors)
@@ -190,6 +190,10 @@ def test_rounds_follow_the_algorithm_written_out(count_by: Any) -> None:
         predictor = outcome.seen.predictors[silo]
         np.testing.assert_allclose(predictor.params, models[silo], rtol=0, atol=1e-12)
         np.testing.assert_allclose(predictor.mix, shares[silo], rtol=0, atol=1e-12)
+    average = [event for event in notebook.events if event.get("group") == "average"][-1]
+    mean = session.average.numpy()  # mixed by each silo in its own shares
+    errors = [np.abs(y[:, 0] - x @ mean.T @ own).mean() for (x, y), own in zip(UNEQUAL.records, shares, strict=True)]
+    np.testing.assert_allclose(average["test"], errors, rtol=0, atol=1e-12)
 
 
 def test_permuted_components_stay_permuted() -> None:

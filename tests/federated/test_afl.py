@@ -12,12 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from torch import nn
 
 from rivage.core.errors import ConfigError
 from rivage.core.seeding import Streams
+from rivage.data.population import Schema
 from rivage.federated import AFL, FedSGD, Notebook, Outcome, Trial, run
 from rivage.federated.algorithm import Cohort, State, Update
 from rivage.federated.robust import Krum
+from rivage.learning.losses import CROSS_ENTROPY
+from rivage.learning.metrics import ACCURACY
 from rivage.learning.task import Task
 from rivage.testing.conformance import check_algorithm
 from rivage.testing.toys import Clients, linear_clients, linear_task, quadratic_clients, quadratic_task
@@ -195,6 +199,17 @@ def test_a_client_that_answers_late_enters_at_the_mean_share() -> None:
     state = method.aggregate(state, updates(0.0, A, C, 0.1), task)
     assert state["clients"].tolist() == [0, 1, 2]
     np.testing.assert_allclose(state["shares"], [0.5, 1 / 3, 1 / 6])
+
+
+def test_running_statistics_take_the_mean_however_short_the_step() -> None:
+    schema = Schema(input_shape=(3,), target="class", num_classes=2)
+    task = Task(lambda s: nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)), CROSS_ENTROPY, ACCURACY, schema)
+    size, start = task.layout.trainable, task.initial(0)
+    state = {"params": start, "clients": torch.arange(2), "shares": torch.tensor([0.1, 0.9]).double()}
+    update = Update({"params": (start + 1, 1.0), "loss": (torch.ones(1), 1.0)}, client=0)
+    moved = AFL().aggregate(state, [update], task)["params"] - start
+    torch.testing.assert_close(moved[:size], torch.full((size,), 0.2))  # 0.1 of two clients
+    torch.testing.assert_close(moved[size:], torch.ones(task.dimension - size))
 
 
 def test_clients_that_are_kept_apart_or_lost_have_no_share() -> None:
