@@ -185,6 +185,8 @@ def test_small_cohorts_and_lost_answers() -> None:
     rounds = [event for event in book.events if event["event"] == "round"]
     assert not any(event["rejected"] for event in rounds)
     assert sum(event["bytes_up"] > 0 for event in rounds) >= 4
+    later = rounds[next(n for n, event in enumerate(rounds) if event["bytes_up"]) + 1 :]
+    assert all(event["bytes_down"] for event in later if event["gradients"]), "somebody has not heard of the mean"
     memories = [memory.values for memory in book.memories.get(range(5))]
     assert len({tuple(memory["own"].tolist()) for memory in memories}) == 5
 
