@@ -118,6 +118,7 @@ def test_resumed_is_uninterrupted(name: str) -> None:
         assert len(notebook.messages) == len(noted.messages)
         for key, values in whole.state.items():
             assert torch.equal(session.state[key], values)
+        assert torch.equal(session.average, whole.average)
 
 
 def _clock(plan: MixingPlan) -> Pace:
