@@ -107,3 +107,11 @@ def test_faiss_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingExtra, match=r'Searching with faiss needs faiss\. .*pip install "rivage\[knn\]"'):
         nearest(torch.zeros(2, 2), torch.zeros(1, 2), 1, "faiss")
+
+
+def test_texts_that_repeat_themselves_are_searched_once_and_exactly() -> None:
+    generator = np.random.default_rng(0)
+    distinct = generator.normal(size=(40, 3)).astype(np.float32)  # as n-grams: few features, many entries and queries
+    features, queries = (distinct[generator.integers(0, 40, size)] for size in (900, 300))
+    require_brute(features, queries, 7)
+    require_brute(features, queries[:3], 7)

@@ -43,13 +43,26 @@ def nearest(
         MissingExtra: if faiss is asked for and not installed.
     """
     k = min(k, len(features))
+    if len(torch.unique(queries.sum(dim=1))) <= len(queries) / 2:  # texts repeat themselves
+        queries, which = torch.unique(queries, dim=0, return_inverse=True)
+        distances, rows = _nearest(features, queries, k, search)
+        return distances[which], rows[which]
+    return _nearest(features, queries, k, search)
+
+
+def _nearest(
+    features: Tensor, queries: Tensor, k: int, search: Search
+) -> tuple[Float64[Tensor, "queries k"], Int64[Tensor, "queries k"]]:
+    """Part by part."""
     size = min(k + _SPARE, len(features))
     finder = _Faiss(features, size) if search == "faiss" else _Product(features, k, size)
     parts = torch.split(queries, max(1, _NUMBERS // max(len(features), size * features.shape[1], 1)))
     found = [_settled(features, part, *finder.candidates(part), k) for part in parts if len(part)]
     if not found:
         return queries.new_empty((0, k), dtype=torch.float64), torch.empty((0, k), dtype=torch.int64)
-    distances, rows = (torch.cat(column) for column in zip(*found, strict=True))
+    distances, rows, doubted = (torch.cat(column) for column in zip(*found, strict=True))
+    if bool(doubted.any()):
+        distances[doubted], rows[doubted] = _among_all(features, queries[doubted], k)
     return distances, rows
 
 
@@ -90,13 +103,24 @@ class _Faiss:
 
 def _settled(
     features: Tensor, queries: Tensor, candidates: Int64[Tensor, "queries size"], doubted: Tensor, k: int
-) -> tuple[Float64[Tensor, "queries k"], Int64[Tensor, "queries k"]]:
-    """The k nearest of the candidates, or of all entries for those in doubt; the first of equals."""
+) -> tuple[Float64[Tensor, "queries k"], Int64[Tensor, "queries k"], Tensor]:
+    """The k nearest of the candidates, the first of equals; and who is in doubt."""
     candidates = candidates.sort(dim=1).values
     distances = (features[candidates].double() - queries[:, None].double()).square().sum(dim=2)
     distances, order = distances.sort(dim=1, stable=True)
-    distances, rows = distances[:, :k], candidates.gather(1, order)[:, :k]
-    for query in doubted.nonzero().flatten().tolist():
-        every = (features.double() - queries[query].double()).square().sum(dim=1)
-        distances[query], rows[query] = (part[:k] for part in every.sort(stable=True))
+    return distances[:, :k], candidates.gather(1, order)[:, :k], doubted
+
+
+def _among_all(
+    features: Tensor, queries: Tensor, k: int
+) -> tuple[Float64[Tensor, "queries k"], Int64[Tensor, "queries k"]]:
+    """The k nearest of all entries, the first of equals; entries that are equal are compared once."""
+    points, place = torch.unique(features, dim=0, return_inverse=True)
+    distances = queries.new_empty((len(queries), k), dtype=torch.float64)
+    rows = torch.empty((len(queries), k), dtype=torch.int64, device=queries.device)
+    for number, query in enumerate(queries):
+        every = (points.double() - query.double()).square().sum(dim=1)[place]
+        near = (every <= every.kthvalue(k).values).nonzero().flatten()
+        found, order = every[near].sort(stable=True)
+        distances[number], rows[number] = found[:k], near[order][:k]
     return distances, rows
