@@ -101,6 +101,12 @@ def _skewed(means: Means) -> Margins:
     yield "FedAvg over Local", means["fedavg"] - means["local"]
 
 
+def _sorted_labels(means: Means) -> Margins:
+    yield "FedAvg+ over FedAvg", means["fedavg+"] - means["fedavg"]
+    yield "kNN-Per over FedAvg", means["knnper"] - means["fedavg"]
+    yield "Local over FedAvg", means["local"] - means["fedavg"]
+
+
 def _alike(means: Means) -> Margins:
     best = max((value, name) for name, value in means.items() if name not in (*_NOT_PERSONAL, "guarded"))
     yield f"FedAvg over {best[1]}, less {_HARMLESS}", means["fedavg"] - best[0] + _HARMLESS
@@ -117,7 +123,7 @@ def _safe(means: Means) -> Margins:
 
 _MARGINS = {
     "digits-dirichlet": _skewed,
-    "digits-pathological": _skewed,
+    "digits-pathological": _sorted_labels,
     "digits-iid": _alike,
     "mnist": _skewed,
     "mixture": _mixed,
@@ -129,6 +135,8 @@ _MARGINS = {
 _STATEMENTS = {
     _skewed: "Where labels are skewed FedAvg+ and kNN-Per serve clients better than FedAvg, and FedAvg better than "
     "training alone.",
+    _sorted_labels: "Where a client has two classes, telling them apart is easy: FedAvg+, kNN-Per and training alone serve "
+    "clients better than FedAvg.",
     _alike: "Where clients are alike no personalised method gains more than a point over FedAvg.",
     _mixed: "On a mixture of three classifiers FedEM leads FedAvg, FedAvg+ and Local by five points.",
     _safe: "The guarded models are no worse than training alone.",
