@@ -135,8 +135,8 @@ _MARGINS = {
 _STATEMENTS = {
     _skewed: "Where labels are skewed FedAvg+ and kNN-Per serve clients better than FedAvg, and FedAvg better than "
     "training alone.",
-    _sorted_labels: "Where a client has two classes, telling them apart is easy: FedAvg+, kNN-Per and training alone serve "
-    "clients better than FedAvg.",
+    _sorted_labels: "Where a client has two classes, telling them apart is easy: FedAvg+, kNN-Per and training alone "
+    "serve clients better than FedAvg.",
     _alike: "Where clients are alike no personalised method gains more than a point over FedAvg.",
     _mixed: "On a mixture of three classifiers FedEM leads FedAvg, FedAvg+ and Local by five points.",
     _safe: "The guarded models are no worse than training alone.",
