@@ -135,6 +135,19 @@ def test_clients_are_listed_by_name_or_by_who_is_worst_off(make_run: MakeRun) ->
     assert values == sorted(values, reverse=True), "the largest error is the worst"
 
 
+def test_clients_are_told_which_model_was_chosen_for_them(make_run: MakeRun) -> None:
+    record = make_run(clients=3, rounds=5, seeds=(0, 1))
+    for event in record.events("choice"):
+        assert event["method"] == "guarded"
+    rows, _ = tables.client_rows(record, summary := summarize(record))
+    column = list(summary).index("guarded")
+    for number, row in enumerate(rows):
+        picked = {c["chosen"][c["clients"].index(number)] for c in record.events("choice") if c["group"] == "seen"}
+        told = row["values"][column].partition(" (")[2].removesuffix(")")
+        assert set(told.split(", ")) == picked
+        assert not any("(" in value for place, value in enumerate(row["values"]) if place != column)
+
+
 def test_settings_that_differ_are_named_by_method(make_run: MakeRun) -> None:
     runs = [make_run(rounds=5, seeds=(0,)), make_run(rounds=10, seeds=(0,), methods={"local": "local"})]
     rows = dict(tables.settings_differences(runs))

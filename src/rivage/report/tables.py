@@ -285,6 +285,8 @@ def _blameless(reason: str, trials: Sequence[TrialRecord]) -> str:
 def client_rows(record: RunRecord, summary: Summary) -> tuple[list[dict[str, Any]], int]:
     """Each client's value with each method, averaged over seeds, and how many clients there are in all.
 
+    Beside the value of a method that chooses among others stands what it chose for the client, over all seeds.
+
     Of more than 200 clients only those are listed that are worst off with the best method.
     """
     values: dict[int, dict[str, list[float]]] = {}
@@ -297,6 +299,7 @@ def client_rows(record: RunRecord, summary: Summary) -> tuple[list[dict[str, Any
             sizes[client] = size
             of_client = values.setdefault(client, {}).setdefault(trial.method, [])
             of_client += [] if value is None else [value]
+    chosen = _choices(record)
     means = {c: {m: math.fsum(v) / len(v) for m, v in row.items() if v} for c, row in values.items()}
     best = leader(summary, "mean", "std").first
     shown = sorted(means)
@@ -307,11 +310,25 @@ def client_rows(record: RunRecord, summary: Summary) -> tuple[list[dict[str, Any
         {
             "client": names[c] if c < len(names) else str(c),
             "size": str(sizes[c]),
-            "values": [number(means[c].get(m)) for m in summary],
+            "values": [_with_choice(number(means[c].get(m)), chosen.get((c, m), ())) for m in summary],
         }
         for c in shown[:MAX_CLIENT_ROWS]
     ]
     return rows, len(means)
+
+
+def _choices(record: RunRecord) -> dict[tuple[int, str], list[str]]:
+    """(client, method that chooses) -> what it chose, each name once, for clients seen in training."""
+    found: dict[tuple[int, str], list[str]] = {}
+    for choice in record.events("choice"):
+        for client, name in zip(choice["clients"], choice["chosen"], strict=True) if choice["group"] == "seen" else ():
+            names = found.setdefault((client, choice["method"]), [])
+            names += [name] if name not in names else []
+    return found
+
+
+def _with_choice(value: str, chosen: Sequence[str]) -> str:
+    return f"{value} ({', '.join(chosen)})" if chosen else value
 
 
 def settings_differences(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
