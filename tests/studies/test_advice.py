@@ -460,6 +460,11 @@ def test_asked_again_nothing_is_trained(tmp_path: Path, monkeypatch: pytest.Monk
     assert list((tmp_path / "runs").glob("small-advice-*.json"))
 
 
+def test_rounds_are_not_set_where_they_would_be_ignored(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Use --rounds"):
+        advise("digits", study=tmp_path / "advice.toml", overrides=["run.rounds=5"], out=tmp_path)
+
+
 def test_a_file_of_others_is_not_written_over(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("name = 'mine'\n")

@@ -117,6 +117,8 @@ def advise(
         raise ConfigError(f"minutes is {minutes:g}", where="--minutes", mend="Give a number greater than 0.")
     if rounds is not None and rounds < 1:
         raise ConfigError(f"rounds is {rounds}", where="--rounds", mend="Give a whole number of at least 1.")
+    if any(override.partition("=")[0].strip() == "run.rounds" for override in overrides):
+        raise ConfigError("a plan says how many rounds are played", where="--set run.rounds", mend="Use --rounds.")
     require_writable(study)
     asked, notices = question(data, target, overrides)
     for text in notices:
