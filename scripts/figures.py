@@ -392,6 +392,12 @@ def topology_matters(runs: Runs) -> str:
     return drawing
 
 
+def personalisation_compared(runs: Runs) -> str:
+    """Every personalised method on four data sets; needs RIVAGE_DATA. Minutes."""
+    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_grid.py"))["figure"](standalone)
+    return drawing
+
+
 def recovered_mixture(runs: Runs) -> str:
     """True against recovered proportions of FedEM, and its accuracy against the number of components."""
     drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_mixtures.py"))["figure"](standalone)
@@ -489,6 +495,7 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "similarity-caching": similarity_caching,
     "overlay-design": overlay_design,
     "stragglers-and-degree": stragglers_and_degree,
+    "personalisation-compared": personalisation_compared,
     "recovered-mixture": recovered_mixture,
     "neighbours-and-model": neighbours_and_model,
     "topology-matters": topology_matters,

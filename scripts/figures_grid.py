@@ -33,7 +33,7 @@ def figure(standalone: Callable[..., str]) -> str:
             panel.axvline(found.means["local"], color=mean.color, linewidth=1, linestyle=":")
             panel.set(title=name, xlabel="test accuracy", yticks=range(len(methods)), yticklabels=methods)
             panel.grid(axis="y", linewidth=0.4)
-        canvas.axes[0].legend(frameon=False, labelcolor=INK, loc="lower left", fontsize=8)
+        canvas.axes[2].legend(frameon=False, labelcolor=INK, loc="lower right", fontsize=8)
 
     label = "Mean and bottom decile of test accuracy of every method on four data sets; dotted, the mean of Local."
     return standalone(to_svg(fill, size=(12.0, 4.4), name=NAME, label=label))
