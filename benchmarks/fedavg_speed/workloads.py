@@ -68,7 +68,7 @@ class Held:
     def _none(self) -> Samples:
         return Samples(self.x[:0], self.y[:0], _NOBODY)
 
-    def sizes(self, ids: ClientIds) -> np.ndarray:
+    def sizes(self, ids: ClientIds, round: int = 0) -> np.ndarray:
         """Records of each client."""
         return (self.offsets[ids + 1] - self.offsets[ids]).astype(np.float64)
 
