@@ -90,10 +90,14 @@ class Functional:
 
     def _stored(self, x: Tensor) -> Tensor:
         """Images with their channels last, so that gathered rows are channels-last images without a copy."""
-        return x.permute(0, 2, 3, 1).contiguous() if self._images and x.dim() == 4 else x
+        # Not contiguous(): of one channel it keeps strides in which torch sees no channels-last image.
+        return x.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format) if self._is_images(x) else x
 
     def _read(self, x: Tensor) -> Tensor:
-        return x.permute(0, 3, 1, 2) if self._images and x.dim() == 4 else x
+        return x.permute(0, 3, 1, 2) if self._is_images(x) else x
+
+    def _is_images(self, x: Tensor) -> bool:
+        return self._images and x.dim() == 4
 
     @contextmanager
     def _noise(self, seed: int) -> Iterator[None]:
