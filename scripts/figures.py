@@ -336,27 +336,13 @@ def _stripes(there: np.ndarray) -> tuple[list[float], list[float]]:
     return x, y
 
 
-def long_term_fairness(runs: Runs) -> str:
-    """Fair and slot-fair policies; the drawing is in a file of its own."""
-    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_fairness.py"))["figure"](standalone)
-    return drawing
+def elsewhere(name: str) -> Callable[[Runs], str]:
+    """The drawing of a file of its own, which says what it runs and needs."""
 
+    def drawing(runs: Runs) -> str:
+        result: str = runpy.run_path(str(ROOT / "scripts" / f"{name}.py"))["figure"](standalone)
+        return result
 
-def no_regret_steps(runs: Runs) -> str:
-    """Caching policies at many steps; the drawing is in a file of its own, and needs web12 below RIVAGE_DATA."""
-    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_no_regret.py"))["figure"](standalone)
-    return drawing
-
-
-def cache_networks(runs: Runs) -> str:
-    """Policies of caching networks under two demands; the drawing is in a file of its own."""
-    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_cache_networks.py"))["figure"](standalone)
-    return drawing
-
-
-def inference_delivery(runs: Runs) -> str:
-    """INFIDA on a small tree: gain, regret, moves; the drawing is in a file of its own."""
-    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_inference.py"))["figure"](standalone)
     return drawing
 
 
@@ -373,18 +359,6 @@ def delivery_tracking(runs: Runs) -> str:
     return drawing
 
 
-def similarity_caching(runs: Runs) -> str:
-    """Similarity caches by capacity and over time; the drawing is in a file of its own."""
-    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_similarity.py"))["figure"](standalone)
-    return drawing
-
-
-def overlay_design(runs: Runs) -> str:
-    """Overlays over their lower bound, and the search on Géant; the drawing is in a file of its own."""
-    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_overlays.py"))["figure"](standalone)
-    return drawing
-
-
 def topology_matters(runs: Runs) -> str:
     """Loss over graphs, and slowdowns as a probe predicts them; the drawing is in a file of its own."""
     file = runpy.run_path(str(ROOT / "scripts" / "figures_topology.py"))
@@ -392,39 +366,9 @@ def topology_matters(runs: Runs) -> str:
     return drawing
 
 
-def personalisation_compared(runs: Runs) -> str:
-    """Every personalised method on four data sets; needs RIVAGE_DATA. Minutes."""
-    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_grid.py"))["figure"](standalone)
-    return drawing
-
-
-def recovered_mixture(runs: Runs) -> str:
-    """True against recovered proportions of FedEM, and its accuracy against the number of components."""
-    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_mixtures.py"))["figure"](standalone)
-    return drawing
-
-
-def neighbours_and_model(runs: Runs) -> str:
-    """Accuracy of kNN-Per by the share of the neighbours and by memory; needs RIVAGE_DATA."""
-    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_neighbours.py"))["figure"](standalone)
-    return drawing
-
-
-def stragglers_and_degree(runs: Runs) -> str:
-    """Time of a round by degree, and time to a target; the drawing is in a file of its own."""
-    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_stragglers.py"))["figure"](standalone)
-    return drawing
-
-
 def decentralised_training(runs: Runs) -> str:
     """Accuracy by rounds and by simulated seconds over six overlays; the drawing is in a file of its own."""
     drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_training.py"))["figure"](standalone, runs.silos)
-    return drawing
-
-
-def data_streams(runs: Runs) -> str:
-    """Accuracy by share of historical data; the drawing is in a file of its own, and needs MNIST below RIVAGE_DATA."""
-    drawing: str = runpy.run_path(str(ROOT / "scripts" / "figures_streams.py"))["figure"](standalone)
     return drawing
 
 
@@ -488,19 +432,19 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "cost-by-capacity": cost_by_capacity,
     "city-plan": city_plan,
     "fastest-overlay": fastest_overlay,
-    "long-term-fairness": long_term_fairness,
-    "cache-networks": cache_networks,
-    "no-regret-steps": no_regret_steps,
-    "inference-delivery": inference_delivery,
-    "similarity-caching": similarity_caching,
-    "overlay-design": overlay_design,
-    "stragglers-and-degree": stragglers_and_degree,
-    "personalisation-compared": personalisation_compared,
-    "recovered-mixture": recovered_mixture,
-    "neighbours-and-model": neighbours_and_model,
+    "long-term-fairness": elsewhere("figures_fairness"),
+    "cache-networks": elsewhere("figures_cache_networks"),
+    "no-regret-steps": elsewhere("figures_no_regret"),
+    "inference-delivery": elsewhere("figures_inference"),
+    "similarity-caching": elsewhere("figures_similarity"),
+    "overlay-design": elsewhere("figures_overlays"),
+    "stragglers-and-degree": elsewhere("figures_stragglers"),
+    "personalisation-compared": elsewhere("figures_grid"),
+    "recovered-mixture": elsewhere("figures_mixtures"),
+    "neighbours-and-model": elsewhere("figures_neighbours"),
     "topology-matters": topology_matters,
     "decentralised-training": decentralised_training,
-    "data-streams": data_streams,
+    "data-streams": elsewhere("figures_streams"),
     "delivery-compared": delivery_compared,
     "delivery-tracking": delivery_tracking,
 }
