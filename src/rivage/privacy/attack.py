@@ -1,0 +1,77 @@
+"""The protocol of an attack, and what it is given to work with.
+
+An attack is one frozen dataclass of settings in a file of its own. It names the least view it needs, gets that view, a
+question and tools, and answers; the evaluator, which knows the truth, grades the answer. Whatever needs the target's
+data or another truth is no attack but an *oracle*, and says so in ``oracle``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from rivage.core.registry import Registry
+from rivage.core.seeding import Streams
+from rivage.federated.algorithm import Reference
+
+if TYPE_CHECKING:
+    from rivage.learning.task import Task
+
+__all__ = ["ATTACKS", "Asks", "Attack", "Meter", "Tools"]
+
+Asks = Literal["attribute", "membership", "model", "record", "property"]
+
+
+@dataclass(slots=True)
+class Meter:
+    """What an attack has cost so far.
+
+    Args:
+        evaluations: records put through a model, forward or backward, each counted once.
+    """
+
+    evaluations: int = 0
+
+    def count(self, records: int) -> None:
+        """Add so many."""
+        self.evaluations += records
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What an attack may use beside its view.
+
+    Args:
+        task: architecture and loss, which every party of the training knows.
+        streams: randomness of the attack; has nothing to do with the seed of the run.
+        meter: to be told of every model evaluation.
+    """
+
+    task: Task
+    streams: Streams
+    meter: Meter = field(default_factory=Meter)
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """One attack."""
+
+    reference: ClassVar[Reference]
+    asks: ClassVar[Asks]
+    """What kind of question it answers."""
+    view: ClassVar[type]
+    """The least view it needs; a class of `rivage.privacy.views`."""
+    oracle: ClassVar[str]
+    """What truth it is told that an attacker would not know; empty for a real attack."""
+
+    def run(self, view: Any, question: Any, tools: Tools) -> Any:
+        """The answer.
+
+        Raises:
+            Refused: if the view does not hold what the attack needs; the reason is reported.
+        """
+        ...
+
+
+ATTACKS = Registry("rivage.attacks", "attack", {})
+"""Kind -> class. ``rivage audit`` runs them all unless some are named."""

@@ -1,0 +1,127 @@
+"""What is asked of an attack, and how it answers: all that passes between the evaluator and an attack.
+
+The evaluator knows the truth; an attack gets a question, which holds what the threat model grants and nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jaxtyping import Bool, Float, Float64, Shaped
+from numpy import ndarray
+
+from rivage.data.population import Samples
+
+__all__ = [
+    "Attribute",
+    "AttributeAnswer",
+    "AttributeQuestion",
+    "MembershipAnswer",
+    "MembershipQuestion",
+    "ModelAnswer",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute of a record, and how the model's input codes it.
+
+    Args:
+        name: what people call it.
+        columns: of the input that code it.
+        codes: one row per value, ascending; for a numerical attribute its range, ``[[least], [largest]]``.
+        values: name of each value; empty for a numerical attribute.
+    """
+
+    name: str
+    columns: tuple[int, ...]
+    codes: Float64[ndarray, "values columns"]
+    values: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> Literal["binary", "categorical", "numerical"]:
+        """How many values there are."""
+        if not self.values:
+            return "numerical"
+        return "binary" if len(self.values) == 2 else "categorical"
+
+    def plug(self, x: Float[ndarray, "n d"], value: Shaped[ndarray, "n"]) -> Float[ndarray, "n d"]:
+        """The records with these values: indices into ``codes``, or numbers for a numerical attribute."""
+        result = x.copy()
+        result[:, list(self.columns)] = value[:, None] if self.kind == "numerical" else self.codes[value]
+        return result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttributeQuestion:
+    """Which value has the attribute in each of these records of the target?
+
+    Args:
+        attribute: that is asked for.
+        x: inputs with the columns of the attribute set to 0.
+        y: targets.
+    """
+
+    attribute: Attribute
+    x: Float[ndarray, "n d"]
+    y: Shaped[ndarray, "n *target"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttributeAnswer:
+    """The values.
+
+    Args:
+        values: index into ``codes`` per record, or a number per record for a numerical attribute.
+        facts: what else the report should show.
+    """
+
+    values: Shaped[ndarray, "n"]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MembershipQuestion:
+    """Which of these records did the target train on?
+
+    Args:
+        records: members and others from the same distribution.
+        known: where the attacker knows the answer, for attacks that learn from examples.
+        member: the answer, where it is known; False elsewhere.
+        others: further records of the distribution that the target did not train on, for shadow and reference models.
+    """
+
+    records: Samples
+    known: Bool[ndarray, "n"]
+    member: Bool[ndarray, "n"]
+    others: Samples
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MembershipAnswer:
+    """How likely each record is a member.
+
+    Args:
+        scores: higher is likelier; NaN where no score was asked for (records that are known).
+        facts: what else the report should show.
+    """
+
+    scores: Float64[ndarray, "n"]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelAnswer:
+    """An estimate of the model that the target's data alone would give.
+
+    Args:
+        params: the estimate; None when the status says why there is none.
+        status: ``recovered``, ``ill-conditioned``, ``rank-deficient`` or ``estimated`` (a heuristic without guarantee).
+        facts: condition number, estimate of the error, solver, messages used.
+    """
+
+    params: Float[ndarray, "dim"] | None
+    status: Literal["recovered", "ill-conditioned", "rank-deficient", "estimated"]
+    facts: Mapping[str, Any] = field(default_factory=dict)
