@@ -62,11 +62,13 @@ class AttributeQuestion:
         attribute: that is asked for.
         x: inputs with the columns of the attribute set to 0.
         y: targets.
+        target: number of the client whose records they are, for attacks that see several clients.
     """
 
     attribute: Attribute
     x: Float[ndarray, "n d"]
     y: Shaped[ndarray, "n *target"]
+    target: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,12 +93,14 @@ class MembershipQuestion:
         known: where the attacker knows the answer, for attacks that learn from examples.
         member: the answer, where it is known; False elsewhere.
         others: further records of the distribution that the target did not train on, for shadow and reference models.
+        target: number of the client that is asked about, for attacks that see several; None for the whole federation.
     """
 
     records: Samples
     known: Bool[ndarray, "n"]
     member: Bool[ndarray, "n"]
     others: Samples
+    target: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
