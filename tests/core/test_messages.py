@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rivage.core import message_log as module
+from rivage.core import frames
 from rivage.core.encoding import dumps
 from rivage.core.errors import ConfigError, StoreError
 from rivage.core.message_log import MessageLog
@@ -401,7 +401,7 @@ def test_forged_heads_raise_store_error(tmp_path, change):
     write(path, [])
     head = dumps({**HEAD, "payload": None, "at": None, **change}).encode()
     with path.open("ab") as file:
-        file.write(module._opening(head, 0) + module._CRC.pack(0))
+        file.write(frames.opening(head, 0) + frames.NO_BODY)
     with pytest.raises(StoreError):
         list(MessageLog.read(path))
 
@@ -410,9 +410,9 @@ def test_lying_lengths_allocate_nothing(tmp_path):
 
     path = tmp_path / "log"
     write(path, [])
-    prefix = module._PREFIX.pack(module._MAGIC, 16 << 20, 2 << 30)
+    prefix = frames._PREFIX.pack(frames._MAGIC, 16 << 20, 2 << 30)
     with path.open("ab") as file:
-        file.write(prefix + module._CRC.pack(module.crc32(prefix)))
+        file.write(prefix + frames._CRC.pack(frames.crc32(prefix)))
     tracemalloc.start()
     assert list(MessageLog.read(path)) == []
     peak = tracemalloc.get_traced_memory()[1]
