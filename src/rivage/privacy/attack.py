@@ -73,5 +73,12 @@ class Attack(Protocol):
         ...
 
 
-ATTACKS = Registry("rivage.attacks", "attack", {})
+ATTACKS = Registry(
+    "rivage.attacks",
+    "attack",
+    {
+        "local_loss_threshold": "rivage.privacy.loss_threshold:LocalLossThreshold",
+        "loss_threshold": "rivage.privacy.loss_threshold:LossThreshold",
+    },
+)
 """Kind -> class. ``rivage audit`` runs them all unless some are named."""
