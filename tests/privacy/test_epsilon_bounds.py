@@ -11,37 +11,19 @@ from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
 from rivage.core.errors import DataError
+from rivage.federated.accounting import gaussian_epsilon
 from rivage.privacy.epsilon_bounds import (
     Guesses,
     best_of_one_run,
     from_errors,
     from_one_run,
     from_scores,
-    gaussian_delta,
-    gaussian_epsilon,
     guesses,
 )
 
 DELTA = 1e-5
 FORBIDDEN = 14
 """Binomial(100, 0.05) reaches this with probability below 0.001."""
-
-
-@pytest.mark.parametrize(("mu", "epsilon"), [(1.0, 4.3772), (math.sqrt(20) / 4, 4.9833)])
-def test_the_epsilon_of_a_gaussian_mechanism_is_the_published_one(mu: float, epsilon: float) -> None:
-    assert gaussian_epsilon(mu, DELTA) == pytest.approx(epsilon, abs=1e-4)
-
-
-@given(st.floats(0.05, 6), st.floats(1e-9, 0.2))
-def test_epsilon_and_delta_are_inverse(mu: float, delta: float) -> None:
-    epsilon = gaussian_epsilon(mu, delta)
-    assert gaussian_delta(epsilon, mu) == pytest.approx(delta, rel=1e-4) or epsilon == 0
-
-
-def test_a_mechanism_that_says_nothing_spends_nothing() -> None:
-    assert gaussian_epsilon(0.0, DELTA) == 0
-    assert gaussian_delta(0.0, 0.0) == 0
-    assert gaussian_epsilon(1.0, 0.0) == math.inf
 
 
 def test_errors_prove_what_the_definition_says() -> None:

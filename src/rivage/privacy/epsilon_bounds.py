@@ -27,7 +27,6 @@ References:
     Nasr, Hayes, Steinke, Balle, Tramèr, Jagielski, Carlini, Terzis. Tight auditing of differentially private machine
     learning. USENIX Security 2023, arXiv 2302.07956.
     Steinke, Nasr, Jagielski. Privacy auditing with one (1) training run. NeurIPS 2023, arXiv 2305.08846.
-    Dong, Roth, Su. Gaussian differential privacy. JRSS B 2022, arXiv 1905.02383 (ε of a Gaussian mechanism).
 """
 
 from __future__ import annotations
@@ -40,10 +39,11 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 from scipy.optimize import brentq
-from scipy.special import log_ndtr, ndtri
+from scipy.special import ndtri
 from scipy.stats import beta, binom
 
 from rivage.core.errors import DataError
+from rivage.federated.accounting import gaussian_epsilon
 
 __all__ = [
     "Guesses",
@@ -51,34 +51,12 @@ __all__ = [
     "from_errors",
     "from_one_run",
     "from_scores",
-    "gaussian_delta",
-    "gaussian_epsilon",
     "guesses",
 ]
 
 Counts = Int64[ndarray, "*_"]
 
 _LARGEST = 100.0  # beyond any ε that a finite experiment can prove
-
-
-def gaussian_delta(epsilon: float, mu: float) -> float:
-    """The δ(ε) of a mechanism that is exactly μ-Gaussian private: Φ(μ/2 − ε/μ) − e^ε Φ(−μ/2 − ε/μ)."""
-    if mu == 0:
-        return 0.0
-    first = log_ndtr(mu / 2 - epsilon / mu)
-    return float(np.exp(first) - np.exp(epsilon + log_ndtr(-mu / 2 - epsilon / mu)))
-
-
-def gaussian_epsilon(mu: float, delta: float) -> float:
-    """The ε >= 0 at which a μ-Gaussian mechanism spends δ; infinite for δ = 0 and μ > 0."""
-    if mu <= 0 or gaussian_delta(0.0, mu) <= delta:
-        return 0.0
-    if delta <= 0:
-        return math.inf
-    highest = 1.0
-    while gaussian_delta(highest, mu) > delta:
-        highest *= 2
-    return float(brentq(lambda epsilon: gaussian_delta(epsilon, mu) - delta, 0.0, highest, xtol=1e-10))
 
 
 def _upper(errors: Counts, trials: int, level: float) -> Float64[ndarray, "_"]:
@@ -121,7 +99,7 @@ def from_errors(
     fpr = _upper(np.array(false_positives), negatives, level)
     fnr = _upper(np.array(false_negatives), positives, level)
     found = float(_strength(fpr, fnr, delta, gaussian))
-    return gaussian_epsilon(found, delta) if gaussian else math.log(max(found, 1.0))
+    return gaussian_epsilon(max(found, 0.0), delta) if gaussian else math.log(max(found, 1.0))
 
 
 def from_scores(
