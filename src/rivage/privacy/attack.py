@@ -45,11 +45,13 @@ class Tools:
         task: architecture and loss, which every party of the training knows.
         streams: randomness of the attack; has nothing to do with the seed of the run.
         meter: to be told of every model evaluation.
+        shared: what attacks of one audit may share, such as reference models; keys name all that a value depends on.
     """
 
     task: Task
     streams: Streams
     meter: Meter = field(default_factory=Meter)
+    shared: dict[Any, Any] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -77,8 +79,13 @@ ATTACKS = Registry(
     "rivage.attacks",
     "attack",
     {
+        "lira": "rivage.privacy.lira:LiRA",
+        "local_lira": "rivage.privacy.lira:LocalLiRA",
         "local_loss_threshold": "rivage.privacy.loss_threshold:LocalLossThreshold",
+        "local_model": "rivage.privacy.local_model:LocalModel",
+        "local_rmia": "rivage.privacy.rmia:LocalRMIA",
         "loss_threshold": "rivage.privacy.loss_threshold:LossThreshold",
+        "rmia": "rivage.privacy.rmia:RMIA",
     },
 )
 """Kind -> class. ``rivage audit`` runs them all unless some are named."""

@@ -1,0 +1,269 @@
+"""Reference models: what an attacker trains himself, to learn how models behave that have seen a record or have not.
+
+The audited records, whose membership is asked about, are dealt to the reference models by a random balanced design:
+each record is in exactly half of the models, so that what is compared is models with and without it, all else being
+drawn alike. Records that are known to be the target's are in all of them. What is repeated is what the view shows:
+
+=====================  ==========================================================================================
+of the target          a reference model is
+=====================  ==========================================================================================
+one client's messages  that client's local training from each model that it was sent (*shadow clients*); cheap, since
+                       nobody else's training is repeated
+the released model     the same recipe on a subset of the audited records and of the attacker's own (*shadow models*),
+                       or a whole simulated federation (*shadow federations*)
+=====================  ==========================================================================================
+
+Offline, reference models train on the attacker's own records only, before anybody asks.
+
+The target is never among its own reference models. Attacks with equal settings share the models through
+`Tools.shared`, whose randomness hangs on the question and not on who asks first.
+
+Cost: shadow clients ``models · rounds`` local trainings; shadow models ``models`` trainings of ``rounds`` times the
+work of a round; shadow federations ``models`` whole runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int64
+from numpy import ndarray
+
+from rivage.core.errors import require
+from rivage.core.seeding import Streams
+from rivage.data.population import Samples
+from rivage.learning.params import to_numpy
+from rivage.privacy.attack import Tools
+from rivage.privacy.confidence import confidences
+from rivage.privacy.questions import MembershipQuestion
+from rivage.privacy.recipes import Recipe, federate, method_of, recipe_of, train
+from rivage.privacy.views import Eavesdropper, Exchange, Refused, ReleasedModel
+
+__all__ = ["RETRAINED", "UPDATES", "Shadows", "Signals", "balanced"]
+
+_ROUNDS = 20  # of a training whose header does not tell how many there were
+
+
+def balanced(models: int, records: int, generator: np.random.Generator) -> Bool[ndarray, "models records"]:
+    """Which model trains on which record: each record in exactly half of the models, uniformly at random.
+
+    Of an odd number of models a record gets the lower or the upper half, at random.
+    """
+    ranks = generator.random((models, records)).argsort(0).argsort(0)
+    half = models // 2 + (models % 2) * generator.integers(0, 2, records)
+    design: ndarray = ranks < half
+    return design
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Signals:
+    """Confidences of the target and of the reference models in the audited records and in further ones.
+
+    Args:
+        target: of the model that is asked about.
+        references: of the reference models.
+        inside: whether the reference model trained on the record.
+        known: audited records whose membership the attacker knows.
+        facts: about the reference models.
+    """
+
+    target: Float64[ndarray, "records queries"]
+    references: Float64[ndarray, "models records queries"]
+    inside: Bool[ndarray, "models records"]
+    known: Bool[ndarray, "audited"]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def audited(self) -> int:
+        """How many of the records are audited; they come first."""
+        return len(self.known)
+
+    @property
+    def asked(self) -> Int64[ndarray, "asked"]:
+        """Rows of the audited records whose membership is not known."""
+        return np.flatnonzero(~self.known)
+
+    def answer(self, scores: Float64[ndarray, "asked"]) -> Float64[ndarray, "audited"]:
+        """These scores in their rows, NaN in those that are known."""
+        result = np.full(self.audited, np.nan)
+        result[self.asked] = scores
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shadows:
+    """Settings of reference models.
+
+    Args:
+        models: how many, >= 4; each record is in half of them.
+        audited: whether they train on audited records (online); else on the attacker's own only (offline).
+        rounds: observed rounds of a client that are repeated, evenly spaced, the last among them; of a released model,
+            how often the work of a round is done. None is all that are observed, or as many as the log tells.
+        federations: whether a released model is repeated by whole federations.
+        clients: of a repeated federation, >= 1.
+        queries: what a model is asked about a record, >= 1: the record itself and copies with noise.
+        noise: standard deviation of that noise in the unit of the inputs, >= 0.
+        recipe: how a model is trained in one round; None is what the log tells.
+    """
+
+    models: int = 64
+    audited: bool = True
+    rounds: int | None = field(default=None, metadata={"none": "all"})
+    federations: bool = False
+    clients: int = 10
+    queries: int = 1
+    noise: float = 0.1
+    recipe: Recipe | None = None
+
+    def __post_init__(self) -> None:
+        require(self.models, "models", least=4)
+        for name in ("clients", "queries"):
+            require(getattr(self, name), name, least=1)
+        if self.rounds is not None:
+            require(self.rounds, "rounds", least=1)
+        require(self.noise, "noise", least=0)
+
+    def signals(self, view: Eavesdropper | ReleasedModel, question: MembershipQuestion, tools: Tools) -> Signals:
+        """Train the reference models, unless an attack with these settings has, and ask all models about the records.
+
+        Raises:
+            Refused: if several models are sent per round, the log does not tell how clients train, there are no own
+                records for an offline attack, or training diverges.
+        """
+        key = (type(self).__name__, self, _identity(view), question)
+        if key not in tools.shared:
+            tools.shared[key] = self._asked(view, question, tools)
+        found: Signals = tools.shared[key]
+        return found
+
+    def _asked(self, view: Eavesdropper | ReleasedModel, question: MembershipQuestion, tools: Tools) -> Signals:
+        streams = Streams(tools.streams.root).child("references", view.name, len(question.records))
+        if question.target is not None:
+            streams = streams.child(question.target)
+        records = _joined(question.records, question.others)
+        design = self.design(question, streams, everything=isinstance(view, ReleasedModel))
+        copies = [records, *(self._copy(records, streams.numpy("copy", copy)) for copy in range(1, self.queries))]
+        target, references = [], []
+        for model, others in self._repeated(view, question, records, design, tools, streams):
+            for copy in copies:
+                target.append(confidences(tools.task, [model], copy, tools.meter)[0])
+                references.append(confidences(tools.task, others, copy, tools.meter))
+        facts = {"references": self.models, "queries": len(target), "online": self.audited}
+        return Signals(np.stack(target, -1), np.stack(references, -1), design, question.known, facts)
+
+    def design(
+        self, question: MembershipQuestion, streams: Streams, *, everything: bool
+    ) -> Bool[ndarray, "models records"]:
+        """Who trains on which record, audited ones first.
+
+        Args:
+            question: names the records.
+            streams: of the design.
+            everything: deal all of the attacker's own records as well, as for a model that many clients trained;
+                else only as many as stand in for the target's, and none online.
+        """
+        audited, own = len(question.records), len(question.others)
+        generator = streams.numpy("design")
+        inside = np.zeros((self.models, audited + own), bool)
+        if self.audited:
+            inside[:, :audited] = balanced(self.models, audited, generator)
+            inside[:, :audited][:, question.known] = question.member[question.known]
+        elif not own:
+            raise Refused("there are no records of the attacker's own", mend="Give some, or attack online.")
+        dealt = own if everything else (0 if self.audited else min(own, audited))
+        rows = audited + generator.choice(own, dealt, replace=False)
+        inside[:, rows] = balanced(self.models, dealt, generator)
+        return inside
+
+    def _repeated(
+        self,
+        view: Eavesdropper | ReleasedModel,
+        question: MembershipQuestion,
+        records: Samples,
+        design: Bool[ndarray, "models records"],
+        tools: Tools,
+        streams: Streams,
+    ) -> Iterator[tuple[Float[ndarray, "dim"], Float[ndarray, "models dim"]]]:
+        """The target's model and the reference models, of one repeated round at a time."""
+        members = [records.take(np.flatnonzero(row)) for row in design]
+        task, meter = tools.task, tools.meter
+        if isinstance(view, Eavesdropper):
+            method = method_of(view.header) if self.recipe is None else self.recipe.method
+            for exchange in _spaced(view, self.rounds):
+                found = train(task, method, exchange.sent, members, streams=streams, meter=meter, round=exchange.round)
+                yield exchange.returned, found
+            return
+        if view.params.ndim != 1:
+            raise Refused(_SEVERAL, mend=_ONE)
+        rounds = self.rounds or int(view.header.fields.get("rounds", _ROUNDS))
+        starts = np.stack([to_numpy(task.initial(streams.seed("start", m))) for m in range(self.models)])
+        if not self.federations:
+            recipe = recipe_of(view.header) if self.recipe is None else self.recipe
+            yield view.params, train(task, recipe.times(rounds).method, starts, members, streams=streams, meter=meter)
+            return
+        method = method_of(view.header) if self.recipe is None else self.recipe.method
+        apart = None if question.target is None else len(question.records)
+        yield (
+            view.params,
+            np.stack(
+                [
+                    federate(task, method, parts, rounds, streams=streams.child("federation", m), meter=meter)
+                    for m, parts in enumerate(self._dealt(records, design, apart, streams))
+                ]
+            ),
+        )
+
+    def _dealt(
+        self, records: Samples, design: Bool[ndarray, "models records"], apart: int | None, streams: Streams
+    ) -> Iterator[list[Samples]]:
+        """The members of each model, dealt to clients: the first ``apart`` records are those of the first client."""
+        for m, row in enumerate(design):
+            rows = np.flatnonzero(row)
+            first = rows[rows < (apart or 0)]
+            rest = streams.numpy("deal", m).permutation(rows[len(first) :])
+            parts = np.array_split(rest, max(self.clients - (apart is not None), 1))
+            yield [records.take(part) for part in ([first, *parts] if apart else parts) if len(part)]
+
+    def _copy(self, records: Samples, generator: np.random.Generator) -> Samples:
+        """The records with noise on their inputs."""
+        if records.x.dtype.kind != "f":
+            raise Refused("inputs that are no real numbers have no noisy copies", mend="Set queries = 1.")
+        noise = self.noise * generator.standard_normal(records.x.shape)
+        return replace(records, x=(records.x + noise).astype(records.x.dtype))
+
+
+UPDATES = Shadows(rounds=5)
+"""Of one client's messages: its training in five rounds, by 64 reference clients."""
+RETRAINED = Shadows(models=16)
+"""Of a released model: 16 models trained on all records."""
+
+
+def _identity(view: Eavesdropper | ReleasedModel) -> Hashable:
+    return view if isinstance(view, Eavesdropper) else blake2b(view.params.tobytes()).digest()
+
+
+def _joined(first: Samples, second: Samples) -> Samples:
+    if not len(second):
+        return first
+    x, y, index = (np.concatenate([getattr(each, name) for each in (first, second)]) for name in ("x", "y", "index"))
+    return Samples(x, y, index)
+
+
+def _spaced(view: Eavesdropper, count: int | None) -> Iterator[Exchange]:
+    """So many of the target's exchanges, evenly spaced, the last among them; read twice, one in memory at a time."""
+    seen = sum(1 for _ in view.exchanges())
+    wanted = seen if count is None else min(count, seen)
+    chosen = {seen - 1 - (seen * i) // wanted for i in range(wanted)}
+    for number, exchange in enumerate(view.exchanges()):
+        if exchange.sent.ndim != 1:
+            raise Refused(_SEVERAL, mend=_ONE)
+        if number in chosen:
+            yield exchange
+
+
+_SEVERAL = "the method sends several models per round, and what a client makes of them is not one training"
+_ONE = "Audit a method with one shared model."
