@@ -21,6 +21,8 @@ __all__ = [
     "MembershipAnswer",
     "MembershipQuestion",
     "ModelAnswer",
+    "RecordAnswer",
+    "RecordQuestion",
 ]
 
 
@@ -128,4 +130,36 @@ class ModelAnswer:
 
     params: Float[ndarray, "dim"] | None
     status: Literal["recovered", "ill-conditioned", "rank-deficient", "estimated"]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordQuestion:
+    """What are the records that the target trained on in a round?
+
+    Args:
+        records: how many it holds; a server is told, as it weighs by them.
+        round: of the exchange to attack; None for the target's first one, where the loss is steepest.
+    """
+
+    records: int
+    round: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordAnswer:
+    """Guessed records, in no order.
+
+    Args:
+        x: inputs, at most as many as there are records; None from an attack on labels only.
+        y: targets, one per record; None from an attack on inputs only. They belong to ``x`` row by row if both are
+            given.
+        status: ``recovered`` (exact, up to rounding), ``mixed`` (several records may stand behind a guess), or
+            ``estimated`` (a heuristic without guarantee).
+        facts: what else the report should show.
+    """
+
+    x: Float[ndarray, "found *input"] | None
+    y: Shaped[ndarray, "records *target"] | None
+    status: Literal["recovered", "mixed", "estimated"]
     facts: Mapping[str, Any] = field(default_factory=dict)
