@@ -47,6 +47,7 @@ NO_BODY = _CRC.pack(crc32(b""))
 """What stands behind a body of no bytes."""
 MAX_HEAD_BYTES = 16 << 20
 MAX_BODY_BYTES = 2 << 30
+_BURIED = "is damaged, and messages follow"
 MEND = "Restore the log from a copy, or delete the run and start it again."
 
 
@@ -93,10 +94,12 @@ class Frames:
 
     Attributes:
         size: bytes that are read at most; those that a writer adds later are not looked at.
+        end: of the last whole frame that `walk` has come to.
     """
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self.file, self.path, self.size = file, path, os.fstat(file.fileno()).st_size
+        self.end = 0
 
     def at(self, start: int) -> Frame:
         """The frame that starts here, its body not read; allocates only for bytes that are there.
@@ -133,17 +136,30 @@ class Frames:
             raise Damage
         return body
 
-    def walk(self) -> Iterator[Frame]:
-        """All frames, bodies not read, up to a torn one at the end."""
-        start = 0
-        while start < self.size:
+    def walk(self, damaged: list[tuple[int, int]] | None = None) -> Iterator[Frame]:
+        """All frames, bodies not read, up to a torn one at the end.
+
+        Args:
+            damaged: is given the bytes, first and behind the last, of damaged frames, which are left out.
+
+        Raises:
+            StoreError: for a damaged frame, where there is no such list.
+        """
+        self.end = 0
+        while self.end < self.size:
             try:
-                frame = self.at(start)
+                frame = self.at(self.end)
             except Damage:
-                self.check_last(start)
-                return
+                follows = self._next(self.end)
+                if follows is None:
+                    return
+                if damaged is None:
+                    raise self.error(self.end, _BURIED) from None
+                damaged.append((self.end, follows))
+                self.end = follows
+                continue
             yield frame
-            start = frame.end
+            self.end = frame.end
 
     def check_last(self, start: int) -> None:
         """Nothing, if the damaged frame that starts here is the last one.
@@ -151,7 +167,11 @@ class Frames:
         Raises:
             StoreError: if a sound frame opens anywhere behind it.
         """
-        damaged = start
+        if self._next(start) is not None:
+            raise self.error(start, _BURIED)
+
+    def _next(self, start: int) -> int | None:
+        """Where the next sound frame opens."""
         start += 1
         while start < self.size:
             self.file.seek(start)
@@ -159,9 +179,10 @@ class Frames:
             found = block.find(_MAGIC)
             while found >= 0:
                 if _lengths(block[found : found + _OPENING]):
-                    raise self.error(damaged, "is damaged, and messages follow")
+                    return start + found
                 found = block.find(_MAGIC, found + 1)
             start += _BLOCK
+        return None
 
     def error(self, start: int, what: str) -> StoreError:
         """An error that names the place."""

@@ -93,13 +93,21 @@ class LogReader:
         except ConfigError as error:
             raise self._frames.error(0, error.what) from error
 
-    def heads(self) -> Iterator[Head]:
+    @property
+    def torn(self) -> int:
+        """Bytes at the end that are no whole message; to be asked when all heads have been walked."""
+        return self.size - self._frames.end
+
+    def heads(self, damaged: list[tuple[int, int]] | None = None) -> Iterator[Head]:
         """All messages in order, no payload read, up to a torn one at the end.
 
+        Args:
+            damaged: is given the bytes, first and behind the last, of damaged messages, which are left out.
+
         Raises:
-            StoreError: for damage before the end, naming its place.
+            StoreError: for damage before the end, naming its place, where there is no such list.
         """
-        for frame in islice(self._frames.walk(), 1, None):
+        for frame in islice(self._frames.walk(damaged), 1, None):
             yield self._checked(frame)
 
     def payload(self, head: Head) -> dict[str, ndarray]:

@@ -14,108 +14,40 @@ view               sees                                                         
 An attack names the least view it needs and is handed nothing else. All views know the header of the log: parameter map,
 loss, hyper-parameters, statements of secure aggregation and privacy; a log never holds a seed or the place of data.
 
-An *exchange* is one client in one round. With w_t what the client received and w_t' what it returned,
-
-    g_t = w_t − w_t'
-
-is its pseudo-gradient. A client that is absent in a round has no exchange there, never one of zeros.
+A view keeps the log to itself: its public names give an attack what the table grants, neither the messages of another
+client nor the place of the file. Logs, exchanges and headers are in `rivage.privacy.recorded` and
+`rivage.privacy.exchanges`.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import InitVar, dataclass, field
+from typing import ClassVar, Protocol
 
-import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from numpy import ndarray
 
-from rivage.core.errors import DataError, ProtocolError
-from rivage.core.message_log import MessageLog
-from rivage.learning.params import ParameterMap
+from rivage.core.errors import DataError
+from rivage.privacy.exchanges import Exchange, Fault, Header, Refused
+from rivage.privacy.recorded import Recorded
 
 __all__ = [
     "ActiveServer",
+    "Answers",
     "CuriousClient",
     "CuriousServer",
     "Eavesdropper",
     "Exchange",
+    "Fault",
     "Header",
+    "Recorded",
     "Refused",
     "ReleasedModel",
     "SecAggServer",
     "View",
 ]
-
-
-class Refused(ProtocolError):
-    """An attack that cannot be run on what its view shows; the reason is part of the report."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Exchange:
-    """What one client was sent in a round, and what it returned.
-
-    Args:
-        round: from 0.
-        client: whose; −1 for a sum over the clients of a round.
-        sent: the parameters as the client received them, one row per model where a method sends several.
-        returned: the parameters as the server reads them off the update.
-        weight: that the client gave its update; None where it is not told.
-    """
-
-    round: int
-    client: int
-    sent: Float[ndarray, "*groups dim"]
-    returned: Float[ndarray, "*groups dim"]
-    weight: float | None = None
-
-    @property
-    def pseudo_gradient(self) -> Float64[ndarray, "*groups dim"]:
-        """The difference w − w', in float64."""
-        difference: ndarray = self.sent.astype(np.float64) - self.returned.astype(np.float64)
-        return difference
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a log says of the training.
-
-    Args:
-        fields: as they stand in the log.
-    """
-
-    fields: Mapping[str, Any]
-
-    @cached_property
-    def layout(self) -> ParameterMap:
-        """Where each parameter lies in the vectors."""
-        return ParameterMap.from_json(self.fields)
-
-    @property
-    def loss(self) -> str:
-        """Registered name of the loss."""
-        return str(self.fields["loss"])
-
-    @property
-    def hyper_parameters(self) -> Mapping[str, Any]:
-        """Of the method: learning rate, epochs, batch size."""
-        found: Mapping[str, Any] = self.fields["hyper_parameters"]
-        return found
-
-    @property
-    def secure_aggregation(self) -> bool:
-        """Whether the server saw sums only."""
-        return bool(self.fields.get("secure_aggregation"))
-
-    @property
-    def differential_privacy(self) -> Mapping[str, Any] | None:
-        """What is claimed: unit, epsilon, delta, mechanism; None without a claim."""
-        return self.fields.get("differential_privacy")
 
 
 class View(Protocol):
@@ -130,60 +62,27 @@ class View(Protocol):
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """A log on the disk, as the views read it: one exchange in memory at a time.
+class _OfLog:
+    """A view of a log, which attacks do not get hold of.
 
     Args:
-        path: of the log.
+        log: of the training.
     """
 
-    path: Path
+    log: InitVar[Recorded]
+    _log: Recorded = field(init=False, repr=False)
 
-    @cached_property
+    def __post_init__(self, log: Recorded) -> None:
+        object.__setattr__(self, "_log", log)
+
+    @property
     def header(self) -> Header:
         """What the log says of the training."""
-        return Header(MessageLog.read_header(self.path))
-
-    def exchanges(self, clients: Sequence[int] | None = None) -> Iterator[Exchange]:
-        """In the order in which updates arrived; of these clients, or of all."""
-        down: dict[int, ndarray] = {}
-        current = -1
-        for message in MessageLog.read(self.path):
-            if message.round != current:
-                current, down = message.round, {}
-            client = _client(message.receiver if message.kind == "broadcast" else message.sender)
-            if client is None or "params" not in message.payload or (clients is not None and client not in clients):
-                continue
-            if message.kind == "broadcast":
-                down[client] = message.payload["params"]
-            elif message.kind == "update" and client in down:
-                weight = message.payload.get("params.weight")
-                yield Exchange(
-                    message.round,
-                    client,
-                    down[client],
-                    message.payload["params"],
-                    None if weight is None else float(weight[0]),
-                )
-
-    def sums(self) -> Iterator[Exchange]:
-        """The mean of every round that was aggregated securely: a message of kind ``sum`` holds it."""
-        sent: ndarray | None = None
-        for message in MessageLog.read(self.path):
-            if message.kind == "broadcast" and "params" in message.payload:
-                sent = message.payload["params"]
-            elif message.kind == "sum" and sent is not None:
-                weight = float(message.payload["params.weight"][0])
-                yield Exchange(message.round, -1, sent, message.payload["params"], weight)
-
-
-def _client(party: str) -> int | None:
-    role, _, number = party.partition(":")
-    return int(number) if role == "client" and number.isdecimal() else None
+        return self._log.header
 
 
 @dataclass(frozen=True)
-class Eavesdropper:
+class Eavesdropper(_OfLog):
     """Reads the channel of one client.
 
     Args:
@@ -193,17 +92,26 @@ class Eavesdropper:
 
     name: ClassVar[str] = "eavesdropper"
 
-    log: Recorded
     target: int
 
     @property
-    def header(self) -> Header:
-        """What the log says of the training."""
-        return self.log.header
+    def rounds(self) -> int:
+        """In how many rounds the target took part, from heads alone."""
+        return self._log.survey.exchanges.get(self.target, 0)
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Messages of the target that readers so far had to leave out."""
+        return tuple(fault for fault in self._log.faults if fault.client == self.target)
 
     def exchanges(self) -> Iterator[Exchange]:
-        """Of the target, in the order of rounds, one in memory at a time."""
-        return self.log.exchanges([self.target])
+        """Of the target, in the order of rounds, one in memory at a time.
+
+        Raises:
+            Refused: of a log that holds sums only or is of a training without a server.
+            DataError: if the target's payloads were not kept.
+        """
+        return self._log.exchanges([self.target])
 
     def last(self) -> Exchange:
         """The target's last exchange.
@@ -213,12 +121,14 @@ class Eavesdropper:
         """
         last = deque(self.exchanges(), maxlen=1)
         if not last:
-            raise DataError(f"client {self.target} has no exchange", where=str(self.log.path), mend="Name another one.")
+            faults = self.faults
+            why = f", that could be used: {faults[0]}" if faults else ""
+            raise DataError(f"client {self.target} has no exchange{why}", where="message log", mend="Name another one.")
         return last[0]
 
 
 @dataclass(frozen=True)
-class CuriousServer:
+class CuriousServer(_OfLog):
     """Reads the channels of all clients.
 
     Args:
@@ -227,29 +137,41 @@ class CuriousServer:
 
     name: ClassVar[str] = "curious_server"
 
-    log: Recorded
+    @property
+    def clients(self) -> tuple[int, ...]:
+        """Who has an exchange, ascending; from heads alone.
+
+        Raises:
+            Refused: of a log that holds sums only or is of a training without a server.
+        """
+        return tuple(self.participation)
 
     @property
-    def header(self) -> Header:
-        """What the log says of the training."""
-        return self.log.header
+    def participation(self) -> Mapping[int, int]:
+        """Number of exchanges of each of them, from heads alone.
 
-    @cached_property
-    def clients(self) -> tuple[int, ...]:
-        """Who has an exchange, ascending."""
-        return tuple(sorted({exchange.client for exchange in self.log.exchanges()}))
+        Raises:
+            Refused: of a log that holds sums only or is of a training without a server.
+        """
+        self._log.exchanges()
+        return self._log.survey.exchanges
 
     def exchanges(self) -> Iterator[Exchange]:
-        """Of all clients."""
-        return self.log.exchanges()
+        """Of all clients whose payloads were kept.
+
+        Raises:
+            Refused: of a log that holds sums only or is of a training without a server.
+            DataError: if no payloads were kept.
+        """
+        return self._log.exchanges()
 
     def of(self, client: int) -> Eavesdropper:
         """What is seen of one client."""
-        return Eavesdropper(self.log, client)
+        return Eavesdropper(self._log, client)
 
 
 @dataclass(frozen=True)
-class CuriousClient:
+class CuriousClient(_OfLog):
     """A client that keeps what it is sent.
 
     Args:
@@ -259,18 +181,24 @@ class CuriousClient:
 
     name: ClassVar[str] = "curious_client"
 
-    log: Recorded
     client: int
 
-    @property
-    def header(self) -> Header:
-        """What the log says of the training."""
-        return self.log.header
-
     def models(self) -> Iterator[tuple[int, Float[ndarray, "*groups dim"]]]:
-        """Round and model of each round that it took part in."""
-        for exchange in self.log.exchanges([self.client]):
-            yield exchange.round, exchange.sent
+        """Round and model of each round in which it was sent one.
+
+        Raises:
+            DataError: if its payloads were not kept.
+        """
+        return self._log.models(self.client)
+
+    def exchanges(self) -> Iterator[Exchange]:
+        """Its own.
+
+        Raises:
+            Refused: of a log that does not hold them; of a secure aggregation it has the models only.
+            DataError: if its payloads were not kept.
+        """
+        return self._log.exchanges([self.client])
 
 
 class Answers(Protocol):
@@ -282,7 +210,7 @@ class Answers(Protocol):
 
 
 @dataclass(frozen=True)
-class ActiveServer:
+class ActiveServer(CuriousServer):
     """Reads all channels, and may send any client any model.
 
     Args:
@@ -292,17 +220,7 @@ class ActiveServer:
 
     name: ClassVar[str] = "active_server"
 
-    log: Recorded
-    send: Answers
-
-    @property
-    def header(self) -> Header:
-        """What the log says of the training."""
-        return self.log.header
-
-    def of(self, client: int) -> Eavesdropper:
-        """What is seen of one client."""
-        return Eavesdropper(self.log, client)
+    send: Answers = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -321,7 +239,7 @@ class ReleasedModel:
 
 
 @dataclass(frozen=True)
-class SecAggServer:
+class SecAggServer(_OfLog):
     """Sees the sum over the clients of each round.
 
     Args:
@@ -330,13 +248,11 @@ class SecAggServer:
 
     name: ClassVar[str] = "secagg_server"
 
-    log: Recorded
-
-    @property
-    def header(self) -> Header:
-        """What the log says of the training."""
-        return self.log.header
-
     def exchanges(self) -> Iterator[Exchange]:
-        """One per round, of client −1: the model sent, and the weighted mean of what was returned."""
-        return self.log.sums()
+        """One per round, of client −1: the model sent, and the weighted mean of what was returned.
+
+        Raises:
+            Refused: of a log with single updates.
+            DataError: if no payloads were kept.
+        """
+        return self._log.sums()
