@@ -60,6 +60,11 @@ _VERBS = {
         "rivage design gaia.gml --model-bits 44961717 --compute-ms 25.4 --access-gbps 10 --core-gbps 1",
         "design",
     ),
+    "audit": _Verb(
+        "Attack the messages of a training, and say what they tell of the records behind them.",
+        "rivage audit runs/hospitals-3f9c2a17 --attacks all --json",
+        "audit",
+    ),
     "report": _Verb(
         "Draw one self-contained HTML page from one or several runs.",
         "rivage report runs/hospitals-3f9c2a17 runs/hospitals-77b01d4e --out comparison.html",
@@ -88,6 +93,7 @@ _KEEPS = {
     "play": "played to the end",
     "place": "planned",
     "design": "designed",
+    "audit": "found",
 }
 """Verbs that resume, and what they keep."""
 

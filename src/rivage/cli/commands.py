@@ -255,7 +255,7 @@ def verify(run: Path, /, *, options: Options = DEFAULTS) -> int:
     from rivage.core.integrity import changes
 
     record = open_run(run)
-    stored = record.certificates
+    stored = (*record.certificates, *record.audit_certificates)
     if not stored:
         raise StoreError(
             "holds no certificates",

@@ -73,6 +73,7 @@ CHECKS = Registry(
         "choice_gap": "rivage.federated.checks:choice_gap",
         "stream_share": "rivage.federated.stream_checks:stream_share",
         "wire_bytes": "rivage.federated.checks:wire_bytes",
+        "leakage": "rivage.privacy.checks:leakage",
         "tuned": "rivage.studies.tuning_checks:tuned",
         "advised": "rivage.studies.advice_checks:advised",
         "nothing_beats": "rivage.studies.advice_checks:nothing_beats",

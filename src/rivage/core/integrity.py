@@ -1,7 +1,7 @@
 """Do the files of a run still say what they said when it ended?
 
-Certificates are computed again from the record; this looks after the rest: the record against the hash that the summary
-holds, the summary against the record, and the checksums of models and message logs.
+Certificates are computed again from the record; this looks after the rest: the record and the audits against the hashes
+that the summary holds, the summary against the record, and the checksums of models and message logs.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ def changes(record: RunRecord) -> Iterator[str]:
     summary = record.summary
     if summary.get("hash") != record.hash:
         yield "the settings or a record.jsonl are not those that the summary was made from"
+    if summary.get("audited", record.audit_hashes) != record.audit_hashes:
+        yield "audit.json is not what the audit wrote"
     told = view(record).policies if record.is_game else summarize(record)
     if _rounded(summary.get(record.compared)) != _rounded(json.loads(dumps(told))):
         yield "summary.json does not follow from the record"

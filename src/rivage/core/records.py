@@ -3,7 +3,7 @@
 ::
 
     runs/<name>-<8 hex>/
-      settings.toml  versions.json  summary.json  certificates.json  clients.parquet  report.html
+      settings.toml  versions.json  summary.json  certificates.json  clients.parquet  audit.json  report.html
       trials/<method>/seed-<n>/
         record.jsonl     events of one trial; deterministic, hashed
         timings.jsonl    wall clock; not hashed
@@ -376,6 +376,51 @@ class RunRecord:
             what = f"does not hold certificates ({error})"
             raise StoreError(what, where=str(path), mend="Delete it and run again.") from error
 
+    @property
+    def audits(self) -> tuple[dict[str, Any], ...]:
+        """What `write_audit` kept, one for each trial that was audited."""
+        audits = self._optional("audit.json", [])
+        if not all(
+            isinstance(audit, dict) and {"method", "seed", "attacks", "certificates"} <= set(audit) for audit in audits
+        ):
+            where = str(self.folder / "audit.json")
+            raise StoreError("does not hold audits", where=where, mend="Delete it and audit again.")
+        return tuple(audits)
+
+    def audit(self, method: str, seed: int) -> dict[str, Any]:
+        """The audit of one trial.
+
+        Raises:
+            StoreError: if there is none.
+        """
+        found = next((each for each in self.audits if (each["method"], each["seed"]) == (method, seed)), None)
+        if found is None:
+            where, mend = str(self.folder / "audit.json"), "Audit it with `rivage audit`."
+            raise StoreError(f'there is no audit of "{method}" with seed {seed}', where=where, mend=mend)
+        return found
+
+    def write_audit(self, audit: Mapping[str, Any]) -> None:
+        """Keep the audit of a trial in place of an earlier one; the summary, if there is one, remembers its hash."""
+        trial = audit["method"], audit["seed"]
+        others = [each for each in self.audits if (each["method"], each["seed"]) != trial]
+        write_json(self.folder / "audit.json", [*others, audit])
+        if summary := self.summary:
+            self.write_summary({**summary, "audited": self.audit_hashes})
+
+    @property
+    def audit_hashes(self) -> dict[str, str]:
+        """Audited trial -> SHA-256 of what was found, without what it cost."""
+        return {f"{audit['method']}, seed {audit['seed']}": _audit_hash(audit) for audit in self.audits}
+
+    @property
+    def audit_certificates(self) -> tuple[Certificate, ...]:
+        """Certificates of all audits."""
+        try:
+            return tuple(_certificate(values) for audit in self.audits for values in audit["certificates"])
+        except (TypeError, AttributeError) as error:
+            where = str(self.folder / "audit.json")
+            raise StoreError(f"does not hold certificates ({error})", where=where, mend="Audit again.") from error
+
     def _optional(self, name: str, empty: Any) -> Any:
         path = self.folder / name
         value = read_json(path) if path.exists() else empty
@@ -429,6 +474,11 @@ def _file_name(name: str) -> str:
     # No separators, no "..", nothing hidden, whatever a study calls its methods.
     text = quote(name, safe=" +=,()@")
     return f"%2E{text[1:]}" if text.startswith(".") else text
+
+
+def _audit_hash(audit: Mapping[str, Any]) -> str:
+    rows = [{key: value for key, value in row.items() if key != "cost"} for row in audit["attacks"]]
+    return hashlib.sha256(dumps({**audit, "attacks": rows}).encode()).hexdigest()
 
 
 def _method_names(settings: Mapping[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ def conclude(record: RunRecord) -> None:
 
 
 def _summary(record: RunRecord, certificates: list[Certificate]) -> dict[str, Any]:
-    page, tuning = record.folder / "report.html", tuning_of(record)
+    page, tuning, before = record.folder / "report.html", tuning_of(record), record.summary
     return {
         "run": str(record.folder),
         "hash": record.hash,
@@ -33,6 +33,7 @@ def _summary(record: RunRecord, certificates: list[Certificate]) -> dict[str, An
         "methods": summarize(record),
         "certificates": [certificate.as_dict() for certificate in certificates],
         **({} if tuning is None else {"tuning": tuning}),
+        **({"audited": before["audited"]} if "audited" in before else {}),
     }
 
 

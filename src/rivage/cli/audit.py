@@ -1,0 +1,122 @@
+"""The verb ``audit``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rivage.cli.folders import open_run
+from rivage.cli.output import DEFAULTS, VIOLATION, Options, logs, number, show, stderr, table
+from rivage.core.errors import ConfigError, require_extra
+
+if TYPE_CHECKING:
+    from rivage.studies.audit_settings import Auditing
+
+__all__ = ["audit", "audit_table", "run_audit"]
+
+
+def audit(
+    run: Path,
+    /,
+    *,
+    attacks: str = "all",
+    method: str = "",
+    clients: str = "",
+    attribute: str = "",
+    targets: int = 5,
+    budget: float = 0.0,
+    study: Path | None = None,
+    fresh: bool = False,
+    options: Options = DEFAULTS,
+) -> int:
+    """Say what the messages of a training tell those who read them.
+
+    Args:
+        run: Folder of a run; or a message log, with --study.
+        attacks: Kinds of attacks joined by commas, or all.
+        method: Whose messages; left out, the first method that has any.
+        clients: Numbers of the clients to attack, joined by commas; left out, those with most records and messages.
+        attribute: Sensitive column of the tables; left out, every column of two to six values, the first three.
+        targets: How many clients to attack, at most.
+        budget: Seconds after which no further attack is started; 0 for no limit.
+        study: TOML file of the study that a message log comes from: it tells model and data.
+        fresh: Forget an earlier audit.
+        options: of every verb.
+    """
+    from rivage.studies.audit_settings import Auditing
+
+    settings = Auditing(
+        attacks=() if attacks == "all" else tuple(filter(None, map(str.strip, attacks.split(",")))),
+        method=method,
+        clients=_numbers(clients),
+        targets=targets,
+        attribute=attribute,
+        budget=budget,
+    )
+    found = run_audit(run, settings, study, fresh=fresh, options=options)
+    result = {"run": str(run), **found, "attacks": [_told(row) for row in found["attacks"]]}
+    notes = [f"{row['attack']} on {row['question']}: {row['reason']}" for row in found["attacks"] if row["reason"]]
+    notes += [f"{each['attack']} on {each['question']}, not run: {each['reason']}" for each in found["not_run"]]
+    show(options, result, found["answer"], audit_table(found["attacks"]), then="\n".join(notes))
+    return VIOLATION if any(each["verdict"] == "fails" for each in found["certificates"]) else 0
+
+
+def run_audit(run: Path, settings: Auditing, study: Path | None, *, fresh: bool, options: Options) -> dict[str, Any]:
+    """What is found, and the answer in sentences; progress on standard error."""
+    require_extra("torch", extra="train", purpose="Auditing")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # where the model of a study may be, as for `train`
+    from rivage.cli.progress import progress
+    from rivage.studies.audit_answer import answer
+    from rivage.studies.auditing import audit_log, audit_run
+    from rivage.studies.settings import load_study
+
+    if run.is_file() != (study is not None):
+        raise ConfigError(
+            f"{run} is a {'file' if run.is_file() else 'folder'}",
+            where="--study",
+            mend="Give --study with a message log, and only with one: a run folder knows its study.",
+        )
+    console, seed = stderr(), options.seed or 0
+    with logs(options, console), progress(console, quiet=options.quiet) as observer:
+        if study is not None:
+            found = audit_log(run, load_study(study), settings, seed=seed, fresh=fresh, observer=observer)
+        else:
+            found = audit_run(open_run(run), settings, seed=seed, fresh=fresh, observer=observer)
+    return {**found, "answer": answer(found["attacks"])}
+
+
+def audit_table(rows: Sequence[Mapping[str, Any]]) -> list[Sequence[str]]:
+    """One row per attack."""
+    names = ("attack", "question", "view", "metric", "value", "baseline", "interval", "p", "verdict", "seconds")
+    return table(names, [_cells(row) for row in rows])
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    interval = row["ci"]
+    return (
+        row["attack"],
+        row["question"].removeprefix("attribute "),
+        row["view"],
+        row["metric"] or "–",
+        number(row["value"], 3),
+        number(row["baseline"], 3),
+        "–" if interval is None else f"{interval[0]:.3f}–{interval[1]:.3f}",
+        number(row["p_adjusted"], 2),
+        row["verdict"].removesuffix(" found"),
+        number(row["cost"]["seconds"], 2),
+    )
+
+
+def _told(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without its evidence, which is long."""
+    return {key: value for key, value in row.items() if key not in ("evidence", "status")}
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(",") if word.strip())
+    except ValueError as error:
+        raise ConfigError(f'clients is "{text}"', where="--clients", mend="Give numbers, such as 0,3.") from error

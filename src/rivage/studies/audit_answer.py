@@ -1,0 +1,67 @@
+"""What an audit found, in sentences that need no table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["answer"]
+
+_WHO = {
+    "eavesdropper": "An eavesdropper of one client's channel",
+    "curious_server": "A server that reads all updates",
+    "curious_client": "A client that keeps the models it is sent",
+    "active_server": "A server that sends models of its own",
+    "released_model": "Whoever holds the final model",
+    "secagg_server": "A server that sees sums only",
+}
+_WHAT = {
+    "membership": "which records were trained on",
+    "model": "the model that a client's data alone would give",
+    "record": "whole records",
+    "property": "a property of a client's data",
+}
+
+Row = Mapping[str, Any]
+
+
+def answer(rows: Sequence[Row]) -> str:
+    """Who learns what; about what nothing was found; what could not be asked."""
+    leaks = [row for row in rows if row["verdict"] in ("leaks", "recovered") and not row["oracle"]]
+    found = {view: _best([row for row in leaks if row["view"] == view]) for view in dict.fromkeys(map(_view, leaks))}
+    sentences = [f"{_WHO.get(view, view)} learns {'; '.join(map(_found, best))}." for view, best in found.items()]
+    tested = dict.fromkeys(row["question"] for row in rows if row["verdict"] == "nothing found")
+    learnt = {row["question"] for row in leaks}
+    if clean := [_what(question) for question in tested if question not in learnt]:
+        sentences.append(f"Nothing was found about {', '.join(clean)}.")
+    if weak := sum(row["verdict"] == "no power" for row in rows):
+        sentences.append(f"{_counted(weak)} had too few records to tell.")
+    if refused := sum(row["verdict"] == "refused" for row in rows):
+        sentences.append(f"{_counted(refused)} could not be run.")
+    return " ".join(sentences) or "Nothing was asked."
+
+
+def _view(row: Row) -> str:
+    return str(row["view"])
+
+
+def _best(rows: Sequence[Row]) -> list[Row]:
+    """The strongest finding on each question."""
+    strongest: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: -abs(row["value"] - row["baseline"])):
+        strongest.setdefault(row["question"], row)
+    return list(strongest.values())
+
+
+def _found(row: Row) -> str:
+    numbers = f"{row['value']:.3g} against {row['baseline']:.3g}"
+    return f"{_what(row['question'])} ({row['attack']}, {row['metric']} {numbers})"
+
+
+def _what(question: str) -> str:
+    kind, _, name = question.partition(" ")
+    return _WHAT.get(kind, f'the attribute "{name}"')
+
+
+def _counted(count: int) -> str:
+    return "One attack" if count == 1 else f"{count} attacks"

@@ -1,0 +1,296 @@
+"""A run as an audit meets it: the log for the attacks, and for the evaluator alone the data behind it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from rivage.core.errors import ConfigError, DataError, StoreError
+from rivage.core.message_log import LOG_NAME, MessageLog
+from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.seeding import Streams
+from rivage.data.population import ClientData, Samples
+from rivage.federated.trial import Trial
+from rivage.learning.bundle import ModelBundle
+from rivage.privacy.attack import Attack
+from rivage.privacy.grading import AttributeCase, Case, MembershipCase, ModelCase, joined
+from rivage.privacy.questions import Attribute
+from rivage.privacy.views import (
+    ActiveServer,
+    CuriousClient,
+    CuriousServer,
+    Eavesdropper,
+    Recorded,
+    Refused,
+    ReleasedModel,
+    SecAggServer,
+)
+from rivage.studies.audit_attributes import attributes
+from rivage.studies.audit_clients import LiveClients
+from rivage.studies.audit_settings import Auditing
+from rivage.studies.models import MODELS
+from rivage.studies.pipeline import require_same_data
+from rivage.studies.settings import Study, is_decentralized, load_study
+from rivage.studies.stage import Stage
+
+__all__ = ["Scene", "scene_of_log", "scene_of_run"]
+
+_NOBODY = np.empty(0, np.int64)
+_BACKGROUND = 5_000  # records of other clients that baselines and shadow models may learn from
+_FEDERATION = (ReleasedModel, SecAggServer, CuriousClient)
+"""Views in which no client's messages stand apart: they are asked about all targets together."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One trial, its log, and who is attacked.
+
+    Args:
+        trial: what was played; for the evaluator.
+        log: what was sent.
+        models: file of the trained models; None without.
+        settings: of the audit.
+        seed: of the audit.
+    """
+
+    trial: Trial
+    log: Path
+    models: Path | None
+    settings: Auditing
+    seed: int
+    _cases: dict[Any, Case] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @cached_property
+    def recorded(self) -> Recorded:
+        """The log, as views read it.
+
+        Raises:
+            DataError: if it is the log of another model.
+        """
+        recorded = Recorded(self.log)
+        layout, own = recorded.header.layout, self.trial.task.layout
+        if layout != own:
+            raise DataError(
+                f"the log is of a model with {layout.dimension} parameters, that of the study has {own.dimension}"
+                if layout.dimension != own.dimension
+                else "the log names other parameters than the model of the study has",
+                where=str(self.log),
+                mend="Give the study that the log comes from.",
+            )
+        return recorded
+
+    @cached_property
+    def exchanges(self) -> Counter[int]:
+        """Client -> messages that it sent while training went on."""
+        found: Counter[int] = Counter()
+        for message in MessageLog.read(self.log, payloads=False):
+            role, _, number = message.sender.partition(":")
+            if message.round >= 0 and role == "client" and number.isdecimal():
+                found[int(number)] += 1
+        return found
+
+    @cached_property
+    def targets(self) -> tuple[int, ...]:
+        """Who is attacked: those named, or the clients with most records times messages.
+
+        Raises:
+            ConfigError: for a named client without a message.
+        """
+        if missing := [client for client in self.settings.clients if not self.exchanges[client]]:
+            known = ", ".join(map(str, sorted(self.exchanges)[:20]))
+            raise ConfigError(
+                f"client {missing[0]} has no message in the log", where="--clients", mend=f"Clients with some: {known}."
+            )
+        if self.settings.clients:
+            return self.settings.clients
+        seen = sorted(self.exchanges)
+        worth = {client: self.exchanges[client] * len(self.data(client).train) for client in seen[:1000]}
+        return tuple(sorted(sorted(worth, key=lambda client: (-worth[client], client))[: self.settings.targets]))
+
+    def data(self, client: int) -> ClientData:
+        """What a client holds at the end; for the evaluator."""
+        return self.trial.population.client(client, max(self.trial.rounds - 1, 0))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the log."""
+        digest = hashlib.sha256()
+        with self.log.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+    # --- views ---
+
+    def views(self, attack: Attack, clients: Sequence[int | None]) -> Iterator[Any]:
+        """The least view that an attack needs, of each of these targets.
+
+        Raises:
+            Refused: where there is none.
+        """
+        return (self._view(attack.view, client) for client in clients)
+
+    def _view(self, view: type, client: int | None) -> Any:
+        if view is ReleasedModel:
+            return ReleasedModel(self.recorded.header, self._final)
+        if view is SecAggServer or view is CuriousServer:
+            return view(self.recorded)
+        if view is ActiveServer:
+            return ActiveServer(self.recorded, self._live)
+        if view is CuriousClient:
+            return CuriousClient(self.recorded, self._curious(client))
+        if view is Eavesdropper and client is not None:
+            return Eavesdropper(self.recorded, client)
+        raise Refused(f"there is no view {view.__name__} to be had of a log")
+
+    @cached_property
+    def _live(self) -> LiveClients:
+        return LiveClients(self.trial, Streams(self.seed).child("live"))
+
+    @cached_property
+    def _final(self) -> Float[ndarray, "*groups dim"]:
+        """The model for clients that nobody knows yet."""
+        if self.models is None or not self.models.exists():
+            raise Refused("the run has kept no final model", mend=f"Give a run folder whose trial has {MODELS}.")
+        bundle = ModelBundle.load(self.models)
+        if bundle.newcomer is None:
+            raise Refused("the method releases no model: every client has one of its own")
+        params, _ = bundle.parts(None)
+        return params[0] if len(params) == 1 else params
+
+    def _curious(self, target: int | None) -> int:
+        """Who is curious: the client that has been asked most often, beside the target."""
+        others = {client: count for client, count in self.exchanges.items() if client != target}
+        if not others:
+            raise Refused("there is no other client that could be curious")
+        return max(others, key=lambda client: (others[client], -client))
+
+    # --- questions ---
+
+    def cases(self, attack: Attack, attribute: Attribute | None = None) -> list[Case | Refused]:
+        """What an attack is asked, one question per target, or why one cannot be asked.
+
+        Args:
+            attack: that will answer.
+            attribute: that is asked for.
+        """
+        clients = [None] if attack.asks == "membership" and attack.view in _FEDERATION else self.targets
+        found: list[Case | Refused] = []
+        for client in clients:
+            try:
+                found.append(self._case(attack, attribute, client))
+            except Refused as refusal:
+                found.append(refusal)
+        return found
+
+    def _case(self, attack: Attack, attribute: Attribute | None, client: int | None) -> Case:
+        """The same for all attacks that ask the same: baselines and optima are found once."""
+        key = attack.asks, None if attribute is None else attribute.name, client
+        if key not in self._cases:
+            self._cases[key] = self._new_case(attack, attribute, client)
+        return self._cases[key]
+
+    def _new_case(self, attack: Attack, attribute: Attribute | None, client: int | None) -> Case:
+        match attack.asks:
+            case "membership":
+                return self._membership(client)
+            case "attribute" if attribute is not None and client is not None:
+                return AttributeCase.of(attribute, self.data(client), self._background(client, held_out=False))
+            case "model" if client is not None:
+                last = Eavesdropper(self.recorded, client).last().returned
+                if last.ndim != 1:
+                    raise Refused(f"the method sends {len(last)} models to a client, none of which is that of its data")
+                return ModelCase(client, self.trial.task, self.data(client).train, last)
+        raise Refused(f"nobody knows how to ask for a {attack.asks}")
+
+    def _membership(self, client: int | None) -> MembershipCase:
+        held = [self.data(target) for target in (self.targets if client is None else (client,))]
+        others = self._background(client, held_out=True)
+        streams = Streams(self.seed).child("membership", -1 if client is None else client)
+        return MembershipCase.of(held, [others], streams, client=client)
+
+    def _background(self, target: int | None, *, held_out: bool) -> Samples:
+        """Records of other clients, the first 5,000: held-out ones, or training records."""
+        mine = self.targets if target is None else (target,)
+        parts, size = [self.data(mine[0]).train.take(_NOBODY)], 0
+        for client in sorted(self.exchanges):
+            if client in mine or size >= _BACKGROUND:
+                continue
+            data = self.data(client)
+            parts += [data.test, data.validation] if held_out else [data.train]
+            size = sum(map(len, parts))
+        return joined(parts)
+
+    @cached_property
+    def attributes(self) -> list[Attribute]:
+        """The attributes that are asked for."""
+        samples = joined([self.data(client).train for client in self.targets])
+        return attributes(self.trial.population.schema, samples.x, self.settings.attribute)
+
+    def close(self) -> None:
+        """Let the workers go."""
+        if "_live" in self.__dict__:
+            self._live.close()
+
+
+def scene_of_run(record: RunRecord, settings: Auditing, seed: int) -> Scene:
+    """A trial of a run: of the method that is named, or of the first that has sent something; of the first seed.
+
+    Raises:
+        StoreError: if there is no such trial, or none with a log.
+        ConfigError: if the method cannot be audited.
+    """
+    trial = _trial(record, settings.method)
+    study = load_study(record.folder / "settings.toml")
+    stage = Stage.build(study, trial.seed)
+    require_same_data(stage, trial)
+    return Scene(_played(stage, trial.method), trial.folder / LOG_NAME, trial.folder / MODELS, settings, seed)
+
+
+def scene_of_log(log: Path, study: Study, settings: Auditing, seed: int) -> Scene:
+    """A log of messages, with the study that tells model and data."""
+    stage = Stage.build(study, study.run.seeds[0])
+    return Scene(_played(stage, settings.method or study.methods[0].name), log, None, settings, seed)
+
+
+def _trial(record: RunRecord, method: str) -> TrialRecord:
+    if record.is_game:
+        raise ConfigError(
+            f"`rivage {record.verb}` trains nothing", where=str(record.folder), mend="Give a run of `rivage train`."
+        )
+    if method:
+        trial = record.trial(method, min((t.seed for t in record.trials if t.method == method), default=0))
+        trials = [trial]
+    else:
+        trials = [trial for trial in record.trials if trial.bytes_up]
+    logged = [trial for trial in trials if (trial.folder / LOG_NAME).exists() and trial.finished]
+    if not logged:
+        raise StoreError(
+            "holds no message log of a finished trial" + (f' of "{method}"' if method else ""),
+            where=str(record.folder),
+            mend='Train a method that sends updates, with run.log = "all", to its end.',
+        )
+    return logged[0]
+
+
+def _played(stage: Stage, name: str) -> Trial:
+    method = next((each for each in stage.study.methods if each.name == name), None)
+    if method is None:
+        known = ", ".join(each.name for each in stage.study.methods)
+        raise ConfigError(f'there is no method "{name}"', where="--method", mend=f"Methods: {known}.")
+    if is_decentralized(method.algorithm) or not method.algorithm.federates:
+        raise ConfigError(
+            f'"{name}" has no server, and the views of an audit are those of a server and its clients',
+            where="--method",
+            mend="Audit a federated method.",
+        )
+    return stage.trial(name, method)

@@ -1,0 +1,346 @@
+"""An audit: every attack on its least view of a recorded training, graded against the truth.
+
+Attacks run one after another, cheapest first, and each is written down before the next begins: an audit that is
+stopped goes on where it was, and the same command again computes only what is missing. What an attack draws depends on
+the seed of the audit, its kind and its question alone. Attacks are corrected for one another (Holm) over all that were
+ever made on the trial; `rivage.privacy.evidence` says how.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rivage import __version__
+from rivage.core.encoding import dumps
+from rivage.core.errors import RivageError
+from rivage.core.observers import Observer, Silent
+from rivage.core.records import RunRecord
+from rivage.core.seeding import Streams
+from rivage.core.store import read_json, write_json
+from rivage.privacy.attack import ATTACKS, Attack, Meter, Tools
+from rivage.privacy.checks import leakage, numbers
+from rivage.privacy.evidence import adjust, finding
+from rivage.privacy.grading import Case, pooled
+from rivage.privacy.questions import Attribute
+from rivage.privacy.views import Refused
+from rivage.studies.audit_cost import Cost
+from rivage.studies.audit_scene import Scene, scene_of_log, scene_of_run
+from rivage.studies.audit_settings import Auditing
+
+if TYPE_CHECKING:
+    from rivage.studies.settings import Study
+
+__all__ = ["CHEAPEST_FIRST", "audit_log", "audit_run", "audit_scene", "perform", "requested"]
+
+CHEAPEST_FIRST = (
+    "loss_threshold",
+    "local_loss_threshold",
+    "analytic_inversion",
+    "idlg",
+    "model_attributes",
+    "local_model",
+    "zari21",
+    "zari21_updates",
+    "fedmia",
+    "emulator",
+    "white_box",
+    "active_attributes",
+    "gradient_attributes",
+    "property",
+    "rmia",
+    "lira",
+    "dlg",
+    "cosine_inversion",
+)
+"""Order in which attacks run; those of plug-ins come last."""
+
+Row = dict[str, Any]
+Keep = Callable[[Sequence[Row]], None]
+
+
+def audit_run(
+    record: RunRecord,
+    settings: Auditing,
+    *,
+    seed: int = 0,
+    fresh: bool = False,
+    observer: Observer | None = None,
+) -> dict[str, Any]:
+    """Audit one trial of a run, and write what is found into its folder as it comes.
+
+    Args:
+        record: of the run.
+        settings: what is asked for.
+        seed: of the audit.
+        fresh: forget an earlier audit of the trial.
+        observer: is told of every attack.
+
+    Returns:
+        What ``audit.json`` holds of the trial, and ``not_run``: which attacks were not started, and why.
+
+    Raises:
+        ConfigError: for unknown attacks, methods, clients or columns.
+        StoreError: if the run has no log to audit.
+    """
+    kinds = requested(settings.attacks)
+    scene = scene_of_run(record, settings, seed)
+    trial = scene.trial
+    head = _head(scene)
+    earlier = [] if fresh else [audit for audit in record.audits if _continues(audit, head)]
+    known: list[Row] = list(earlier[0]["attacks"]) if earlier else []
+    try:
+        not_run = audit_scene(
+            scene, kinds, known, keep=lambda rows: record.write_audit(_Written(head, rows).whole), observer=observer
+        )
+    finally:
+        scene.close()
+    return {**record.audit(trial.name, trial.seed), "not_run": not_run}
+
+
+def audit_log(
+    log: Path,
+    study: Study,
+    settings: Auditing,
+    *,
+    seed: int = 0,
+    fresh: bool = False,
+    observer: Observer | None = None,
+) -> dict[str, Any]:
+    """Audit a log that lies in no run folder; what is found stands beside it, in ``<log>.audit.json``.
+
+    Args:
+        log: of messages.
+        study: which tells model and data.
+        settings: what is asked for.
+        seed: of the audit.
+        fresh: forget an earlier audit.
+        observer: is told of every attack.
+    """
+    kinds, scene = requested(settings.attacks), scene_of_log(log, study, settings, seed)
+    head, path = _head(scene), log.with_name(f"{log.name}.audit.json")
+    earlier = [] if fresh or not path.exists() else [audit for audit in read_json(path) if _continues(audit, head)]
+    known = earlier[0]["attacks"] if earlier else []
+    written = _Written(head, known)
+
+    def keep(rows: Sequence[Row]) -> None:
+        nonlocal written
+        written = _Written(head, rows)
+        write_json(path, [written.whole])
+
+    try:
+        not_run = audit_scene(scene, kinds, known, keep=keep, observer=observer)
+    finally:
+        scene.close()
+    return {**written.whole, "not_run": not_run}
+
+
+@dataclass(frozen=True)
+class _Written:
+    """An audit as it is kept, with a certificate for every attack that tests something."""
+
+    head: Mapping[str, Any]
+    rows: Sequence[Row]
+
+    def audit(self, method: str, seed: int) -> Mapping[str, Any]:
+        return {**self.head, "attacks": self.rows}
+
+    @property
+    def whole(self) -> dict[str, Any]:
+        trial = {"method": self.head["method"], "seed": self.head["seed"]}
+        names = [{name: row[name] for name in ("attack", "question")} for row in self.rows if row["p"] is not None]
+        certificates = [leakage(self, **trial, **name).as_dict() for name in names]
+        return {**self.head, "attacks": list(self.rows), "epsilon": [], "certificates": certificates}
+
+
+def _head(scene: Scene) -> dict[str, Any]:
+    """What all rows of an audit depend on, beside attack and question."""
+    return {
+        "format": "rivage.audit/1",
+        "method": scene.trial.name,
+        "seed": scene.trial.seed,
+        "version": __version__,
+        "audit_seed": scene.seed,
+        "targets": list(scene.targets),
+        "log": scene.fingerprint,
+        "data": scene.trial.population.fingerprint,
+    }
+
+
+def _continues(audit: Any, head: Mapping[str, Any]) -> bool:
+    """Whether an earlier audit is of the same log, targets and seed."""
+    return isinstance(audit, dict) and all(dumps(audit.get(key)) == dumps(value) for key, value in head.items())
+
+
+def requested(kinds: Sequence[str]) -> list[str]:
+    """Kinds of attacks in the order in which they run; all for none.
+
+    Raises:
+        ConfigError: for a kind that is not registered.
+    """
+    wanted = list(kinds) or list(ATTACKS)
+    for kind in wanted:
+        ATTACKS.get(kind, where="--attacks")
+    place = {kind: number for number, kind in enumerate(CHEAPEST_FIRST)}
+    return sorted(wanted, key=lambda kind: place.get(kind, len(place)))
+
+
+def audit_scene(
+    scene: Scene,
+    kinds: Sequence[str],
+    known: Iterable[Row] = (),
+    *,
+    keep: Keep = lambda rows: None,
+    observer: Observer | None = None,
+) -> list[dict[str, str]]:
+    """Run attacks that are not known yet, and hand all rows to ``keep`` after each.
+
+    Returns:
+        Which attacks were not started, and why.
+    """
+    observer = Silent() if observer is None else observer
+    plan = [pair for kind in kinds for pair in _questions(scene, kind)]
+    rows, started = list(known), time.monotonic()
+    observer.on_event({"event": "study", "trials": 1, "rounds": len(plan), "unit": "attacks"})
+    trial = {"method": f"audit of {scene.trial.name}", "seed": scene.trial.seed}
+    observer.on_event({"event": "trial", **trial, "rounds": len(plan)})
+    not_run, budget = [], scene.settings.budget
+    for done, (kind, attribute) in enumerate(plan, 1):
+        question = _question(kind, attribute)
+        if any((row["attack"], row["question"]) == (kind, question) for row in rows):
+            continue
+        if budget and time.monotonic() - started > budget:
+            not_run.append({"attack": kind, "question": question, "reason": f"the budget of {budget:g} s is spent"})
+            continue
+        rows.append(perform(scene, kind, attribute))
+        rows = corrected(rows)
+        keep(rows)
+        observer.on_event({"event": "point", "done": done, "score": f"{kind}: {rows[-1]['verdict']}"})
+    keep(rows)
+    observer.on_event({"event": "trial_end", **trial})
+    return not_run
+
+
+def _questions(scene: Scene, kind: str) -> Iterator[tuple[str, Attribute | None]]:
+    """An attack with each attribute that it is asked for; with none if it asks for something else."""
+    if ATTACKS.get(kind).asks != "attribute":
+        yield kind, None
+        return
+    attributes: list[Attribute | None] = list(scene.attributes) or [None]
+    yield from ((kind, attribute) for attribute in attributes)
+
+
+def _question(kind: str, attribute: Attribute | None) -> str:
+    asks = str(ATTACKS.get(kind).asks)
+    return asks if attribute is None else f"{asks} {attribute.name}"
+
+
+def corrected(rows: Sequence[Row]) -> list[Row]:
+    """The rows with p-values corrected for one another, and verdicts after them."""
+    held = [row for row in rows if row["evidence"] is not None]
+    found = [finding(row["evidence"]) for row in held]
+    adjusted = adjust([each.p for each in found])
+    tests = sum(p is not None for p in adjusted)
+    told = {
+        id(row): numbers(each, p, tests, status=row["status"])
+        for row, each, p in zip(held, found, adjusted, strict=True)
+    }
+    return [row | told.get(id(row), {}) for row in rows]
+
+
+def perform(scene: Scene, kind: str, attribute: Attribute | None = None, attack: Attack | None = None) -> Row:
+    """One attack on all targets: its row, not yet corrected for others.
+
+    Whatever goes wrong with it is the row's reason, and stops no other attack.
+
+    Args:
+        scene: what is audited.
+        kind: of the attack.
+        attribute: that it is asked for.
+        attack: with its settings; None for the defaults.
+    """
+    attack = ATTACKS.get(kind)() if attack is None else attack
+    question, cost = _question(kind, attribute), Cost()
+    pieces: list[Mapping[str, Any]] = []
+    facts: dict[str, Any] = {}
+    failures: dict[str, str] = {}
+    for case in _asked(scene, attack, attribute, failures):
+        name = "all targets" if case.client is None else f"client {case.client}"
+        tools = Tools(scene.trial.task, _streams(scene, kind, question, case), Meter())
+        try:
+            (view,) = scene.views(attack, [case.client])
+            with cost:
+                answer = attack.run(view, case.question, tools)
+            pieces.append(case.grade(answer))
+            facts |= {name: dict(answer.facts)} if answer.facts else {}
+        except Exception as error:
+            failures[name] = reason(error)
+        cost.evaluations += tools.meter.evaluations
+    return _row(attack, kind, question, scene, pieces, facts, failures) | {"cost": asdict(cost.spent)}
+
+
+def _asked(scene: Scene, attack: Attack, attribute: Attribute | None, failures: dict[str, str]) -> list[Case]:
+    """The questions that can be asked; why others cannot goes to ``failures``."""
+    if attack.asks == "attribute" and attribute is None:
+        failures["all targets"] = "the data have no column of two to six values with a name"
+        return []
+    try:
+        cases = scene.cases(attack, attribute)
+    except RivageError as error:
+        failures["all targets"] = reason(error)
+        return []
+    names = ["all targets" if len(cases) < len(scene.targets) else f"client {client}" for client in scene.targets]
+    for name, case in zip(names, cases, strict=False):
+        if isinstance(case, Refused):
+            failures[name] = reason(case)
+    return [case for case in cases if not isinstance(case, Refused)]
+
+
+def _streams(scene: Scene, kind: str, question: str, case: Case) -> Streams:
+    return Streams(scene.seed).child("attack", kind, question, -1 if case.client is None else case.client)
+
+
+def reason(error: Exception) -> str:
+    """Why an attack gives nothing, in a sentence."""
+    return str(error) if isinstance(error, RivageError) else f"it failed ({type(error).__name__}: {error})"
+
+
+def _row(
+    attack: Attack,
+    kind: str,
+    question: str,
+    scene: Scene,
+    pieces: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
+    failures: Mapping[str, str],
+) -> Row:
+    evidence, more = pooled(attack.asks, pieces) if pieces else (None, {})
+    told = numbers(finding(evidence), None, 0) if evidence is not None else dict.fromkeys(_NUMBERS)
+    states = {str(piece["status"]) for piece in pieces if "status" in piece}
+    return {
+        "attack": kind,
+        "question": question,
+        "view": attack.view.name,  # type: ignore[attr-defined]  # every view has one
+        "oracle": attack.oracle,
+        "targets": list(scene.targets),
+        **told,
+        "verdict": "refused" if evidence is None else told["verdict"],
+        "status": "" if not states else "recovered" if states == {"recovered"} else "estimated",
+        "reason": _reasons(failures),
+        "facts": {**more, "answers": dict(facts)},
+        "evidence": evidence,
+    }
+
+
+_NUMBERS = ("metric", "value", "baseline", "ci", "p", "p_adjusted", "verdict")
+
+
+def _reasons(failures: Mapping[str, str]) -> str:
+    """Equal reasons once."""
+    named: dict[str, list[str]] = {}
+    for name, why in failures.items():
+        named.setdefault(why, []).append(name)
+    return "; ".join(f"{', '.join(names)}: {why}" for why, names in named.items())
