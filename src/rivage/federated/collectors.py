@@ -3,20 +3,24 @@
 A *collection* is the setting, a *collector* takes in the updates of one round. `Plain` is the collector of a trusted
 server: a running weighted mean per payload entry, O(D) memory for any cohort. The mean is updated by
 ``mean += (w / W) (v − mean)``, so that a single update is returned bit for bit. Rules for servers that do not trust
-every client are in `rivage.federated.robust`.
+every client are in `rivage.federated.robust`; a server that clients do not trust is in `rivage.federated.secagg`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool
+from numpy import ndarray
 
-from rivage.federated.algorithm import Mean, State, Update
+from rivage.core.messages import Payload
+from rivage.core.seeding import Streams
+from rivage.federated.algorithm import Cohort, Mean, State, Update
 
-__all__ = ["Averaged", "Collection", "Collector", "Plain"]
+__all__ = ["Averaged", "Collection", "Collector", "Conversing", "Plain", "Post"]
 
 
 class Collector(Protocol):
@@ -59,6 +63,63 @@ class Collection(Protocol):
         Raises:
             ConfigError: when the collection cannot do that.
         """
+        ...
+
+
+class Post(Protocol):
+    """Carries the messages of a collector that has some of its own.
+
+    Attributes:
+        number: of the round.
+    """
+
+    number: int
+
+    def say(self, client: int, kind: str, payload: Payload, *, up: bool) -> Payload:
+        """Send a message from a client (``up``) or to it; what arrives."""
+        ...
+
+    def sum(self, means: Mapping[str, Mean]) -> None:
+        """Note what the server read off the cohort's messages; nobody sends it."""
+        ...
+
+
+@runtime_checkable
+class Conversing(Collector, Protocol):
+    """A collector that exchanges messages of its own: single updates, and the clients' metrics, reach no server."""
+
+    def open(
+        self,
+        cohort: Cohort,
+        arrives: Bool[ndarray, "clients"],
+        downs: Mapping[int, State | None],
+        post: Post,
+        streams: Streams,
+    ) -> Bool[ndarray, "clients"]:
+        """What is said before training.
+
+        Args:
+            cohort: that takes part.
+            arrives: whose update would arrive.
+            downs: what was broadcast to each.
+            post: carries messages.
+            streams: of this round and this collector.
+
+        Returns:
+            Whose update will arrive; the others do not train.
+        """
+        ...
+
+    def fault(self, update: Update) -> str | None:
+        """Why a client cannot send its update; None when it can."""
+        ...
+
+    def close(self) -> None:
+        """What is said after the last update; `result` and `refusal` hold from here on."""
+        ...
+
+    def report(self) -> Mapping[str, Any]:
+        """Entries of the round's event."""
         ...
 
 

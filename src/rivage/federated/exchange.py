@@ -13,14 +13,17 @@ import torch
 
 from rivage.core.messages import Message, Payload, encoded_size
 from rivage.data.population import ClientIds, Population
-from rivage.federated.algorithm import State, Update
+from rivage.federated.algorithm import Mean, State, Update
 from rivage.federated.checkpoint import Journal
 from rivage.learning.params import to_numpy
 from rivage.learning.task import Task
 
-__all__ = ["Postman", "average", "fault_of", "opening", "roster", "traffic", "usual_shapes"]
+__all__ = ["READ", "Postman", "average", "fault_of", "opening", "roster", "traffic", "usual_shapes"]
 
 SERVER = "server"
+READ = "sum"
+"""The kind of message that a log holds though nobody sent it."""
+
 _LISTED = 1000  # cohorts up to this size are written out in the record, larger ones as a digest
 
 
@@ -75,6 +78,25 @@ class Postman:
                 self._log(f"client:{client}", SERVER, "update", wire)
         self.bytes_up += nbytes
         self.by_client[client][1] = nbytes
+
+    def say(self, client: int, kind: str, payload: Payload, *, up: bool) -> Payload:
+        """Send a message of a collector's own from a client, or to it."""
+        nbytes, me = _size(payload), f"client:{client}"
+        self.by_client[client][up] += nbytes
+        if up:
+            self.bytes_up += nbytes
+        else:
+            self.bytes_down += nbytes
+        if self.journal.logs:
+            self._log(me if up else SERVER, SERVER if up else me, kind, payload)
+        return payload
+
+    def sum(self, means: Mapping[str, Mean]) -> None:
+        """Keep what the server read off the messages of all: nobody sends it, no byte is counted."""
+        if self.journal.logs:
+            entries = {name: to_numpy(mean.mean) for name, mean in means.items()}
+            weights = {f"{name}.weight": np.array([mean.weight]) for name, mean in means.items()}
+            self._log("cohort", SERVER, READ, entries | weights)
 
     def _log(self, sender: str, receiver: str, kind: str, payload: Payload) -> None:
         message = Message(round=self.number, sender=sender, receiver=receiver, kind=kind, payload=payload)

@@ -25,6 +25,7 @@ COLLECTIONS = Registry(
         "mean": "rivage.federated.collectors:Averaged",
         "median": "rivage.federated.robust:Median",
         "norm_bounded": "rivage.federated.robust:NormBounded",
+        "secagg": "rivage.federated.secagg:SecAgg",
         "trimmed_mean": "rivage.federated.robust:TrimmedMean",
     },
 )

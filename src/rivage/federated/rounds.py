@@ -22,6 +22,7 @@ from rivage.data.population import called
 from rivage.federated.algorithm import Cohort, State, Update
 from rivage.federated.checkpoint import Journal
 from rivage.federated.cohorts import Candidates
+from rivage.federated.collectors import Conversing
 from rivage.federated.exchange import Postman, average, fault_of, roster, usual_shapes
 from rivage.federated.executors.executor import Executor
 from rivage.federated.executors.jobs import Job
@@ -51,6 +52,7 @@ class Round:
         self.trial, self.executor, self.journal, self.state, self.number = trial, executor, journal, state, number
         self.streams = Streams(trial.seed).child("round", number)
         self.collector = trial.collector.collector(each=trial.algorithm.needs == "each")
+        self.private = self.collector if isinstance(self.collector, Conversing) else None
         self.postman = Postman(journal, number)
         self.shapes: Mapping[str, torch.Size] = {}
         self.rejected: list[dict[str, Any]] = []
@@ -66,12 +68,16 @@ class Round:
         arrives = trial.population.completes(cohort.ids, self.number)
         weights = dict(zip(cohort.ids.tolist(), cohort.weights.tolist(), strict=True))
         downs = self._broadcast(list(weights))
+        if self.private is not None:
+            arrives = self.private.open(cohort, arrives, downs, self.postman, self.streams.child("collector"))
         harmful = self._harmful(cohort)
         changed: dict[int, Memory] = {}
         for block in self._blocks(cohort.ids[arrives].tolist()):
             changed |= self._block(cohort, block, downs, weights, harmful)
         forgotten = self.journal.memories.put(changed, self.number) if changed else 0
         self._require_one()
+        if self.private is not None:
+            self.private.close()
         refusal = self.collector.refusal
         state = self.state
         if self.collector.count and refusal is None:
@@ -89,6 +95,7 @@ class Round:
         }
         event |= {"refused": refusal} if refusal is not None else {}
         event |= {"forgotten": forgotten} if forgotten else {}
+        event |= {} if self.private is None else self.private.report()
         if hasattr(trial.algorithm, "report"):  # optional: numbers that the server knows and the record should keep
             event |= {"server": dict(trial.algorithm.report(state))}
         return state, event | self._cost(cohort, arrives)
@@ -189,19 +196,20 @@ class Round:
         if trial.stages:
             sent = trial.pipeline.transmit(update, down or {}, residuals, self.streams.child("stages", client))
             update, residuals = sent.update, sent.residuals
-            self.postman.up(client, update, sent.payload)
-        else:
-            self.postman.up(client, update)
+        if self.private is None:
+            self.postman.up(client, update, sent.payload if trial.stages else None)
         return update, residuals
 
     def _take_in(self, job: Job, down: State | None, memory: Memory, update: Update, residuals: State) -> Memory | None:
         """Hand an update to the collector unless it is unusable; the client's memory, None when nothing changed."""
         client, fault = job.client, fault_of(update, self.trial.task.dimension, self.shapes)
+        if fault is None and self.private is not None:
+            fault = self.private.fault(update)
         if fault:
             self.rejected.append({"client": client, "reason": fault})
             return None
         self.collector.add(update, down)
-        for name, value in update.metrics.items():
+        for name, value in update.metrics.items() if self.private is None else ():
             self.metrics.setdefault(name, []).append(float(value))
         if update.memory is None and job.position == memory.position and not (residuals or memory.residuals):
             return None

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 
 from rivage.core.errors import ProtocolError
 from rivage.federated.secagg_field import Residues, Ring
-from rivage.federated.secagg_keys import KEY_BYTES, KeyPair, agree, key_pair, opened, sealed, stream
+from rivage.federated.secagg_keys import KEY_BYTES, KeyPair, agree, key_pair, opened, sealed
 from rivage.federated.secagg_messages import Boxes, Keys, Masked, Neighbours, Shares, Survivors
 from rivage.federated.shamir import SHARE_BYTES, split
 
@@ -75,7 +75,8 @@ class Client:
 
     def mask(self, numbers: Residues) -> Masked:
         """Stage 3: the numbers under all masks."""
-        total = numbers + self._ring.uniform(stream(self._seed, numbers.nbytes), len(numbers))
+        total = numbers.copy()
+        self._ring.add(total, self._seed)
         others = {other: self._neighbours[other].mask for other in self._boxes}
         add_masks(total, self.number, self._mask, others, self._round, self._ring)
         return Masked(total)
@@ -110,7 +111,7 @@ class Client:
     def _box_key(self, other: int) -> bytes:
         if other not in self._box_keys:
             purpose = _purpose(b"box", self._round, self.number, other)
-            self._box_keys[other] = agree(self._box.secret, self._neighbours[other].box, purpose)
+            self._box_keys[other] = agree(self._box, self._neighbours[other].box, purpose)
         return self._box_keys[other]
 
 
@@ -129,12 +130,8 @@ def add_masks(
         sign: −1 takes the masks off.
     """
     for other, public in others.items():
-        seed = agree(pair.secret, public, _purpose(b"mask", round, number, other))
-        numbers = ring.uniform(stream(seed, total.nbytes), len(total))
-        if (other > number) == (sign > 0):
-            total += numbers
-        else:
-            total -= numbers
+        seed = agree(pair, public, _purpose(b"mask", round, number, other))
+        ring.add(total, seed, sign if other > number else -sign)
 
 
 def _purpose(what: bytes, round: int, one: int, other: int) -> bytes:

@@ -27,6 +27,8 @@ import numpy as np
 from jaxtyping import Float64, Int64, UInt
 from numpy import ndarray
 
+from rivage.federated.secagg_keys import stream
+
 __all__ = ["Grid", "Residues", "Ring"]
 
 Residues = UInt[ndarray, "n"]
@@ -55,9 +57,14 @@ class Ring:
         """The numbers in [−R/2, R/2) with these residues."""
         return residues.view(np.dtype(f"<i{self.bits // 8}")).astype(np.int64)
 
-    def uniform(self, stream: bytes | bytearray, count: int) -> Residues:
-        """Residues from a stream of uniform bytes, b/8 for each."""
-        return np.frombuffer(stream, self.dtype, count)
+    def add(self, total: Residues, seed: bytes, sign: int = 1) -> None:
+        """Add the mask of a seed to ``total``, or subtract it: uniform residues, b/8 bytes of its stream for each."""
+        start = 0
+        for block in stream(seed, total.nbytes):
+            mask = np.frombuffer(block, self.dtype)
+            part = total[start : start + len(mask)]
+            (np.add if sign > 0 else np.subtract)(part, mask, out=part)
+            start += len(mask)
 
     def holds(self, clients: int, bits: int) -> bool:
         """Whether so many numbers of a grid of 2^bits steps can be added up."""

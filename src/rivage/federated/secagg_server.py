@@ -26,7 +26,7 @@ import numpy as np
 from rivage.core.errors import ProtocolError
 from rivage.federated.secagg_client import add_masks
 from rivage.federated.secagg_field import Residues, Ring
-from rivage.federated.secagg_keys import KeyPair, key_pair, stream
+from rivage.federated.secagg_keys import KeyPair, key_pair
 from rivage.federated.secagg_messages import Boxes, Keys, Masked, Neighbours, Shares, Survivors
 from rivage.federated.shamir import join
 
@@ -57,6 +57,26 @@ class Server:
         self._arrived: set[int] = set()
         self._sum: Residues | None = None
         self._shares: dict[int, tuple[Survivors, Shares]] = {}
+
+    @property
+    def sharing(self) -> list[int]:
+        """Who shared its secrets, ascending."""
+        return sorted(self._boxes)
+
+    @property
+    def arrivals(self) -> list[int]:
+        """Whose numbers arrived, ascending."""
+        return sorted(self._arrived)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Clients at the end of each stage."""
+        return {
+            "keys": len(self._keys),
+            "shares": len(self._boxes),
+            "masked": len(self._arrived),
+            "unmask": len(self._shares),
+        }
 
     def advertised(self, client: int, keys: Keys) -> None:
         """Stage 1: take in a client's keys."""
@@ -99,7 +119,7 @@ class Server:
         """
         if len(self._arrived) < self._least:
             raise Aborted(f"the numbers of {len(self._arrived)} clients arrived where the sum needs {self._least}")
-        for client in sorted(self._boxes):
+        for client in self.sharing:
             self._require(client, len(self._arrived.intersection((client, *self._graph[client]))))
 
     def unmasked(self, client: int, shares: Shares) -> None:
@@ -115,9 +135,8 @@ class Server:
         assert self._sum is not None, "require_enough comes first"
         seeds, keys = self._gathered()
         total = self._sum.copy()
-        for client in sorted(self._arrived):
-            seed = join(self._enough(client, seeds), self.threshold)
-            total -= self._ring.uniform(stream(seed, total.nbytes), len(total))
+        for client in self.arrivals:
+            self._ring.add(total, join(self._enough(client, seeds), self.threshold), -1)
         for client in sorted(self._boxes.keys() - self._arrived):
             others = {other: self._keys[other].mask for other in self._graph[client] if other in self._arrived}
             if others:

@@ -307,8 +307,9 @@ def _faults(method: Method, cohort: int | None) -> Iterator[RivageError]:
         return
     try:
         method.collector.collector(each=method.algorithm.needs == "each")
-    except ConfigError as error:
+    except RivageError as error:
         yield error
+    yield from getattr(method.collector, "unsound", lambda stages: ())(method.stages)
     if cohort is not None:
         yield from collector_faults(
             method.collector, cohort, f"a cohort of {cohort} gives", "Raise run.cohort, or lower"
@@ -326,7 +327,9 @@ def collector_faults(collector: Collection, clients: int, giver: str, mend: str 
     """
     from rivage.federated.robust import Robust
 
-    if reason := collector.refusal(clients):
+    if hasattr(collector, "faults"):  # optional: a collector that words its own
+        yield from collector.faults(clients, giver, mend)
+    elif reason := collector.refusal(clients):
         yield ConfigError(f"{giver} {reason}", mend=f"{mend} faulty.")
     elif isinstance(collector, Robust) and (reason := collector.excess(clients)):
         yield ConfigError(reason, mend=f"{mend} keep.")

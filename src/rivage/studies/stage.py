@@ -205,4 +205,5 @@ class Stage:
             **self.exchange(method),
             "secure_aggregation": False,
             "differential_privacy": None,
+            **getattr(method.collector, "statement", dict)(),
         }
