@@ -17,7 +17,7 @@ from numpy import ndarray
 from torch import nn
 
 from rivage.core.errors import ConfigError, DataError
-from rivage.core.log_reader import LogReader
+from rivage.core.log_reader import Head, LogReader
 from rivage.core.message_log import MessageLog
 from rivage.core.messages import LogPolicy, Message
 from rivage.core.settings import dump, kind_of
@@ -137,7 +137,7 @@ def test_pairs_equal_a_brute_force_pairing(
     tmp_path_factory: pytest.TempPathFactory, messages: list[Message], chosen: set[int]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "conversation"
-    log = logged(path, [message for message in messages])
+    log = logged(path, messages)
     pairs, replaced = brute(messages)
     assert seen(log.exchanges()) == pairs
     assert seen(log.exchanges(sorted(chosen))) == [pair for pair in pairs if pair[1] in chosen]
@@ -163,8 +163,14 @@ def test_a_shared_broadcast_is_decoded_once(tmp_path: Path, monkeypatch: pytest.
     messages = [down(0, c, 1) for c in clients] + [up(0, c, c) for c in clients]
     log = logged(tmp_path / "log", messages)
     _ = log.header
-    decoded, payload = [], LogReader.payload
-    monkeypatch.setattr(LogReader, "payload", lambda self, head: decoded.append(head.kind) or payload(self, head))
+    decoded: list[str] = []
+    payload = LogReader.payload
+
+    def noted(self: LogReader, head: Head) -> dict[str, ndarray]:
+        decoded.append(head.kind)
+        return payload(self, head)
+
+    monkeypatch.setattr(LogReader, "payload", noted)
     exchanges = list(log.exchanges())
     assert (decoded.count("broadcast"), decoded.count("update")) == (1, 50)
     assert all(exchange.sent is exchanges[0].sent for exchange in exchanges)

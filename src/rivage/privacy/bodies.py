@@ -183,7 +183,7 @@ def precision(reader: LogReader) -> float | None:
     """Of the coarsest type that the first broadcast and the first update hold."""
     units = {}
     coarse = "bfloat16" in str(reader.header.get("stages"))
-    for head in reader.heads():
+    for head in reader.heads([]):
         if head.kind not in ("broadcast", "update", "sum") or head.place is None or head.kind in units:
             continue
         try:
