@@ -52,7 +52,7 @@ class Round:
         self.trial, self.executor, self.journal, self.state, self.number = trial, executor, journal, state, number
         self.streams = Streams(trial.seed).child("round", number)
         self.collector = trial.collector.collector(each=trial.algorithm.needs == "each")
-        self.private = self.collector if isinstance(self.collector, Conversing) else None
+        self.talking = self.collector if isinstance(self.collector, Conversing) else None
         self.postman = Postman(journal, number)
         self.shapes: Mapping[str, torch.Size] = {}
         self.rejected: list[dict[str, Any]] = []
@@ -68,16 +68,16 @@ class Round:
         arrives = trial.population.completes(cohort.ids, self.number)
         weights = dict(zip(cohort.ids.tolist(), cohort.weights.tolist(), strict=True))
         downs = self._broadcast(list(weights))
-        if self.private is not None:
-            arrives = self.private.open(cohort, arrives, downs, self.postman, self.streams.child("collector"))
+        if self.talking is not None:
+            arrives = self.talking.open(cohort, arrives, downs, self.postman, self.streams.child("collector"))
         harmful = self._harmful(cohort)
         changed: dict[int, Memory] = {}
         for block in self._blocks(cohort.ids[arrives].tolist()):
             changed |= self._block(cohort, block, downs, weights, harmful)
         forgotten = self.journal.memories.put(changed, self.number) if changed else 0
         self._require_one()
-        if self.private is not None:
-            self.private.close()
+        if self.talking is not None:
+            self.talking.close()
         refusal = self.collector.refusal
         state = self.state
         if self.collector.count and refusal is None:
@@ -95,7 +95,7 @@ class Round:
         }
         event |= {"refused": refusal} if refusal is not None else {}
         event |= {"forgotten": forgotten} if forgotten else {}
-        event |= {} if self.private is None else self.private.report()
+        event |= {} if self.talking is None else self.talking.report()
         if hasattr(trial.algorithm, "report"):  # optional: numbers that the server knows and the record should keep
             event |= {"server": dict(trial.algorithm.report(state))}
         return state, event | self._cost(cohort, arrives)
@@ -196,20 +196,20 @@ class Round:
         if trial.stages:
             sent = trial.pipeline.transmit(update, down or {}, residuals, self.streams.child("stages", client))
             update, residuals = sent.update, sent.residuals
-        if self.private is None:
+        if self.talking is None:
             self.postman.up(client, update, sent.payload if trial.stages else None)
         return update, residuals
 
     def _take_in(self, job: Job, down: State | None, memory: Memory, update: Update, residuals: State) -> Memory | None:
         """Hand an update to the collector unless it is unusable; the client's memory, None when nothing changed."""
         client, fault = job.client, fault_of(update, self.trial.task.dimension, self.shapes)
-        if fault is None and self.private is not None:
-            fault = self.private.fault(update)
+        if fault is None and self.talking is not None:
+            fault = self.talking.fault(update)
         if fault:
             self.rejected.append({"client": client, "reason": fault})
             return None
         self.collector.add(update, down)
-        for name, value in update.metrics.items() if self.private is None else ():
+        for name, value in update.metrics.items() if self.talking is None else ():
             self.metrics.setdefault(name, []).append(float(value))
         if update.memory is None and job.position == memory.position and not (residuals or memory.residuals):
             return None
