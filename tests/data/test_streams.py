@@ -192,6 +192,13 @@ def test_historical_clients_keep_everything_and_are_chosen_by_share_or_name() ->
     assert stream.notes["stream"]["historical_clients"] == 2
 
 
+def test_drift_is_the_formula_of_its_docstring() -> None:
+    found = streaming(population(24), 8, batch=3, memory=FirstIn(6)).volumes()
+    mean = (3 + 7 * 6) / 8  # records in memory per round: the batch, then the capacity
+    assert found.fresh == 24
+    assert found.drift == pytest.approx(np.sqrt((1 / mean - 1 / 24) / (1 / 3 - 1 / 24)))
+
+
 def test_drift_lies_between_that_of_a_batch_and_none() -> None:
     drifts = [
         streaming(population(24), 8, batch=3, memory=memory).volumes().drift

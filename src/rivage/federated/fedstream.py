@@ -270,7 +270,7 @@ class FedStream(Averaging):
         if not self.estimates:
             return
         noise, held, size = received["noise"], received["held"], task.layout.trainable
-        if noise.weight > 0 and held.weight > 0:
+        if held.weight > 0:  # both come together
             difference, variance = held.mean.double()
             yield "noise", noise.mean[0].double()
             yield "gap", difference.clamp_min(0) + (variance / held.weight).sqrt()
