@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from numpy import ndarray
 
+from rivage.core.errors import ConfigError
 from rivage.core.seeding import Streams
 from rivage.federated.algorithm import Cohort, Mean, State, Update
 from rivage.federated.collectors import Post
@@ -94,14 +95,15 @@ class Secured:
         post: Post,
         streams: Streams,
     ) -> Bool[ndarray, "clients"]:
-        """Exchange keys and shares, unless nothing was sent to anybody; who will return an update."""
+        """Draw who leaves when; who will return an update.
+
+        Keys and shares are exchanged once it is known that updates have entries: in some methods' rounds none has.
+        """
         self._ids, self._post, self._streams = cohort.ids.tolist(), post, streams
         self._shared = _shared(list(downs.values()))
         self._most = self.rules.most(cohort.weights)
         self._leaves = self._departures(arrives)
-        if any(down is not None for down in downs.values()):
-            self._begin()
-        return np.array([self._returns(client) for client in self._ids], bool)
+        return np.array([self._leaves[client] > _MASKED for client in self._ids], bool)
 
     def _departures(self, arrives: Bool[ndarray, "clients"]) -> dict[int, int]:
         """At which stage each client leaves."""
@@ -109,10 +111,6 @@ class Secured:
         leaves[:, _MASKED] |= ~arrives
         stages = np.where(leaves.any(axis=1), leaves.argmax(axis=1), _NEVER)
         return dict(zip(self._ids, stages.tolist(), strict=True))
-
-    def _returns(self, client: int) -> bool:
-        stays = self._server is None or client in self._clients
-        return self.refusal is None and stays and self._leaves[client] > _MASKED
 
     def _begin(self) -> None:
         """Stages 1 and 2."""
@@ -146,24 +144,44 @@ class Secured:
         return Client(number, self._post.number, self.ring, self._streams.numpy("client", number).bytes)
 
     def fault(self, update: Update) -> str | None:
-        """Why a client cannot send its update; None when it can."""
-        for name, (vector, weight) in update.payload.items():
-            if weight > self._most:
-                return f"{name} with weight {weight:g} where max_weight is {self._most:g}"
-            if not vector.is_floating_point():
-                return f"{name} of whole numbers, which secure aggregation does not sum"
-        return None
+        """Why a client cannot send its update; None when it can, or when nobody can.
 
-    def add(self, update: Update, down: State | None = None) -> None:
-        """Stage 3: a client sends its update under masks. One without entries sends nothing."""
+        Raises:
+            ConfigError: for an update that these settings cannot carry.
+        """
         if not update.payload:
-            self.count += 1
-            return
+            return None
+        self._require_fit(update)
         if self._server is None:
             self._begin()
-        if self._server is None or not self._returns(update.client):
+        if self.refusal is not None or update.client in self._clients:
+            return None
+        return "too few neighbours that share secrets with it"
+
+    def _require_fit(self, update: Update) -> None:
+        where = f"round {self._post.number}, client {update.client}"
+        for name, (vector, weight) in update.payload.items():
+            if weight > self._most:
+                raise ConfigError(
+                    f"{name} has weight {weight:g}, above max_weight {self._most:g}",
+                    where=where,
+                    mend="Give max_weight the largest weight that a client may have with this method.",
+                )
+            if not vector.is_floating_point():
+                raise ConfigError(
+                    f"{name} has whole numbers, which secure aggregation does not sum",
+                    where=where,
+                    mend="Leave the collector out for this method.",
+                )
+
+    def add(self, update: Update, down: State | None = None) -> None:
+        """Stage 3: a client sends its update under masks, after `fault` found none. Without entries nothing is sent."""
+        if self.refusal is not None:
             return
         self.count += 1
+        if not update.payload:
+            return
+        assert self._server is not None, "fault has begun the exchange"
         if self._coding is None:
             self._coding = self.rules.coding(entries_of(update, self._shared), self._most)
         numbers = self._coding.numbers(update, self._streams.child("update", update.client))
@@ -172,6 +190,8 @@ class Secured:
 
     def close(self) -> None:
         """Stage 4: shares that take the masks off, and the sum."""
+        if self._server is None and self._ids and not self.count:  # all have left, some of them after sharing
+            self._begin()
         server = self._server
         if server is None or self.refusal is not None:
             return
