@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Shaped
 from numpy import ndarray
+from scipy.optimize import minimize
 
 from rivage.core.seeding import Streams
 from rivage.data.population import ClientData, Samples
@@ -47,7 +48,7 @@ __all__ = [
 
 _MOST_MEMBERS = 500
 _LEAST_MEMBERS = 8  # of either kind: four are known and four evaluated
-_ITERATIONS = 200  # of L-BFGS towards the optimum of a client's data
+_ITERATIONS = 300  # of L-BFGS towards the optimum of a client's data
 
 Piece = Mapping[str, Any]
 
@@ -218,8 +219,10 @@ class AttributeCase:
 
     def _off(self, values: Shaped[ndarray, "n"]) -> Float64[ndarray, "n"]:
         """0 for right and 1 for wrong; of numbers the absolute error."""
-        numerical = self.question.attribute.kind == "numerical"
-        return np.abs(values - self.truth) if numerical else (values != self.truth).astype(np.float64)
+        if self.question.attribute.kind == "numerical":
+            errors: ndarray = np.abs(values - self.truth)
+            return errors
+        return np.asarray(values != self.truth, np.float64)
 
 
 def values_of(attribute: Attribute, x: Float[ndarray, "n d"]) -> Shaped[ndarray, "n"]:
@@ -294,19 +297,17 @@ def local_optimum(task: Task, train: Samples, start: Float[ndarray, "dim"]) -> F
         return _least_squares(task, train, start.astype(np.float64))
     bound = task.bind()
     bound.module.eval()
-    bound.load(from_numpy(start.copy()))
     x, y = task.tensors(train)
-    optimiser = torch.optim.LBFGS(bound.parameters, max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
+    trained, found = task.layout.trainable, start.astype(np.float64)
 
-    def closure() -> Any:
-        optimiser.zero_grad()
+    def objective(params: Float64[ndarray, "P"]) -> tuple[float, Float64[ndarray, "P"]]:
+        bound.load(from_numpy(np.concatenate([params, found[trained:]])))
         loss = bound.losses(x, y).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+        slopes = torch.autograd.grad(loss, bound.parameters)
+        return loss.item(), to_numpy(torch.cat([slope.flatten() for slope in slopes])).astype(np.float64)
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
-    found: ndarray = to_numpy(bound.vector.detach()).astype(np.float64)
-    return found
+    best = minimize(objective, found[:trained], jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS})
+    return np.concatenate([best.x, found[trained:]])
 
 
 def _least_squares(task: Task, train: Samples, start: Float64[ndarray, "dim"]) -> Float64[ndarray, "dim"]:

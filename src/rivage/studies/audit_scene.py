@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +43,7 @@ from rivage.studies.stage import Stage
 
 __all__ = ["Scene", "scene_of_log", "scene_of_run"]
 
+_MOST_FAULTS = 20  # that a result lists
 _NOBODY = np.empty(0, np.int64)
 _BACKGROUND = 5_000  # records of other clients that baselines and shadow models may learn from
 _FEDERATION = (ReleasedModel, SecAggServer, CuriousClient)
@@ -77,26 +77,17 @@ class Scene:
             DataError: if it is the log of another model.
         """
         recorded = Recorded(self.log)
-        layout, own = recorded.header.layout, self.trial.task.layout
-        if layout != own:
-            raise DataError(
-                f"the log is of a model with {layout.dimension} parameters, that of the study has {own.dimension}"
-                if layout.dimension != own.dimension
-                else "the log names other parameters than the model of the study has",
-                where=str(self.log),
-                mend="Give the study that the log comes from.",
-            )
+        try:
+            recorded.header.check(self.trial.task.layout)
+        except DataError as error:
+            raise error.at(str(self.log)) from error
         return recorded
 
     @cached_property
-    def exchanges(self) -> Counter[int]:
-        """Client -> messages that it sent while training went on."""
-        found: Counter[int] = Counter()
-        for message in MessageLog.read(self.log, payloads=False):
-            role, _, number = message.sender.partition(":")
-            if message.round >= 0 and role == "client" and number.isdecimal():
-                found[int(number)] += 1
-        return found
+    def exchanges(self) -> Mapping[int, int]:
+        """Client -> rounds in which it answered; under secure aggregation, in which it was there."""
+        found = self.recorded.survey.exchanges
+        return found if found else _senders(self.log)
 
     @cached_property
     def targets(self) -> tuple[int, ...]:
@@ -105,7 +96,7 @@ class Scene:
         Raises:
             ConfigError: for a named client without a message.
         """
-        if missing := [client for client in self.settings.clients if not self.exchanges[client]]:
+        if missing := [client for client in self.settings.clients if not self.exchanges.get(client)]:
             known = ", ".join(map(str, sorted(self.exchanges)[:20]))
             raise ConfigError(
                 f"client {missing[0]} has no message in the log", where="--clients", mend=f"Clients with some: {known}."
@@ -119,6 +110,19 @@ class Scene:
     def data(self, client: int) -> ClientData:
         """What a client holds at the end; for the evaluator."""
         return self.trial.population.client(client, max(self.trial.rounds - 1, 0))
+
+    @property
+    def faults(self) -> list[str]:
+        """What was wrong with the log, as far as it has been read."""
+        survey = self.recorded.survey
+        told = [f"no messages of rounds {first} to {last}" for first, last in survey.gaps]
+        counts = {
+            "messages were sent again, and the last of each counts": survey.repeated,
+            "updates answer no broadcast": survey.unasked,
+            "bytes at the end are no whole message": survey.torn,
+        }
+        told += [f"{count} {what}" for what, count in counts.items() if count]
+        return [*told[:_MOST_FAULTS], *map(str, self.recorded.faults[:_MOST_FAULTS])]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -240,6 +244,16 @@ class Scene:
         """Let the workers go."""
         if "_live" in self.__dict__:
             self._live.close()
+
+
+def _senders(log: Path) -> Mapping[int, int]:
+    """Client -> rounds in which it sent anything."""
+    rounds: dict[int, set[int]] = {}
+    for message in MessageLog.read(log, payloads=False):
+        role, _, number = message.sender.partition(":")
+        if message.round >= 0 and role == "client" and number.isdecimal():
+            rounds.setdefault(int(number), set()).add(message.round)
+    return {client: len(took) for client, took in sorted(rounds.items())}
 
 
 def scene_of_run(record: RunRecord, settings: Auditing, seed: int) -> Scene:

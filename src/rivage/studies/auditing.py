@@ -92,10 +92,11 @@ def audit_run(
     head = _head(scene)
     earlier = [] if fresh else [audit for audit in record.audits if _continues(audit, head)]
     known: list[Row] = list(earlier[0]["attacks"]) if earlier else []
+    def keep(rows: Sequence[Row]) -> None:
+        record.write_audit(_Written(head, rows, scene.faults).whole)
+
     try:
-        not_run = audit_scene(
-            scene, kinds, known, keep=lambda rows: record.write_audit(_Written(head, rows).whole), observer=observer
-        )
+        not_run = audit_scene(scene, kinds, known, keep=keep, observer=observer)
     finally:
         scene.close()
     return {**record.audit(trial.name, trial.seed), "not_run": not_run}
@@ -128,7 +129,7 @@ def audit_log(
 
     def keep(rows: Sequence[Row]) -> None:
         nonlocal written
-        written = _Written(head, rows)
+        written = _Written(head, rows, scene.faults)
         write_json(path, [written.whole])
 
     try:
@@ -144,6 +145,7 @@ class _Written:
 
     head: Mapping[str, Any]
     rows: Sequence[Row]
+    faults: Sequence[str] = ()
 
     def audit(self, method: str, seed: int) -> Mapping[str, Any]:
         return {**self.head, "attacks": self.rows}
@@ -153,7 +155,8 @@ class _Written:
         trial = {"method": self.head["method"], "seed": self.head["seed"]}
         names = [{name: row[name] for name in ("attack", "question")} for row in self.rows if row["p"] is not None]
         certificates = [leakage(self, **trial, **name).as_dict() for name in names]
-        return {**self.head, "attacks": list(self.rows), "epsilon": [], "certificates": certificates}
+        found = {"attacks": list(self.rows), "epsilon": [], "certificates": certificates}
+        return {**self.head, "faults": list(self.faults), **found}
 
 
 def _head(scene: Scene) -> dict[str, Any]:
