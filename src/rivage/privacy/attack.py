@@ -82,6 +82,8 @@ ATTACKS = Registry(
         "lira": "rivage.privacy.lira:LiRA",
         "local_lira": "rivage.privacy.lira:LocalLiRA",
         "local_loss_threshold": "rivage.privacy.loss_threshold:LocalLossThreshold",
+        "analytic_inversion": "rivage.privacy.inversion:AnalyticInversion",
+        "idlg": "rivage.privacy.inversion:IDLG",
         "local_model": "rivage.privacy.local_model:LocalModel",
         "local_rmia": "rivage.privacy.rmia:LocalRMIA",
         "loss_threshold": "rivage.privacy.loss_threshold:LossThreshold",
