@@ -79,6 +79,10 @@ ATTACKS = Registry(
     "rivage.attacks",
     "attack",
     {
+        "active_attributes": "rivage.privacy.active:ActiveAttributes",
+        "gradient_attributes": "rivage.privacy.gradient_attributes:GradientAttributes",
+        "isolated_attributes": "rivage.privacy.active:IsolatedAttributes",
+        "model_attributes": "rivage.privacy.model_attributes:ModelAttributes",
         "lira": "rivage.privacy.lira:LiRA",
         "local_lira": "rivage.privacy.lira:LocalLiRA",
         "local_loss_threshold": "rivage.privacy.loss_threshold:LocalLossThreshold",
@@ -88,6 +92,7 @@ ATTACKS = Registry(
         "local_rmia": "rivage.privacy.rmia:LocalRMIA",
         "loss_threshold": "rivage.privacy.loss_threshold:LossThreshold",
         "rmia": "rivage.privacy.rmia:RMIA",
+        "zari21": "rivage.privacy.trajectories:Trajectories",
     },
 )
 """Kind -> class. ``rivage audit`` runs them all unless some are named."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ from numpy import ndarray
 
 from rivage.privacy.questions import MembershipAnswer, MembershipQuestion
 from rivage.privacy.roc import best_threshold
-from rivage.privacy.views import Refused
+from rivage.privacy.views import Eavesdropper, Exchange, Refused
 
-__all__ = ["answered", "require_known", "spread"]
+__all__ = ["answered", "observed", "require_known", "spread"]
 
 _LEAST = 5  # known members and known others, below which nothing can be learnt and validated
 
@@ -39,6 +40,19 @@ def require_known(question: MembershipQuestion) -> Bool[ndarray, "n"]:
             mend=f"Let it know at least {_LEAST} of each.",
         )
     return question.known
+
+
+def observed(view: Eavesdropper, count: int | None) -> Iterator[Exchange]:
+    """The target's exchanges in so many rounds, see `spread`; the log is read twice, one exchange in memory at a time.
+
+    Raises:
+        Refused: if the target has none.
+    """
+    rounds = [exchange.round for exchange in view.exchanges()]
+    if not rounds:
+        raise Refused(f"client {view.target} has no exchange in the log", mend="Ask about a client that took part.")
+    chosen = set(spread(rounds, count))
+    return (exchange for exchange in view.exchanges() if exchange.round in chosen)
 
 
 def spread(rounds: list[int], count: int | None) -> list[int]:
