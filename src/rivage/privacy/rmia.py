@@ -14,14 +14,15 @@ none did, and
 stands in for it. The attacker chooses a from {0, 0.1, …, 1} by attacking a few of his own reference models in the same
 way. It works with one to four reference models.
 
-With one γ for all records the score grows with LR(x) alone: the population decides how fine scores are and what a
-threshold means, not the order of records whose scores differ.
+With one γ for all records the score grows with LR(x) alone: the population decides what a threshold means, not the
+order of the records.
 
 Deviations: likelihoods are kept as logarithms in float64, since ratios of probabilities that round to 1 are ties. The
 two halves' means are averaged, not all models: with a balanced design from which the target is left out, how many
-models trained on a record tells whether the target did. Where several rounds of a client or several copies are asked
-about, their log-ratios are averaged. With real targets the likelihood is exp(−loss). Without further records of the
-population the audited ones stand in for it.
+models trained on a record tells whether the target did. Records that beat equally many of the population, such as all
+of it, are ordered by LR(x): as ties they would be of no use at few false alarms. Where several rounds of a client or
+several copies are asked about, their log-ratios are averaged. With real targets the likelihood is exp(−loss). Without
+further records of the population the audited ones stand in for it.
 
 Cost: that of the reference models (`rivage.privacy.shadows`), and one forward pass per model and query.
 """
@@ -35,6 +36,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float64
 from numpy import ndarray
+from scipy.special import expit
 
 from rivage.core.errors import DataError, require
 from rivage.federated.algorithm import Reference
@@ -98,9 +100,12 @@ def _log_mean(
 def score(
     records: Float64[ndarray, "n"], population: Float64[ndarray, "m"], gamma: float = 1.0
 ) -> Float64[ndarray, "n"]:
-    """Share of the population with LR(x) / LR(z) >= γ, from log-ratios. O((n + m) log m)."""
+    """The number k of the m records of the population with LR(x) / LR(z) >= γ, from log-ratios, as (k + s) / (m + 1).
+
+    Records of equal k are told apart by s, the logistic function of log LR(x). O((n + m) log m).
+    """
     below = np.searchsorted(np.sort(population), records - np.log(gamma), side="right")
-    result: ndarray = below / len(population)
+    result: ndarray = (below + expit(records)) / (len(population) + 1)
     return result
 
 

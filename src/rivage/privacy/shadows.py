@@ -134,16 +134,15 @@ class Shadows:
             Refused: if several models are sent per round, the log does not tell how clients train, there are no own
                 records for an offline attack, or training diverges.
         """
-        key = (type(self).__name__, self, _identity(view), question)
+        key = (self, _identity(view), _digest(question))
         if key not in tools.shared:
             tools.shared[key] = self._asked(view, question, tools)
         found: Signals = tools.shared[key]
         return found
 
     def _asked(self, view: Eavesdropper | ReleasedModel, question: MembershipQuestion, tools: Tools) -> Signals:
-        streams = Streams(tools.streams.root).child("references", view.name, len(question.records))
-        if question.target is not None:
-            streams = streams.child(question.target)
+        before, target_of = tools.meter.evaluations, -1 if question.target is None else question.target
+        streams = Streams(tools.streams.root).child("references", view.name, target_of)
         records = _joined(question.records, question.others)
         design = self.design(question, streams, everything=isinstance(view, ReleasedModel))
         copies = [records, *(self._copy(records, streams.numpy("copy", copy)) for copy in range(1, self.queries))]
@@ -152,7 +151,12 @@ class Shadows:
             for copy in copies:
                 target.append(confidences(tools.task, [model], copy, tools.meter)[0])
                 references.append(confidences(tools.task, others, copy, tools.meter))
-        facts = {"references": self.models, "queries": len(target), "online": self.audited}
+        facts = {
+            "references": self.models,
+            "queries": len(target),
+            "online": self.audited,
+            "evaluations": tools.meter.evaluations - before,
+        }
         return Signals(np.stack(target, -1), np.stack(references, -1), design, question.known, facts)
 
     def design(
@@ -246,6 +250,16 @@ def _identity(view: Eavesdropper | ReleasedModel) -> Hashable:
     return view if isinstance(view, Eavesdropper) else blake2b(view.params.tobytes()).digest()
 
 
+def _digest(question: MembershipQuestion) -> Hashable:
+    """Equal for equal questions."""
+    digest = blake2b(repr(question.target).encode())
+    for samples in (question.records, question.others):
+        digest.update(np.ascontiguousarray(samples.x).data)
+        digest.update(np.ascontiguousarray(samples.y).data)
+    digest.update(question.known.tobytes() + question.member.tobytes())
+    return digest.digest()
+
+
 def _joined(first: Samples, second: Samples) -> Samples:
     if not len(second):
         return first
@@ -254,8 +268,8 @@ def _joined(first: Samples, second: Samples) -> Samples:
 
 
 def _spaced(view: Eavesdropper, count: int | None) -> Iterator[Exchange]:
-    """So many of the target's exchanges, evenly spaced, the last among them; read twice, one in memory at a time."""
-    seen = sum(1 for _ in view.exchanges())
+    """So many of the target's exchanges, evenly spaced, the last among them; one in memory at a time."""
+    seen = view.rounds
     wanted = seen if count is None else min(count, seen)
     chosen = {seen - 1 - (seen * i) // wanted for i in range(wanted)}
     for number, exchange in enumerate(view.exchanges()):
