@@ -7,12 +7,11 @@ Every secret of a client is shared among itself and its k neighbours, and t of t
 L be lost and C collude with the server, anywhere. The k neighbours of a client are a uniform sample of the n − 1
 others, so the number of lost ones among them is hypergeometric, and with the union bound
 
-    P[some secret cannot be recovered]    ≤ n P[Hyp(n − 1, L, k) > k − t]
+    P[some secret cannot be recovered]    ≤ (n − L) P[Hyp(n − 1, L, k) > k + 1 − t] + L P[Hyp(n − 1, L − 1, k) > k − t]
     P[a client's secrets are all exposed] ≤ n P[Hyp(n − 1, C, k) ≥ t].
 
-A lost client's own share is lost with it, so the first line counts its neighbours alone. The second is what an honest
-but curious server may hope for; that the graph falls apart with the colluders left out is less likely by far and is not
-counted.
+A lost client's own share is lost with it. The second line is what an honest but curious server may hope for; that the
+graph falls apart with the colluders left out is less likely by far and is not counted.
 
 References:
     Bell, Bonawitz, Gascón, Lepoint, Raykova. Secure single-server aggregation with (poly)logarithmic overhead. CCS
@@ -74,6 +73,8 @@ def chances(clients: int, k: int, t: int, *, lost: int = 0, colluding: int = 0) 
     """
     from scipy.stats import hypergeom
 
-    unrecovered = float(hypergeom.sf(k - t, clients - 1, lost, k)) if lost else 0.0
-    exposed = float(hypergeom.sf(t - 1, clients - 1, colluding, k)) if colluding else 0.0
-    return min(1.0, clients * unrecovered), min(1.0, clients * exposed)
+    others = clients - 1
+    of_a_survivor, of_a_lost_one = (hypergeom.sf(k + own - t, others, lost - 1 + own, k) for own in (1, 0))
+    unrecovered = (clients - lost) * of_a_survivor + lost * of_a_lost_one if lost else 0.0
+    exposed = clients * hypergeom.sf(t - 1, others, colluding, k) if colluding else 0.0
+    return min(1.0, float(unrecovered)), min(1.0, float(exposed))
