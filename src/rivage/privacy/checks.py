@@ -18,7 +18,7 @@ __all__ = ["Audited", "leakage", "numbers"]
 _WORDS = {
     "membership": "tells training records from others better than chance",
     "property": "tells clients with the property from others better than chance",
-    "record": "rebuilds records better than the average record would",
+    "record": "reads labels off an update better than their frequencies tell",
 }
 
 

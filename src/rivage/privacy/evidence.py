@@ -11,6 +11,8 @@ row follow from it, so that a certificate can compute them again (`rivage.privac
                (``better``) or only the baseline (``worse``) gets right
 ``errors``     ``records``; mean absolute ``error`` and ``baseline_error``; ``deviation`` of  paired t test
                their difference over records
+``matches``    ``records``, and how many of them are rebuilt: ``correct``, without        none: a record is there
+               messages ``baseline_correct``                                                  or it is not
 ``estimates``  per target ``status``, ``distance`` to the truth, ``baseline`` distance        none
 =============  =============================================================================  =======================
 
@@ -92,7 +94,7 @@ def adjust(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def verdict(found: Finding, p_adjusted: float | None, tests: int, status: str = "") -> str:
-    """``leaks``, ``nothing found`` or ``no power``; of models their status.
+    """``leaks``, ``nothing found`` or ``no power``; of models their status; of records whether one is ``recovered``.
 
     Args:
         found: by the attack.
@@ -100,6 +102,8 @@ def verdict(found: Finding, p_adjusted: float | None, tests: int, status: str = 
         tests: attacks that the correction is over.
         status: of an estimate.
     """
+    if found.metric == "exact":
+        return "recovered" if found.value > found.baseline else "nothing found"
     if p_adjusted is None:
         return status
     if p_adjusted <= LEVEL:
@@ -244,6 +248,20 @@ def _of_errors(evidence: Evidence) -> Finding:
     )
 
 
+def _of_matches(evidence: Evidence) -> Finding:
+    records, correct, guessed = (int(evidence[name]) for name in ("records", "correct", "baseline_correct"))
+    if not 0 <= max(correct, guessed) <= records:
+        raise ValueError("counts contradict one another")
+    return Finding(
+        metric="exact",
+        value=correct / records,
+        baseline=guessed / records,
+        ci=clopper_pearson(correct, records),
+        p=None,
+        facts={"records": records},
+    )
+
+
 def _of_estimates(evidence: Evidence) -> Finding:
     targets = evidence["targets"]
     distances, baselines = ([float(target[name]) for target in targets] for name in ("distance", "baseline"))
@@ -261,5 +279,6 @@ _FINDINGS: Mapping[str, Callable[[Evidence], Finding]] = {
     "scores": _of_scores,
     "counts": _of_counts,
     "errors": _of_errors,
+    "matches": _of_matches,
     "estimates": _of_estimates,
 }

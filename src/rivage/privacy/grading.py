@@ -34,6 +34,7 @@ from rivage.privacy.questions import (
     MembershipQuestion,
     ModelAnswer,
 )
+from rivage.privacy.record_grading import matched
 from rivage.privacy.views import Refused
 
 __all__ = [
@@ -338,6 +339,8 @@ def pooled(asks: str, pieces: Sequence[Piece]) -> tuple[dict[str, Any], dict[str
     """
     if asks in ("membership", "property"):
         return {"kind": "scores", "targets": [dict(piece) for piece in pieces]}, {}
+    if asks == "record":
+        return matched(pieces)
     if asks == "model":
         return {"kind": "estimates", "targets": [dict(piece) for piece in pieces]}, _model_facts(pieces)
     return _pooled_records(pieces)

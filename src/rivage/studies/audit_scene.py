@@ -23,6 +23,7 @@ from rivage.learning.bundle import ModelBundle
 from rivage.privacy.attack import Attack
 from rivage.privacy.grading import AttributeCase, Case, MembershipCase, ModelCase, joined
 from rivage.privacy.questions import Attribute
+from rivage.privacy.record_grading import RecordCase
 from rivage.privacy.views import (
     ActiveServer,
     CuriousClient,
@@ -209,6 +210,8 @@ class Scene:
                 return self._membership(client)
             case "attribute" if attribute is not None and client is not None:
                 return AttributeCase.of(attribute, self.data(client), self._background(client, held_out=False))
+            case "record" if client is not None:
+                return RecordCase(client, self.data(client).train, self._background(client, held_out=False))
             case "model" if client is not None:
                 last = Eavesdropper(self.recorded, client).last().returned
                 if last.ndim != 1:
@@ -301,10 +304,9 @@ def _played(stage: Stage, name: str) -> Trial:
     if method is None:
         known = ", ".join(each.name for each in stage.study.methods)
         raise ConfigError(f'there is no method "{name}"', where="--method", mend=f"Methods: {known}.")
-    if is_decentralized(method.algorithm) or not method.algorithm.federates:
-        raise ConfigError(
-            f'"{name}" has no server, and the views of an audit are those of a server and its clients',
-            where="--method",
-            mend="Audit a federated method.",
-        )
+    if is_decentralized(method.algorithm):
+        what = "has no server, and the views of an audit are those of a server and its clients"
+        raise ConfigError(f'"{name}" {what}', where="--method", mend="Audit a federated method.")
+    if not getattr(method.algorithm, "federates", False):
+        raise ConfigError(f'"{name}" sends nothing', where="--method", mend="Audit a federated method.")
     return stage.trial(name, method)

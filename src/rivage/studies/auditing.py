@@ -92,6 +92,7 @@ def audit_run(
     head = _head(scene)
     earlier = [] if fresh else [audit for audit in record.audits if _continues(audit, head)]
     known: list[Row] = list(earlier[0]["attacks"]) if earlier else []
+
     def keep(rows: Sequence[Row]) -> None:
         record.write_audit(_Written(head, rows, scene.faults).whole)
 

@@ -1,0 +1,360 @@
+"""Whole audits of small runs: what is asked, what is kept, what goes on when something fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from rivage.cli.app import main
+from rivage.core.errors import ConfigError, DataError, StoreError
+from rivage.core.message_log import MessageLog
+from rivage.core.records import RunRecord
+from rivage.privacy.attack import ATTACKS
+from rivage.privacy.questions import AttributeAnswer, MembershipAnswer, ModelAnswer
+from rivage.privacy.views import ActiveServer, CuriousServer, Eavesdropper, Refused, ReleasedModel
+from rivage.studies.audit_settings import Auditing
+from rivage.studies.auditing import audit_run, requested
+from rivage.studies.pipeline import run_study
+from rivage.studies.settings import parse_study
+
+STUDY = """
+name = "audited"
+data = { kind = "digits" }
+partition = { kind = "iid", clients = 5 }
+methods = [{ kind = "fedavg", learning_rate = 0.3 }, { kind = "local" }, { kind = "fedem" }]
+run = { rounds = 3 }
+"""
+TABLE = "age,smoker,sex,group,y\n" + "\n".join(
+    f"{20 + n * 7 % 50},{'yes' if n * 5 % 7 < 3 else 'no'},{'m' if n * 11 % 13 < 6 else 'f'},{'abcdefgh'[n % 8]},"
+    f"{(n * 5 % 7 < 3) * 4 + n % 3 * 0.3}"
+    for n in range(64)
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """Finds every member: it looks where no attack can."""
+
+    reference: ClassVar[Any] = None
+    asks: ClassVar[str] = "membership"
+    view: ClassVar[type] = Eavesdropper
+    oracle: ClassVar[str] = ""
+
+    def run(self, view: Any, question: Any, tools: Any) -> MembershipAnswer:
+        assert question.target == view.target
+        tools.meter.count(7)
+        first = question.records.x.reshape(len(question.records), -1).sum(axis=1)
+        return MembershipAnswer(np.where(question.known, np.nan, first), {"exchanges": view.rounds})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failing(Told):
+    """Breaks down at one client."""
+
+    def run(self, view: Any, question: Any, tools: Any) -> MembershipAnswer:
+        if view.target == 1:
+            raise ZeroDivisionError("division by zero")
+        return super().run(view, question, tools)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusing(Told):
+    """Refuses all."""
+
+    view: ClassVar[type] = CuriousServer
+
+    def run(self, view: Any, question: Any, tools: Any) -> MembershipAnswer:
+        raise Refused("there is nothing to see", mend="Look elsewhere.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant:
+    """Answers the first value."""
+
+    reference: ClassVar[Any] = None
+    asks: ClassVar[str] = "attribute"
+    view: ClassVar[type] = ReleasedModel
+    oracle: ClassVar[str] = ""
+
+    def run(self, view: Any, question: Any, tools: Any) -> AttributeAnswer:
+        assert (question.x[:, list(question.attribute.columns)] == 0).all()
+        return AttributeAnswer(np.zeros(len(question.x), np.int64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sending:
+    """The target's answer to its own last model."""
+
+    reference: ClassVar[Any] = None
+    asks: ClassVar[str] = "model"
+    view: ClassVar[type] = ActiveServer
+    oracle: ClassVar[str] = ""
+
+    def run(self, view: Any, question: Any, tools: Any) -> ModelAnswer:
+        client = view.clients[0]
+        last = view.of(client).last().returned
+        returned = view.send(client, last, 0)
+        assert returned.shape == last.shape
+        assert not np.array_equal(returned, last)
+        assert np.array_equal(returned, view.send(client, last, 0))
+        assert not np.array_equal(returned, view.send(client, last, 1))
+        return ModelAnswer(returned, "estimated")
+
+
+@pytest.fixture(autouse=True)
+def attacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("toy_attacks")
+    kinds = {"told": Told, "failing": Failing, "refusing": Refusing, "constant": Constant, "sending": Sending}
+    module.__dict__.update(kinds)
+    monkeypatch.setitem(sys.modules, "toy_attacks", module)
+    for kind in kinds:
+        monkeypatch.setitem(ATTACKS.builtin, kind, f"toy_attacks:{kind}")
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_study(parse_study(STUDY), out=tmp_path_factory.mktemp("runs")).folder
+
+
+@pytest.fixture
+def record(played: Path, tmp_path: Path) -> RunRecord:
+    import shutil
+
+    return RunRecord.open(Path(shutil.copytree(played, tmp_path / played.name)))
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    """A run on tables with two named sites."""
+    (tmp_path / "sites").mkdir()
+    lines = TABLE.splitlines()
+    for site, rows in (("north", lines[1:33]), ("south", lines[33:])):
+        (tmp_path / "sites" / f"{site}.csv").write_text("\n".join([lines[0], *rows]))
+    study = f"""
+    data = {{ kind = "tables", folder = "{tmp_path / "sites"}", target = "y", target_type = "real" }}
+    methods = [{{ kind = "fedavg", learning_rate = 0.02 }}]
+    run = {{ rounds = 4 }}
+    """
+    return run_study(parse_study('name = "sites"' + study), out=tmp_path / "runs").folder
+
+
+def rows(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {f"{row['attack']} {row['question']}": row for row in found["attacks"]}
+
+
+def test_one_attack_that_fails_stops_no_other(record: RunRecord) -> None:
+    settings = Auditing(attacks=("failing", "refusing", "told", "loss_threshold"), targets=3)
+    found = audit_run(record, settings)
+    row = rows(found)
+    assert row["refusing membership"]["verdict"] == "refused"
+    assert "there is nothing to see. Look elsewhere." in row["refusing membership"]["reason"]
+    assert row["refusing membership"]["p"] is None
+    hurt = [target for target in found["targets"] if target == 1]
+    assert ("ZeroDivisionError: division by zero" in row["failing membership"]["reason"]) == bool(hurt)
+    assert len(row["failing membership"]["evidence"]["targets"]) == 3 - len(hurt)
+    assert row["told membership"]["cost"]["evaluations"] == 21
+    assert row["told membership"]["facts"]["answers"][f"client {found['targets'][0]}"] == {"exchanges": 3}
+    assert found["attacks"][0]["attack"] == "loss_threshold"  # cheapest first
+    assert {c["check"] for c in found["certificates"]} == {"leakage"}
+    assert len(found["certificates"]) == 3
+
+
+def test_an_audit_goes_on_where_it_was(record: RunRecord) -> None:
+    first = audit_run(record, Auditing(attacks=("told",)))
+    again = audit_run(record, Auditing(attacks=("told", "loss_threshold")))
+    assert rows(again)["told membership"]["cost"] == rows(first)["told membership"]["cost"]  # not run again
+    assert audit_run(record, Auditing(attacks=("told", "loss_threshold"))) == again
+    same = audit_run(record, Auditing(attacks=("told", "loss_threshold")), fresh=True)
+    assert [{**row, "cost": 0} for row in same["attacks"]] == [{**row, "cost": 0} for row in reversed(again["attacks"])]
+    other = audit_run(record, Auditing(attacks=("told",)), seed=1)
+    assert len(other["attacks"]) == 1  # another seed, another audit
+    assert rows(other)["told membership"]["value"] != rows(first)["told membership"]["value"]
+
+
+def test_what_the_budget_does_not_allow_is_named(record: RunRecord) -> None:
+    found = audit_run(record, Auditing(attacks=("told", "refusing"), budget=1e-9))
+    assert [each["attack"] for each in found["not_run"]] == ["told", "refusing"]
+    assert "1e-09 s is spent" in found["not_run"][0]["reason"]
+
+
+def test_an_active_server_trains_the_clients_of_the_run(record: RunRecord) -> None:
+    row = rows(audit_run(record, Auditing(attacks=("sending",), targets=1)))["sending model"]
+    assert row["verdict"] == "estimated", row["reason"]
+    assert (row["p"], row["metric"]) == (None, "distance")
+    assert row["value"] > 0
+
+
+def test_methods_of_several_models_are_audited_or_refused(record: RunRecord) -> None:
+    found = audit_run(record, Auditing(attacks=("sending", "loss_threshold"), method="fedem", targets=2))
+    assert found["method"] == "fedem"
+    assert rows(found)["sending model"]["verdict"] == "refused"
+    assert rows(found)["loss_threshold membership"]["verdict"] != "refused"
+    with pytest.raises(ConfigError, match='"local" sends nothing'):
+        audit_run(record, Auditing(method="local"))
+    with pytest.raises(StoreError, match=r'no trial of "fedavgg".*Did you mean "fedavg"'):
+        audit_run(record, Auditing(method="fedavgg"))
+
+
+def test_named_clients_and_unknown_ones(record: RunRecord) -> None:
+    found = audit_run(record, Auditing(attacks=("told",), clients=(4, 2)))
+    assert found["targets"] == [4, 2]
+    with pytest.raises(ConfigError, match="client 9 has no message"):
+        audit_run(record, Auditing(attacks=("told",), clients=(9,)))
+    with pytest.raises(ConfigError, match='Did you mean "told"'):
+        requested(("tolt",))
+
+
+def test_attributes_are_found_in_the_schema(tables: Path) -> None:
+    found = audit_run(RunRecord.open(tables), Auditing(attacks=("constant",)))
+    asked = [row["question"] for row in found["attacks"]]
+    assert asked == ["attribute smoker", "attribute sex"]  # eight groups are too many, ages are numbers
+    row = found["attacks"][0]
+    assert row["value"] <= row["baseline"]
+    assert row["verdict"] in ("nothing found", "no power")
+    assert row["facts"]["baseline"] in ("majority", "imputation")
+    record = RunRecord.open(tables)
+    named = audit_run(record, Auditing(attacks=("constant",), attribute="age"), fresh=True)
+    assert [(row["question"], row["metric"]) for row in named["attacks"]] == [("attribute age", "mae")]
+    with pytest.raises(ConfigError, match=r'no column "smokr"\. Did you mean "smoker"'):
+        audit_run(record, Auditing(attacks=("constant",), attribute="smokr"))
+
+
+def test_images_have_no_attributes(record: RunRecord) -> None:
+    row = rows(audit_run(record, Auditing(attacks=("constant",))))["constant attribute"]
+    assert (row["verdict"], "no column of two to six values" in row["reason"]) == ("refused", True)
+
+
+def test_certificates_of_an_audit_are_verified(record: RunRecord, capsys: pytest.CaptureFixture[str]) -> None:
+    audit_run(record, Auditing(attacks=("told", "loss_threshold")))
+    assert main(["verify", str(record.folder), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert sum(c["check"] == "leakage" and c["agrees"] for c in told["certificates"]) == 2
+    path = record.folder / "audit.json"
+    audits = json.loads(path.read_text())
+    evidence = audits[0]["attacks"][0]["evidence"]["targets"][0]
+    evidence["members"] = [score + 100 for score in evidence["members"]]
+    path.write_text(json.dumps(audits))
+    assert main(["verify", str(record.folder), "--json"]) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert "audit.json is not what the audit wrote" in told["changes"]
+    assert "fails" in {c["verdict"] for c in told["certificates"] if c["check"] == "leakage"}
+    assert not all(c["agrees"] for c in told["certificates"])
+
+
+def test_a_certificate_that_fails_ends_with_code_3(
+    record: RunRecord, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rivage.studies import auditing
+
+    def leaky(*args: Any, **names: Any) -> Any:
+        return replace(honest(*args, **names), verdict="fails")
+
+    honest = auditing.leakage
+    words = ["audit", str(record.folder), "--attacks", "told", "--json", "--quiet"]
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told) >= {"attacks", "epsilon", "certificates", "answer", "run", "not_run"}
+    assert "evidence" not in told["attacks"][0]
+    monkeypatch.setattr(auditing, "leakage", leaky)
+    assert main([*words, "--fresh"]) == 3
+
+
+# --- logs that are not what they should be ---------------------------------------------------------------------------
+
+
+def log_of(record: RunRecord) -> Path:
+    return record.trial("fedavg", 0).folder / "messages.rvg"
+
+
+def rewritten(record: RunRecord, change: Any, **header: Any) -> None:
+    """The log with every message changed, or left out where ``change`` returns None, or doubled for a list."""
+    path = log_of(record)
+    head, messages = MessageLog.read_header(path), list(MessageLog.read(path))
+    with MessageLog.create(path, {**head, **header}) as log:
+        for message in messages:
+            for each in changed if isinstance(changed := change(message), list) else [changed]:
+                if each is not None:
+                    log.append(each)
+
+
+def with_params(message: Any, params: Any) -> Any:
+    return replace(message, payload={**message.payload, "params": params})
+
+
+def told(record: RunRecord) -> dict[str, Any]:
+    return audit_run(record, Auditing(attacks=("local_loss_threshold", "told", "loss_threshold"), targets=5))
+
+
+def test_one_client_of_nan_is_named_and_the_rest_is_audited(record: RunRecord) -> None:
+    def poison(message: Any) -> Any:
+        if message.kind == "update" and message.sender == "client:2":
+            return with_params(message, np.full_like(message.payload["params"], np.nan))
+        return message
+
+    rewritten(record, poison)
+    found = told(record)
+    row = rows(found)["local_loss_threshold membership"]
+    assert "client 2" in row["reason"]
+    assert sorted(t["client"] for t in row["evidence"]["targets"]) == [0, 1, 3, 4]
+    assert any("client 2" in fault for fault in found["faults"])
+
+
+def test_wrong_shapes_duplicates_and_missing_rounds_are_told(record: RunRecord) -> None:
+    def spoil(message: Any) -> Any:
+        if message.round == 1:
+            return None
+        if message.kind == "update" and message.sender == "client:0":
+            return [message, message]
+        if message.kind == "update" and message.sender == "client:3":
+            return with_params(message, message.payload["params"][:-1])
+        return message
+
+    rewritten(record, spoil)
+    found = told(record)
+    assert "no messages of rounds 1 to 1" in found["faults"]
+    assert any("sent again" in fault for fault in found["faults"])
+    assert any("client 3" in fault for fault in found["faults"])
+    row = rows(found)["local_loss_threshold membership"]
+    assert sorted(t["client"] for t in row["evidence"]["targets"]) == [0, 1, 2, 4]
+
+
+def test_a_torn_tail_is_told(record: RunRecord) -> None:
+    path = log_of(record)
+    path.write_bytes(path.read_bytes()[:-100])
+    found = told(record)
+    assert any("no whole message" in fault for fault in found["faults"])
+    assert rows(found)["told membership"]["verdict"] != "refused"
+
+
+def test_the_log_of_another_model_is_refused(record: RunRecord) -> None:
+    layout = MessageLog.read_header(log_of(record))
+    text = json.dumps(layout).replace("weight", "wait")
+    rewritten(record, lambda message: message, **json.loads(text))
+    with pytest.raises(DataError, match="the model is not the one of the log"):
+        told(record)
+
+
+def test_a_log_without_payloads_refuses_what_reads_them(tmp_path: Path) -> None:
+    study = parse_study(STUDY + "[evaluation]\nevery = 3\n")
+    study = replace(study, run=replace(study.run, log="meta", rounds=1))
+    record = run_study(study, out=tmp_path)
+    found = rows(audit_run(record, Auditing(attacks=("local_loss_threshold", "loss_threshold"), targets=2)))
+    assert "the log holds no payloads" in found["local_loss_threshold membership"]["reason"]
+    assert found["loss_threshold membership"]["verdict"] != "refused"  # it needs the final model only
+
+
+def test_a_log_alone_is_audited_with_its_study(record: RunRecord, tmp_path: Path) -> None:
+    log, study = tmp_path / "their.rvg", tmp_path / "their.toml"
+    log.write_bytes(log_of(record).read_bytes())
+    study.write_text(STUDY)
+    assert main(["audit", str(log), "--study", str(study), "--attacks", "told,loss_threshold", "--quiet"]) == 0
+    (kept,) = json.loads((tmp_path / "their.rvg.audit.json").read_text())
+    assert [row["verdict"] == "refused" for row in kept["attacks"]] == [True, False]  # no final model
+    assert main(["audit", str(log), "--quiet"]) == 2
