@@ -96,9 +96,10 @@ def run_study(
 
 
 def identity(study: Study) -> dict[str, Any]:
-    """The settings that a result depends on: all but the number of workers."""
+    """The settings that a result depends on: all but the number of workers and the audit that comes after."""
     table = dump_study(study)
     table["run"].pop("workers", None)
+    table.pop("audit", None)
     return table
 
 

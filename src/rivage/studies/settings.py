@@ -29,6 +29,7 @@ from rivage.federated.kinds import ADVERSARIES, COLLECTIONS, STAGES
 from rivage.federated.registry import ALGORITHMS
 from rivage.simulation.availability import AVAILABILITY, Always
 from rivage.simulation.devices import DEVICES
+from rivage.studies.audit_settings import Auditing
 from rivage.studies.shared_checks import ambiguous, blank, require_label, require_seeds
 from rivage.studies.tuning_settings import Tuning
 
@@ -196,6 +197,7 @@ class Study:
         run: rounds, cohort and seeds.
         evaluation: how often and on what.
         tuning: what ``--tune`` tries; None takes the defaults.
+        audit: how `rivage run` audits what it has trained; None takes the defaults.
     """
 
     name: str
@@ -215,6 +217,7 @@ class Study:
     run: Run = field(default_factory=Run)
     evaluation: Evaluation = field(default_factory=Evaluation)
     tuning: Tuning | None = None
+    audit: Auditing | None = None
 
     def __post_init__(self) -> None:
         if problems := [
