@@ -117,7 +117,7 @@ PHASES = {
     "endless": Phase(updates=3, batch_size=4, batches="endless"),
     "expected": Phase(batch_size=6, denominator="expected"),
     "clip": Phase(batch_size=4, clip=0.3),
-    "clip poisson": Phase(updates=4, batch_size=2, batches="poisson", clip=0.3),
+    "noise": Phase(updates=4, batch_size=2, batches="poisson", denominator="expected", clip=0.3, noise=0.7),
     "one": Phase(epochs=3, batch_size=1),
 }
 METHODS = [kind for kind in ALGORITHMS if hasattr(ALGORITHMS.get(kind), "federates")]  # those of this engine
@@ -132,7 +132,12 @@ def suits(kind: str, name: str) -> bool:
 def method(kind: str, phase: Phase, **changes: Any) -> Any:
     """A method of the registry with this work wherever it takes one."""
     cls = ALGORITHMS.get(kind)
-    given = {"work": phase, "tuning": replace(phase, batches="shuffle", updates=None), "epochs": 2, **changes}
+    given = {
+        "work": phase,
+        "tuning": replace(phase, batches="shuffle", updates=None, noise=None),
+        "epochs": 2,
+        **changes,
+    }
     names = {field.name for field in fields(cls) if field.init}
     return cls(learning_rate=0.05, **{name: value for name, value in given.items() if name in names})
 

@@ -186,7 +186,7 @@ def test_a_faulty_work_table_is_reported_once() -> None:
     text = refusal(small('[[methods]]\nkind = "fedavg"\n[[methods]]\nkind = "local"', "[work]\nepoch = 5"))
     assert text == (
         's.toml, [work]: unknown key "epoch". [work] knows: epochs, updates, batch_size, batches, train, denominator, '
-        'clip. Did you mean "epochs"?'
+        'clip, noise, delta. Did you mean "epochs"?'
     )
     text = refusal(small('[[methods]]\nkind = "fedavg"').replace("[data]", "work = 3\n[data]"))
     assert text == "s.toml: work is 3. It must be a table."

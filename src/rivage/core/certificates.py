@@ -71,6 +71,7 @@ CHECKS = Registry(
         "paired_difference": "rivage.federated.checks:paired_difference",
         "guard": "rivage.federated.checks:guard",
         "choice_gap": "rivage.federated.checks:choice_gap",
+        "privacy_spent": "rivage.federated.privacy_checks:privacy_spent",
         "stream_share": "rivage.federated.stream_checks:stream_share",
         "wire_bytes": "rivage.federated.checks:wire_bytes",
         "leakage": "rivage.privacy.checks:leakage",

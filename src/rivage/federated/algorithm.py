@@ -97,6 +97,10 @@ class Phase:
         denominator: the batch loss is divided by its ``rows`` or by the ``expected`` batch size.
         clip: largest Euclidean norm of one record's gradient, over all groups together, > 0: what is longer is scaled
             down before records are summed. None clips nothing.
+        noise: multiplier z of Gaussian noise, > 0: every step adds N(0, (z · clip)²) to each coordinate of the sum of
+            clipped gradients, before it is divided. It needs ``clip``, ``poisson`` batches and the ``expected``
+            denominator, without which it would promise nothing. None adds none.
+        delta: δ at which the ε of this noise is told, in (0, 1); far below 1 / records.
     """
 
     epochs: int = 1
@@ -106,6 +110,8 @@ class Phase:
     train: tuple[str, ...] = ()
     denominator: Literal["rows", "expected"] = "rows"
     clip: float | None = field(default=None, metadata={"none": "off"})
+    noise: float | None = field(default=None, metadata={"none": "off"})
+    delta: float = 1e-5
 
     def __post_init__(self) -> None:
         require(self.epochs, "epochs", least=0)
@@ -117,6 +123,26 @@ class Phase:
             require(self.clip, "clip", above=0)
         if self.batches == "endless" and self.updates is None:
             raise ConfigError("endless batches have no end of pass to count", mend="Set updates.")
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"delta is {self.delta}", mend="Give a probability above 0 and below 1.")
+        if self.noise is not None:
+            require(self.noise, "noise", above=0)
+            self._require_private()
+
+    def _require_private(self) -> None:
+        """Refuse noise under which no bound holds for one record."""
+        if self.clip is None:
+            raise ConfigError("noise without clip hides nothing: one gradient may be of any length", mend="Set clip.")
+        if self.batches != "poisson":
+            raise ConfigError(
+                f"noise is accounted for batches drawn by chance, not for {self.batches} batches",
+                mend='Set batches = "poisson".',
+            )
+        if self.denominator != "expected":
+            raise ConfigError(
+                "noise with denominator rows divides by a number that tells how many records were drawn",
+                mend='Set denominator = "expected".',
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -95,12 +96,15 @@ class Candidates:
         round: the current round.
         count: cohort size asked for; None asks for everyone available.
         excluded: clients that never train (unseen clients of the evaluation), sorted.
+        sampling: whether `uniform` draws exactly ``count`` clients or, by ``poisson``, each by itself with probability
+            count / clients, so that nobody's chance depends on who else is there.
     """
 
     population: Population
     round: int
     count: int | None
     excluded: ClientIds
+    sampling: Literal["uniform", "poisson"] = "uniform"
 
     def sizes(self, ids: ClientIds) -> Float64[ndarray, "clients"]:
         """Raw weight of each client in this round."""
@@ -137,6 +141,8 @@ class Candidates:
     def uniform(self, streams: Streams, wanted: Wanted | None = None) -> ClientIds:
         """``count`` distinct available clients, uniformly without replacement; everyone when count is None.
 
+        By ``poisson`` sampling so many on average, if all are there.
+
         Fewer come back when fewer are available, or when the walk has looked at 10^4 clients for each one wanted.
         Expected cost O(count / mean availability), independent of the population's size.
 
@@ -146,6 +152,8 @@ class Candidates:
         """
         if self.count is None:
             return self.everyone(wanted)
+        if self.sampling == "poisson":
+            return self._by_chance(self.count, streams, wanted)
         order = Permutation(self.population.size, streams.seed("cohort"))
         limit = min(self.population.size, _MAX_WALK * self.count)
         chosen = np.empty(0, np.int64)
@@ -155,3 +163,11 @@ class Candidates:
             chosen = np.concatenate([chosen, self._chosen(order(walked), wanted)])
             position += step
         return chosen[: self.count]
+
+    def _by_chance(self, count: int, streams: Streams, wanted: Wanted | None) -> ClientIds:
+        """Each client with the same probability: a binomial number, then a uniform set of that size. O(count)."""
+        size = self.population.size
+        share = min(1.0, count / max(1, size - len(self.excluded)))
+        drawn = int(streams.numpy("cohort size").binomial(size, share))
+        order = Permutation(size, streams.seed("cohort"))
+        return self._chosen(order(np.arange(drawn, dtype=np.int64)), wanted)

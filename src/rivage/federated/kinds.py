@@ -13,6 +13,7 @@ STAGES = Registry(
         "bfloat16": "rivage.federated.rounding:BFloat16",
         "clip": "rivage.federated.clipping:Clip",
         "float16": "rivage.federated.rounding:Float16",
+        "gaussian_noise": "rivage.federated.local_noise:GaussianNoise",
         "top_k": "rivage.federated.sparsifying:TopK",
     },
 )
@@ -25,6 +26,7 @@ COLLECTIONS = Registry(
         "mean": "rivage.federated.collectors:Averaged",
         "median": "rivage.federated.robust:Median",
         "norm_bounded": "rivage.federated.robust:NormBounded",
+        "private_mean": "rivage.federated.user_privacy:PrivateMean",
         "secagg": "rivage.federated.secagg:SecAgg",
         "trimmed_mean": "rivage.federated.robust:TrimmedMean",
     },

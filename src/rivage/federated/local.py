@@ -107,7 +107,8 @@ class Local:
     def adaptation(self) -> LocalWork:
         """All the training there is."""
         batches = "shuffle" if self.work.batches == "endless" else self.work.batches
-        return LocalWork((replace(self.work, epochs=self.epochs, updates=None, batches=batches),), self.learning_rate)
+        phase = replace(self.work, epochs=self.epochs, updates=None, batches=batches, noise=None)  # nothing is sent
+        return LocalWork((phase,), self.learning_rate)
 
     def adapt(
         self,

@@ -28,7 +28,9 @@ from rivage.federated.executors.executor import Executor
 from rivage.federated.executors.jobs import Job
 from rivage.federated.failures import Failed, explained
 from rivage.federated.memories import Memory
+from rivage.federated.promises import Spending, entry_of
 from rivage.federated.trial import Trial
+from rivage.federated.user_privacy import PrivateSum
 from rivage.simulation.devices import cost
 
 __all__ = ["Round"]
@@ -58,11 +60,16 @@ class Round:
         self.rejected: list[dict[str, Any]] = []
         self.metrics: dict[str, list[float]] = {}
         self.gradients: dict[int, int] = {}
+        self.spending = None if trial.promise is None else Spending(trial.algorithm, trial.promise, trial.share)
+        if isinstance(self.collector, PrivateSum):
+            entry = entry_of(trial.algorithm)
+            assert entry is not None, "settings are refused otherwise"
+            self.collector.begin(entry, state, trial.expected, self.streams.child("collector"))
 
     def play(self) -> tuple[State, dict[str, Any]]:
         """The server's next state, and the round's event."""
         trial = self.trial
-        candidates = Candidates(trial.population, self.number, trial.cohort, trial.unseen)
+        candidates = Candidates(trial.population, self.number, trial.cohort, trial.unseen, trial.sampling)
         cohort = trial.algorithm.select(self.state, candidates, self.streams, trial.task)
         self._require_sound(cohort)
         arrives = trial.population.completes(cohort.ids, self.number)
@@ -80,7 +87,7 @@ class Round:
             self.talking.close()
         refusal = self.collector.refusal
         state = self.state
-        if self.collector.count and refusal is None:
+        if (self.collector.count or isinstance(self.collector, PrivateSum)) and refusal is None:
             state = trial.algorithm.aggregate(self.state, self.collector.result(), trial.task)
         event = {
             "event": "round",
@@ -94,6 +101,9 @@ class Round:
             "gradients": sum(self.gradients.values()),
         }
         event |= {"refused": refusal} if refusal is not None else {}
+        event |= {} if self.spending is None else {"private": self.spending.event()}
+        if isinstance(self.collector, PrivateSum):
+            state, event = {**state, **self.collector.carried()}, event | self.collector.report()
         event |= {"forgotten": forgotten} if forgotten else {}
         event |= {} if self.talking is None else self.talking.report()
         if hasattr(trial.algorithm, "report"):  # optional: numbers that the server knows and the record should keep
@@ -190,6 +200,8 @@ class Round:
             update = replace(update)
         update.client, update.version = client, self.number
         self.gradients[client] = job.local.gradients
+        if self.spending is not None:
+            self.spending.note(client, len(job.samples), job.local.steps)
         if harmful and trial.adversary is not None:
             update = trial.adversary.corrupt(update, down or {}, client, self.streams)
         residuals = memory.residuals

@@ -13,12 +13,14 @@ import numpy as np
 
 from rivage.core.errors import ConfigError, require
 from rivage.core.seeding import Streams
+from rivage.core.settings import combine
 from rivage.data.population import ClientIds, Population
 from rivage.federated.adversaries import Adversary
 from rivage.federated.algorithm import Algorithm
 from rivage.federated.cohorts import Permutation
 from rivage.federated.collectors import Averaged, Collection
 from rivage.federated.execution import Execution
+from rivage.federated.promises import Sampling, promise, promise_faults
 from rivage.federated.stages import Pipeline, UpdateStage
 from rivage.learning.task import Task
 from rivage.simulation.devices import Devices
@@ -39,6 +41,8 @@ class Trial:
         task: what is learnt.
         rounds: exchanges between server and clients, >= 0.
         cohort: clients per round; None takes everyone available.
+        sampling: whether exactly so many are drawn, or each client by itself with the probability that makes it so
+            many on average.
         seed: root of all random streams.
         every: rounds between evaluations; the end is always evaluated.
         unseen: clients that never train, evaluated apart, sorted.
@@ -57,6 +61,7 @@ class Trial:
     task: Task
     rounds: int
     cohort: int | None = None
+    sampling: Sampling = "uniform"
     seed: int = 0
     every: int = 10
     unseen: ClientIds = field(default_factory=lambda: np.empty(0, np.int64))
@@ -76,6 +81,8 @@ class Trial:
             )
         require(self.rounds, "rounds", least=0)
         require(self.every, "every", least=1)
+        if faults := list(promise_faults(self.algorithm, self.name, self.stages, self.collector)):
+            raise combine(faults)
         for name in ("cohort", "remembered"):
             if (count := getattr(self, name)) is not None:
                 require(count, name, least=1)
@@ -89,6 +96,21 @@ class Trial:
     def pipeline(self) -> Pipeline:
         """The stages, ready for use."""
         return Pipeline(self.stages)
+
+    @property
+    def expected(self) -> int:
+        """Clients of a round, where all are there: the cohort, or everyone who may train."""
+        return self.population.size - len(self.unseen) if self.cohort is None else self.cohort
+
+    @property
+    def share(self) -> float:
+        """Probability with which a client that is there is in a cohort."""
+        return min(1.0, self.expected / max(1, self.population.size - len(self.unseen)))
+
+    @cached_property
+    def promise(self) -> dict[str, Any] | None:
+        """What its noise promises; None without."""
+        return promise(self.algorithm, self.stages, self.collector, self.sampling)
 
     @property
     def judged(self) -> ClientIds:
@@ -105,6 +127,7 @@ class Trial:
             "learns": [self.task.loss.name, self.task.metric.name, str(self.task.dtype)],
             "rounds": self.planned,
             "cohort": self.cohort,
+            "sampling": self.sampling,
             "seed": self.seed,
             "every": self.every,
             "unseen": self.unseen.tolist(),

@@ -10,6 +10,7 @@ from rivage.core.message_log import LOG_NAME
 from rivage.core.records import RunRecord
 from rivage.core.summaries import local_method, summarize
 from rivage.decentralized.training_checks import is_timed
+from rivage.federated.privacy_checks import is_private
 from rivage.federated.stream_checks import is_streamed
 from rivage.studies.tuning_checks import tuning_of
 
@@ -52,6 +53,8 @@ def _claims(record: RunRecord) -> Iterator[tuple[str, dict[str, Any]]]:
             yield "choice_gap", {"method": method}
         if all((trial.folder / LOG_NAME).exists() for trial in trials) and trials[0].bytes_up:
             yield "wire_bytes", {"method": method}
+        if is_private(trials[0]):
+            yield "privacy_spent", {"method": method}
         if is_streamed(trials[0]):
             yield "stream_share", {"method": method}
         if is_timed(record, method):

@@ -24,6 +24,7 @@ from rivage.decentralized.silo_trial import SiloTrial
 from rivage.federated.checkpoint import Files
 from rivage.federated.engine import Outcome, run
 from rivage.federated.guarded import Guarded
+from rivage.federated.privacy_ledger import spent
 from rivage.federated.trial import Trial
 from rivage.studies.conclusion import conclude
 from rivage.studies.guarding import guard
@@ -156,6 +157,8 @@ def _play(
             notice = save_models(stage, method, trial.identity, outcome, folder / MODELS)
             if notice:
                 observer.on_event({"event": "notice", "text": notice})
+            if (privacy := spent(journal.record.events())) is not None:
+                journal.event(privacy)
             journal.event({"event": "end", "rounds": rounds})
     observer.on_event({"event": "trial_end", "method": method.name, "seed": stage.seed})
 

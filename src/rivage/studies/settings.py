@@ -111,6 +111,8 @@ class Run:
     Args:
         rounds: exchanges between server and clients, >= 0.
         cohort: clients per round, >= 1; ``"all"`` takes everyone available.
+        sampling: ``uniform`` draws exactly so many; ``poisson`` draws each client by itself, so many on average, as the
+            accountant of ``private_mean`` assumes.
         seeds: one trial of every method for each, distinct, 0 <= seed < 2**64.
         dtype: numbers of models and losses.
         log: what the message log keeps: ``none``, ``meta``, ``clients:[0, 5]`` or ``all``; left out, everything
@@ -126,6 +128,7 @@ class Run:
 
     rounds: int = 50
     cohort: int | None = field(default=None, metadata={"none": "all"})
+    sampling: Literal["uniform", "poisson"] = "uniform"
     seeds: tuple[int, ...] = (0,)
     dtype: Literal["float32", "float64"] = "float32"
     log: str | None = None
@@ -297,8 +300,10 @@ def _unsound(methods: Sequence[Method], cohort: int | None) -> Iterator[ConfigEr
 
 
 def _faults(method: Method, cohort: int | None) -> Iterator[RivageError]:
-    from rivage.federated.stages import order_faults  # imports torch, as the methods have done by now
+    from rivage.federated.promises import promise_faults  # imports torch, as the methods have done by now
+    from rivage.federated.stages import order_faults
 
+    yield from promise_faults(method.algorithm, method.name, method.stages, method.collector)
     yield from order_faults(method.stages)
     if is_decentralized(method.algorithm):
         if method.stages or method.collector != _AVERAGED():

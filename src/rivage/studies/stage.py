@@ -19,6 +19,8 @@ from rivage.data.population import ClientIds, Population
 from rivage.data.streams import StreamPopulation
 from rivage.federated.adversaries import Adversary, Malicious
 from rivage.federated.execution import Execution
+from rivage.federated.promises import promise
+from rivage.federated.record_privacy import model_faults
 from rivage.federated.trial import Trial, judged
 from rivage.learning.task import Task, make_task
 from rivage.studies.settings import Method, Study, collector_faults, is_decentralized
@@ -103,6 +105,9 @@ class Stage:
                 where="[run] log",
                 mend=f"Give numbers from 0 to {size - 1}.",
             )
+        for number, method in enumerate(self.study.methods, 1):
+            for fault in model_faults(method.algorithm, method.name, self.task.layout):
+                yield fault.at(f"[[methods]] {number}")
         for number, method in enumerate(self.study.methods, 1):  # optional: what a method asks of the clients
             if misfit := getattr(method.algorithm, "misfit", lambda clients: None)(self.population):
                 yield misfit.at(f"[[methods]] {number}")
@@ -130,6 +135,7 @@ class Stage:
             task=self.task,
             rounds=settings.run.rounds,
             cohort=settings.run.cohort,
+            sampling=settings.run.sampling,
             seed=self.seed,
             every=settings.evaluation.every,
             unseen=self.unseen,
@@ -149,6 +155,7 @@ class Stage:
             "kind": method.kind,
             "settings": dump(method.algorithm),
             **self.exchange(method),
+            **({"differential_privacy": told} if (told := self.promise(method)) else {}),
             **{name: part for name, part in dump(self.study).items() if name == "devices"},
             "metric": metric.name,
             "higher_is_better": metric.higher_is_better,
@@ -157,6 +164,10 @@ class Stage:
             "population": self.census(),
             **self.arrivals(),
         }
+
+    def promise(self, method: Method) -> dict[str, Any] | None:
+        """What its noise promises; None without, and for methods without a server."""
+        return promise(method.algorithm, method.stages, method.collector, self.study.run.sampling)
 
     def exchange(self, method: Method) -> dict[str, Any]:
         """What happens to updates between clients and server, where that is not the plain mean of what was sent."""
@@ -204,6 +215,6 @@ class Stage:
             "hyper_parameters": dump(method.algorithm),
             **self.exchange(method),
             "secure_aggregation": False,
-            "differential_privacy": None,
             **getattr(method.collector, "statement", dict)(),
+            "differential_privacy": self.promise(method),
         }

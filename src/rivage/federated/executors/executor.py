@@ -123,6 +123,7 @@ class Executor:
             )
             for job, (job.batches, job.position) in zip(jobs, drawn, strict=True):
                 job.local.steps += len(job.batches.sizes)
+                job.noise = None if phase.noise is None else streams.child("privacy", round, job.client, number)
             if self.tiled is None:
                 self._one_by_one(algorithm, phase, jobs, streams, round)
             else:

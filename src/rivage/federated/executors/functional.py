@@ -6,9 +6,9 @@ Every step descends along
     Σ_i q_i ∇ℓ_i(w) / |batch|  +  strength · (w − anchor)  +  drift
 
 where the pull and the drift see the parameters before the step, and with `Phase.clip` each q_i ∇ℓ_i is first scaled
-down to that norm. Buffers (the tail of the vector) are written by the module itself and never pulled, drifted or
-corrected. Groups of a job are trained one after the other, unless the algorithm brings its own `step` or `correct`,
-which see all groups at once.
+down to that norm, and with `Phase.noise` their sum gets its noise. Buffers (the tail of the vector) are written by the
+module itself and never pulled, drifted or corrected. Groups of a job are trained one after the other, unless the
+algorithm brings its own `step` or `correct`, which see all groups at once.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rivage.core.errors import ConfigError
-from rivage.federated.algorithm import Algorithm, Local, Phase
+from rivage.federated.algorithm import Algorithm, Phase
 from rivage.federated.executors.jobs import Job, chosen, expected, joint_update, strength_of
+from rivage.federated.executors.noise import Noise
 from rivage.learning.task import Task
 
 __all__ = ["Functional"]
@@ -80,7 +81,7 @@ class Functional:
         """
         x, y = self.task.tensors(job.samples)
         steps = [torch.from_numpy(rows).to(x.device) for rows in job.batches.split()]
-        run = _Run(self, phase, job.local, self._stored(x), y)
+        run = _Run(self, phase, job, self._stored(x), y)
         self.bound.module.train()
         with torch.no_grad(), self._noise(noise):
             if hasattr(algorithm, "step") or hasattr(algorithm, "correct"):  # isinstance on a protocol costs 20 µs
@@ -120,7 +121,8 @@ class Functional:
 class _Run:
     """One job in one phase."""
 
-    def __init__(self, engine: Functional, phase: Phase, local: Local, x: Tensor, y: Tensor) -> None:
+    def __init__(self, engine: Functional, phase: Phase, job: Job, x: Tensor, y: Tensor) -> None:
+        local = job.local
         self.engine, self.phase, self.local, self.x, self.y = engine, phase, local, x, y
         self.bound, layout = engine.bound, engine.task.layout
         names = chosen(layout, phase)
@@ -135,6 +137,9 @@ class _Run:
                 where="work.clip",
                 mend="Use group norm in place of batch norm, or leave clip out.",
             )
+
+        shapes = [entry.shape for entry in self.entries]
+        self.noise = [Noise(phase, job, group, shapes, like=self.bound.vector) for group in range(len(local.params))]
 
     def apart(self, steps: Sequence[Tensor]) -> None:
         """Every group by itself."""
@@ -186,7 +191,14 @@ class _Run:
         return result
 
     def gradients(self, group: int, rows: Tensor) -> tuple[Tensor, ...]:
-        """Of the objective on one batch, by trained parameter."""
+        """Of the objective on one batch, by trained parameter, with its noise."""
+        found = self.noiseless(group, rows)
+        if self.noise[group]:
+            torch._foreach_add_(found, self.noise[group].draw())
+        return found
+
+    def noiseless(self, group: int, rows: Tensor) -> tuple[Tensor, ...]:
+        """The same without noise."""
         if len(rows) == 0:  # an empty Poisson batch has no gradient, but the step counts
             return tuple(torch.zeros_like(parameter) for parameter in self.trained)
         x, y = self.engine._read(self.x.index_select(0, rows)), self.y.index_select(0, rows)

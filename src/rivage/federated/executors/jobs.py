@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rivage.core.errors import ConfigError
+from rivage.core.seeding import Streams
 from rivage.data.population import Samples
 from rivage.federated.algorithm import Algorithm, Local, Phase
 from rivage.federated.batches import Batches, Position
@@ -35,6 +36,7 @@ class Job:
         samples: the training records.
         position: where the client's endless loader stands; advanced in place.
         batches: of the phase that is being run (filled by the executor).
+        noise: streams of the noise of that phase, for phases with noise (filled by the executor).
     """
 
     client: int
@@ -42,6 +44,7 @@ class Job:
     samples: Samples
     position: Position = Position()
     batches: Batches = _NO_BATCH
+    noise: Streams | None = None
 
 
 def named(phase: Phase, task: Task) -> Phase:

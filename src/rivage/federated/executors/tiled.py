@@ -8,7 +8,8 @@ all signals s_l taken at the old parameters (`rivage.federated.executors.chain`)
     W ← lerp(W, anchor, rate · strength) − rate · drift − s' a,
 
 the update being fused into the product. With `Phase.clip` the signals of a record are scaled by min(1, clip / norm),
-where the norm of its gradient comes from ‖s a'‖ = ‖s‖ ‖a‖ (ghost norms; Goodfellow, arXiv 1510.01799).
+where the norm of its gradient comes from ‖s a'‖ = ‖s‖ ‖a‖ (ghost norms; Goodfellow, arXiv 1510.01799), and
+`Phase.noise` is added to the product.
 
 How rows are cut does not depend on the number of workers, so neither do the results.
 """
@@ -32,6 +33,7 @@ from rivage.data.population import Samples
 from rivage.federated.algorithm import Algorithm, Local, Phase, Pull
 from rivage.federated.executors.chain import Chain, Stack
 from rivage.federated.executors.jobs import Job, chosen, expected, joint_update, strength_of
+from rivage.federated.executors.noise import Noise
 from rivage.federated.executors.packing import pack
 from rivage.learning.task import Task
 
@@ -136,6 +138,20 @@ class _Tile:
         self.targets = targets.to(self.x.dtype).index_select(0, self.index)
         self.clip = None if phase.clip is None else phase.clip / len(rows[0].job.local.params) ** 0.5
 
+    def noises(self, members: Sequence[tuple[Row, int]]) -> list[Noise]:
+        """That of some (row, group), shaped as `Chain.unflatten` shapes parameters; none for phases without noise."""
+        if self.phase.noise is None:
+            return []
+        shapes = [self.layout.entries[i].shape for i in sorted(self.trained)]
+        shapes = [shape if len(shape) > 1 else (1, *shape) for shape in shapes]
+        return [Noise(self.phase, row.job, group, shapes, like=self.x) for row, group in members]
+
+    def drawn(self, noises: Sequence[Noise]) -> Iterator[tuple[int, Tensor]]:
+        """(entry, noise of the next gradient of each) of every parameter that learns."""
+        parts = [noise.draw() for noise in noises]
+        for entry, stack in zip(sorted(self.trained), zip(*parts, strict=True), strict=False):
+            yield entry, torch.stack(stack)
+
     def coefficients(self) -> Float[Tensor, "places"]:
         """1 / denominator of each place's batch; 0 where a place is empty."""
         divisors = self.packed.sizes
@@ -225,7 +241,7 @@ class _Apart(_Tile):
             weights = self.weights([row.group for row in self.rows]) if self.weighted else (scale != 0).to(scale.dtype)
             shares = weights if self.clip is not None else weights * scale
         by_place = [self.targets, shares] if self.clip is None else [self.targets, shares, scale]
-        active = -1
+        noises, active = self.noises([(row, row.group) for row in self.rows]), -1
         for x, *given in self.steps(*by_place):
             if x.shape[0] != active:  # views are made anew only when a row has ended
                 active = x.shape[0]
@@ -240,6 +256,8 @@ class _Apart(_Tile):
                 if drift:
                     tensor.add_(drift[entry])
                 tensor.baddbmm_(left, right, alpha=-1)  # the signal has the rate in it
+            for entry, noise in self.drawn(noises[:active]):
+                now[entry].add_(noise, alpha=-self.rate)
         return params
 
     def _anchors(self) -> list[Tensor]:
@@ -265,6 +283,7 @@ class _Together(_Tile):
         now = torch.stack([local.params for local in locals_])
         extra = {name: torch.stack([local.extra[name] for local in locals_]) for name in locals_[0].extra}
         mask, calls, before = self._mask(), list[int](), len(self.rows)
+        self.noise = [self.noises([(row, group) for group in range(now.shape[1])]) for row in self.rows]
         local = _stacked(locals_)
         for given in self.steps(self.targets, *self._shares(now.shape[1])):
             calls.append(0)
@@ -327,6 +346,8 @@ class _Together(_Tile):
         result = [torch.zeros_like(tensor) for tensor in params]
         for entry, left, right in self.learning(values, signals, self.ones(active * groups)):
             result[entry] = torch.bmm(left, right)
+        for entry, noise in self.drawn([noise for own in self.noise[:active] for noise in own[:groups]]):
+            result[entry] += noise
         return self.chain.flatten(result).view(at.shape)
 
 

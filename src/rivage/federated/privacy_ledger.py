@@ -1,0 +1,91 @@
+"""Who has spent how much of its privacy: read off the record of a trial, and nothing else.
+
+Every round event of a trial with noise says who took part under which sampling rate and for how many steps. The record
+survives interruptions, so the budget does too: there is no counter that could start anew. Clients whose update was lost
+on the way have released nothing; those whose update the server rejected have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rivage.federated.accounting import Release, epsilon_of, merged
+
+__all__ = ["EVERYONE", "epsilons", "releases_of", "spent"]
+
+EVERYONE = -1
+"""Stands for all clients, where they are sampled by chance and nobody may know who took part."""
+
+_DISTINCT = 32  # ledgers that are accounted one by one; more are rounded up to so many
+_DIGITS = 4  # of the epsilons in a record, rounded up
+
+Releases = tuple[Release, ...]
+
+
+def releases_of(events: Iterable[Mapping[str, Any]]) -> dict[int, Releases]:
+    """What each client has released over all rounds, by client; of nobody where there is no noise.
+
+    Args:
+        events: of a trial, from its start on.
+    """
+    noise: float | None = None
+    found: dict[int, list[Release]] = defaultdict(list)
+    for event in events:
+        if event["event"] == "start":
+            told = event.get("differential_privacy")
+            noise = None if told is None else float(told["noise_multiplier"])
+        elif event["event"] == "round" and noise is not None and "private" in event:
+            private = event["private"]
+            for client, sampling, steps in zip(private["clients"], private["sampling"], private["steps"], strict=True):
+                found[client].append(Release(noise, sampling, steps))
+    return {client: merged(releases) for client, releases in sorted(found.items())}
+
+
+def epsilons(releases: Mapping[int, Releases], delta: float) -> dict[int, float]:
+    """ε of each client, rounded up in the fourth decimal.
+
+    Where clients have spent in more than 32 different ways, sampling rates and steps are first rounded up to a coarser
+    grid, so that each ε is still an upper bound.
+    """
+    coarse = _coarse(releases)
+    return {client: _up(epsilon_of(own, delta)) for client, own in coarse.items()}
+
+
+def spent(events: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The event ``privacy`` with which the record of a trial ends; None for trials without noise."""
+    events = list(events)
+    told = next((event.get("differential_privacy") for event in events if event["event"] == "start"), None)
+    if told is None:
+        return None
+    releases = releases_of(events)
+    return {
+        "event": "privacy",
+        "unit": told["unit"],
+        "delta": told["delta"],
+        "clients": list(releases),
+        "steps": [sum(release.steps for release in own) for own in releases.values()],
+        "epsilon": list(epsilons(releases, told["delta"]).values()),
+    }
+
+
+def _up(epsilon: float) -> float:
+    return math.ceil(epsilon * 10.0**_DIGITS) / 10.0**_DIGITS
+
+
+def _coarse(releases: Mapping[int, Releases]) -> Mapping[int, Releases]:
+    ratio, coarse = 1.01, releases
+    while len(set(coarse.values())) > _DISTINCT:
+        coarse = {client: merged(_rounded(release, ratio) for release in own) for client, own in releases.items()}
+        ratio = 1 + 2 * (ratio - 1)
+    return coarse
+
+
+def _rounded(release: Release, ratio: float) -> Release:
+    """More sampling and more steps, on a geometric grid."""
+    step = math.log(ratio)
+    sampling = min(1.0, math.exp(step * math.ceil(math.log(release.sampling) / step - 1e-9)) * (1 + 1e-9))
+    steps = math.ceil(math.exp(step * math.ceil(math.log(release.steps) / step - 1e-9)))
+    return Release(release.noise, sampling, max(steps, release.steps))

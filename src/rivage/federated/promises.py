@@ -1,0 +1,162 @@
+"""What a method of a study promises of its noise, whether it can, and what each round spends of it.
+
+There is at most one promise: of single records by `Phase.noise`, of clients by the server's noise
+(`rivage.federated.user_privacy`), by their own (`rivage.federated.local_noise`), or under a mask
+(`rivage.federated.secagg`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from rivage.core.errors import ConfigError
+from rivage.federated.algorithm import Algorithm, Phase
+from rivage.federated.clipping import Clip
+from rivage.federated.collectors import Collection
+from rivage.federated.local_noise import GaussianNoise
+from rivage.federated.privacy_ledger import EVERYONE
+from rivage.federated.record_privacy import phase_of, record_faults, sampling_rate, statement
+from rivage.federated.stages import UpdateStage
+from rivage.federated.user_privacy import PrivateMean
+
+__all__ = ["Sampling", "Spending", "entry_of", "promise", "promise_faults"]
+
+Sampling = Literal["uniform", "poisson"]
+
+_ENTRIES = {
+    "rivage.federated.apfl:APFL": "params",
+    "rivage.federated.ditto:Ditto": "params",
+    "rivage.federated.fedavg:FedAvg": "params",
+    "rivage.federated.fedavg:FedSGD": "params",
+    "rivage.federated.fedem:FedEM": "params",
+    "rivage.federated.fedopt:FedAdagrad": "params",
+    "rivage.federated.fedopt:FedAdam": "params",
+    "rivage.federated.fedopt:FedAvgM": "params",
+    "rivage.federated.fedopt:FedYogi": "params",
+    "rivage.federated.fedprox:FedProx": "params",
+    "rivage.federated.fedrep:FedRep": "body",
+    "rivage.federated.finetuned:FineTuned": "params",
+    "rivage.federated.knnper:KNNPer": "params",
+    "rivage.federated.perfedavg:PerFedAvg": "params",
+    "rivage.federated.pfedme:PFedMe": "params",
+}
+"""Methods whose clients send one vector that was broadcast under the same name, and nothing else."""
+
+_DELTA = 1e-5  # where a statement names none
+
+
+def entry_of(algorithm: Any) -> str | None:
+    """The one entry that clients of a method send; None where they send several, or where nobody has looked.
+
+    A method of a plug-in names it in a class attribute ``private_entry``.
+    """
+    kind = f"{type(algorithm).__module__}:{type(algorithm).__qualname__}"
+    named = _ENTRIES.get(kind, getattr(algorithm, "private_entry", None))
+    if getattr(algorithm, "average_over", "cohort") == "everyone":  # steps by the weight that arrived
+        return None
+    return named
+
+
+def promise(
+    algorithm: Any, stages: Sequence[UpdateStage], collector: Collection, sampling: Sampling = "uniform"
+) -> dict[str, Any] | None:
+    """What record and message log say; None without noise."""
+    if (phase := phase_of(algorithm)) is not None:
+        return statement(phase)
+    clip, noise = _stage(stages, Clip), _stage(stages, GaussianNoise)
+    if noise is not None and clip is not None:
+        return _local(clip, noise)
+    if isinstance(collector, PrivateMean):
+        return {**collector.promise(), "sampling": "poisson" if sampling == "poisson" else "none"}
+    told = _masked(collector)
+    return None if told is None else {"delta": _DELTA, **told}
+
+
+def _masked(collector: Collection) -> dict[str, Any] | None:
+    """The promise of a collector that words its own."""
+    told: dict[str, Any] = collector.statement() if hasattr(collector, "statement") else {}
+    return told.get("differential_privacy")
+
+
+def _stage(stages: Sequence[UpdateStage], kind: type) -> Any:
+    return next((stage for stage in stages if isinstance(stage, kind)), None)
+
+
+def _local(clip: Clip, noise: GaussianNoise) -> dict[str, Any]:
+    return {
+        "unit": "user",
+        "relation": "replace",
+        "protects": "what a client sends in all rounds",
+        "mechanism": "local Gaussian noise on every clipped update",
+        "noise_multiplier": noise.deviation / (2 * clip.norm),
+        "sampling": "none",
+        "clip": clip.norm,
+        "delta": noise.delta,
+        "not_covered": ["that a client took part", "set-up messages", "evaluations"],
+    }
+
+
+def promise_faults(
+    algorithm: Any, name: str, stages: Sequence[UpdateStage], collector: Collection
+) -> Iterator[ConfigError]:
+    """Why noise would promise nothing under these settings."""
+    yield from record_faults(algorithm, name)
+    noise, users = _stage(stages, GaussianNoise), isinstance(collector, PrivateMean)
+    masked = _masked(collector) is not None
+    found = {
+        "work.noise": phase_of(algorithm) is not None,
+        "stage gaussian_noise": noise is not None,
+        "collector private_mean": users,
+        "collector secagg": masked,
+    }
+    given = [what for what, there in found.items() if there]
+    if len(given) > 1:
+        yield ConfigError(
+            f'"{name}" has noise by {" and ".join(given)}', mend="Keep one: their promises do not add up."
+        )
+    if noise is not None and not any(isinstance(stage, Clip) for stage in stages[: list(stages).index(noise)]):
+        yield ConfigError("stage gaussian_noise bounds nothing by itself", mend="Put a stage clip before it.")
+    if (noise is not None or users) and getattr(algorithm, "federates", False) and entry_of(algorithm) is None:
+        yield ConfigError(
+            f'noise on updates cannot protect "{name}": clients send more than one vector, or nobody has looked',
+            mend='Take a method such as kind = "fedavg".',
+        )
+
+
+class Spending:
+    """What the clients of one round release.
+
+    Args:
+        algorithm: of the trial.
+        told: its promise.
+        share: probability with which a client is in the cohort.
+    """
+
+    def __init__(self, algorithm: Algorithm, told: dict[str, Any], share: float) -> None:
+        self._phase: Phase | None = phase_of(algorithm)
+        self._released: dict[int, tuple[float, int]] = {}
+        self._hidden = told["unit"] == "user" and told["sampling"] == "poisson"
+        if self._hidden:
+            self._released[EVERYONE] = (share, 1)
+
+    def note(self, client: int, records: int, steps: int) -> None:
+        """A client has sent something.
+
+        Args:
+            client: who.
+            records: on which it has trained.
+            steps: that it did.
+        """
+        if self._phase is not None:
+            self._released[client] = (sampling_rate(self._phase, records), steps)
+        elif not self._hidden:
+            self._released[client] = (1.0, 1)
+
+    def event(self) -> dict[str, Any]:
+        """For the round's event."""
+        return {
+            "clients": list(self._released),
+            "sampling": [sampling for sampling, _ in self._released.values()],
+            "steps": [steps for _, steps in self._released.values()],
+        }
