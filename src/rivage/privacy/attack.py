@@ -88,10 +88,12 @@ ATTACKS = Registry(
         "local_loss_threshold": "rivage.privacy.loss_threshold:LocalLossThreshold",
         "analytic_inversion": "rivage.privacy.inversion:AnalyticInversion",
         "idlg": "rivage.privacy.inversion:IDLG",
+        "emulator": "rivage.privacy.emulator:Emulator",
         "local_model": "rivage.privacy.local_model:LocalModel",
         "local_rmia": "rivage.privacy.rmia:LocalRMIA",
         "loss_threshold": "rivage.privacy.loss_threshold:LossThreshold",
         "rmia": "rivage.privacy.rmia:RMIA",
+        "fedmia": "rivage.privacy.fedmia:FedMIA",
         "zari21": "rivage.privacy.trajectories:Trajectories",
     },
 )
