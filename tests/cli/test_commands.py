@@ -68,6 +68,7 @@ def pipeline(record: RunRecord, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     module = ModuleType("rivage.studies.pipeline")
     module.__dict__.update(run_study=fake.run_study, built_in=fake.built_in)
     monkeypatch.setitem(sys.modules, "rivage.studies.pipeline", module)
+    monkeypatch.setattr(commands, "audit_trained", lambda *_: None)  # nothing was trained
     return fake
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rivage.cli.folders import open_run
 from rivage.cli.output import DEFAULTS, VIOLATION, Options, logs, number, show, stderr, table
-from rivage.core.errors import ConfigError, require_extra
+from rivage.core.errors import ConfigError, RivageError, require_extra
 
 if TYPE_CHECKING:
+    from rivage.core.records import RunRecord
     from rivage.studies.audit_settings import Auditing
 
-__all__ = ["audit", "audit_table", "run_audit"]
+__all__ = ["audit", "audit_table", "audit_trained"]
 
 
 def audit(
@@ -55,15 +57,13 @@ def audit(
         attribute=attribute,
         budget=budget,
     )
-    found = run_audit(run, settings, study, fresh=fresh, options=options)
+    found = _found(run, settings, study, fresh=fresh, options=options)
     result = {"run": str(run), **found, "attacks": [_told(row) for row in found["attacks"]]}
-    notes = [f"{row['attack']} on {row['question']}: {row['reason']}" for row in found["attacks"] if row["reason"]]
-    notes += [f"{each['attack']} on {each['question']}, not run: {each['reason']}" for each in found["not_run"]]
-    show(options, result, found["answer"], audit_table(found["attacks"]), then="\n".join(notes))
+    show(options, result, found["answer"], audit_table(found["attacks"]), then="\n".join(_notes(found)))
     return VIOLATION if any(each["verdict"] == "fails" for each in found["certificates"]) else 0
 
 
-def run_audit(run: Path, settings: Auditing, study: Path | None, *, fresh: bool, options: Options) -> dict[str, Any]:
+def _found(run: Path, settings: Auditing, study: Path | None, *, fresh: bool, options: Options) -> dict[str, Any]:
     """What is found, and the answer in sentences; progress on standard error."""
     require_extra("torch", extra="train", purpose="Auditing")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
@@ -88,9 +88,27 @@ def run_audit(run: Path, settings: Auditing, study: Path | None, *, fresh: bool,
     return {**found, "answer": answer(found["attacks"])}
 
 
+def audit_trained(record: RunRecord, settings: Auditing | None, options: Options) -> dict[str, Any] | None:
+    """Audit a run that has just been trained, and keep the answer in its summary; None where it cannot be audited."""
+    from rivage.studies.audit_settings import Auditing
+
+    settings = settings or Auditing()
+    if not settings.budget:
+        return None
+    try:
+        found = _found(record.folder, settings, None, fresh=False, options=replace(options, seed=None))
+    except RivageError as error:
+        if not options.quiet:
+            stderr().print(f"not audited: {error}", markup=False, highlight=False, soft_wrap=True)
+        return None
+    told = {"method": found["method"], "answer": found["answer"], "attacks": list(map(_told, found["attacks"]))}
+    record.write_summary({**record.summary, "audit": {**told, "not_run": found["not_run"]}})
+    return found
+
+
 def audit_table(rows: Sequence[Mapping[str, Any]]) -> list[Sequence[str]]:
     """One row per attack."""
-    names = ("attack", "question", "view", "metric", "value", "baseline", "interval", "p", "verdict", "seconds")
+    names = ("attack", "question", "view", "metric", "value", "base", "interval", "p", "verdict", "s")
     return table(names, [_cells(row) for row in rows])
 
 
@@ -103,11 +121,23 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         row["metric"] or "–",
         number(row["value"], 3),
         number(row["baseline"], 3),
-        "–" if interval is None else f"{interval[0]:.3f}–{interval[1]:.3f}",
+        "–" if interval is None else f"{interval[0]:.2f}–{interval[1]:.2f}",
         number(row["p_adjusted"], 2),
         row["verdict"].removesuffix(" found"),
         number(row["cost"]["seconds"], 2),
     )
+
+
+def _notes(found: Mapping[str, Any]) -> list[str]:
+    """What is missing: of the log, of attacks, attacks as a whole; equal reasons once."""
+    reasons: dict[str, list[str]] = {}
+    for row in found["attacks"]:
+        if row["reason"]:
+            reasons.setdefault(row["reason"], []).append(row["attack"])
+    for each in found["not_run"]:
+        reasons.setdefault(f"not run, {each['reason']}", []).append(each["attack"])
+    notes = [f"{', '.join(dict.fromkeys(names))}: {why}" for why, names in reasons.items()]
+    return [*(f"log: {fault}" for fault in found["faults"]), *notes]
 
 
 def _told(row: Mapping[str, Any]) -> dict[str, Any]:

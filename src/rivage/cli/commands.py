@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from rivage.cli.audit import audit_table, audit_trained
 from rivage.cli.folders import draw, open_run, require_folder
 from rivage.cli.output import (
     DEFAULTS,
@@ -70,13 +71,14 @@ def run(
     """
     for module in ("matplotlib", "jinja2"):
         require_extra(module, extra="report", purpose="Drawing the report")
-    record = _train(study, settings, out, fresh, engine, interface, tune, options)
+    record, played = _train(study, settings, out, fresh, engine, interface, tune, options)
     if record is None:
         return 0
+    audited = audit_trained(record, played.audit, options)
     page = record.folder / "report.html"
     draw([record], page)
     record.write_summary({**record.summary, "report": str(page)})
-    return _show_run(record, options, strict)
+    return _show_run(record, options, strict, audited)
 
 
 def train(
@@ -106,7 +108,7 @@ def train(
         strict: Exit with 3 when a certificate does not hold.
         options: of every verb.
     """
-    record = _train(study, settings, out, fresh, engine, interface, tune, options)
+    record, _ = _train(study, settings, out, fresh, engine, interface, tune, options)
     return 0 if record is None else _show_run(record, options, strict)
 
 
@@ -119,8 +121,8 @@ def _train(
     interface: str | None,
     tune: bool,
     options: Options,
-) -> RunRecord | None:
-    """The record of the run; None in a process that is another silo than the first."""
+) -> tuple[RunRecord | None, Study]:
+    """The record of the run, None in a process that is another silo than the first; and what was played."""
     from rivage.cli.progress import Interruptible, progress
 
     _require_engine(engine, interface, tune)
@@ -141,12 +143,12 @@ def _train(
         if engine == "torchdist":
             from rivage.studies.real_silos import run_for_real
 
-            return run_for_real(study, out=out, fresh=fresh, observer=observer, interface=interface)
+            return run_for_real(study, out=out, fresh=fresh, observer=observer, interface=interface), study
         if tune:
             from rivage.studies.tuning import run_tuned
 
-            return run_tuned(study, out=out, fresh=fresh, observer=observer)
-        return run_study(study, out=out, fresh=fresh, observer=observer)
+            return run_tuned(study, out=out, fresh=fresh, observer=observer), study
+        return run_study(study, out=out, fresh=fresh, observer=observer), study
 
 
 def _require_engine(engine: str, interface: str | None, tune: bool) -> None:
@@ -174,11 +176,12 @@ def _study(path: Path | None, overrides: Sequence[str]) -> Study:
     return override_study(built_in(), overrides)
 
 
-def _show_run(record: RunRecord, options: Options, strict: bool) -> int:
+def _show_run(record: RunRecord, options: Options, strict: bool, audited: Mapping[str, Any] | None = None) -> int:
     summary = record.summary
     certificates = summary["certificates"]
     methods = {name: summary["methods"][name] for name in record.methods if name in summary["methods"]}
     page = summary.get("report")
+    report = [f"report: {page}"] if page else []
     show(
         options,
         summary,
@@ -190,7 +193,8 @@ def _show_run(record: RunRecord, options: Options, strict: bool) -> int:
         _simulated_table(methods),
         _tuning_table(summary.get("tuning", {}), list(methods)),
         certificate_rows(certificates),
-        then=f"report: {page}" if page else "",
+        *([audit_table(audited["attacks"])] if audited else []),
+        then="\n".join([*([f"audit of {audited['method']}: {audited['answer']}"] if audited else []), *report]),
     )
     return VIOLATION if strict and any(c["verdict"] == "fails" for c in certificates) else 0
 

@@ -30,9 +30,9 @@ def answer(rows: Sequence[Row]) -> str:
     leaks = [row for row in rows if row["verdict"] in ("leaks", "recovered") and not row["oracle"]]
     found = {view: _best([row for row in leaks if row["view"] == view]) for view in dict.fromkeys(map(_view, leaks))}
     sentences = [f"{_WHO.get(view, view)} learns {'; '.join(map(_found, best))}." for view, best in found.items()]
-    tested = dict.fromkeys(row["question"] for row in rows if row["verdict"] == "nothing found")
-    learnt = {row["question"] for row in leaks}
-    if clean := [_what(question) for question in tested if question not in learnt]:
+    learnt = set(map(_what, leaks))
+    tested = dict.fromkeys(_what(row) for row in rows if row["verdict"] == "nothing found")
+    if clean := [what for what in tested if what not in learnt]:
         sentences.append(f"Nothing was found about {', '.join(clean)}.")
     if weak := sum(row["verdict"] == "no power" for row in rows):
         sentences.append(f"{_counted(weak)} had too few records to tell.")
@@ -46,20 +46,22 @@ def _view(row: Row) -> str:
 
 
 def _best(rows: Sequence[Row]) -> list[Row]:
-    """The strongest finding on each question."""
+    """The strongest finding on each question, in the order of the attacks."""
     strongest: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: -abs(row["value"] - row["baseline"])):
-        strongest.setdefault(row["question"], row)
-    return list(strongest.values())
+        strongest.setdefault(_what(row), row)
+    return [row for row in rows if row in strongest.values()]
 
 
 def _found(row: Row) -> str:
     numbers = f"{row['value']:.3g} against {row['baseline']:.3g}"
-    return f"{_what(row['question'])} ({row['attack']}, {row['metric']} {numbers})"
+    return f"{_what(row)} ({row['attack']}, {row['metric']} {numbers})"
 
 
-def _what(question: str) -> str:
-    kind, _, name = question.partition(" ")
+def _what(row: Row) -> str:
+    kind, _, name = str(row["question"]).partition(" ")
+    if row["metric"] == "labels":
+        return "the labels of records"
     return _WHAT.get(kind, f'the attribute "{name}"')
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -9,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-__all__ = ["Cost", "Spent"]
+from rivage.privacy.attack import Meter
+
+__all__ = ["Cost", "Late", "Spent", "Watch"]
 
 _STATUS = Path("/proc/self/statm")
 _PERIOD_S = 0.01
@@ -29,6 +32,32 @@ class Spent:
     seconds: float
     peak_bytes: int | None
     evaluations: int
+
+
+class Late(BaseException):
+    """The time of an audit is over; no error of the attack that runs, and not to be caught by it."""
+
+
+@dataclass(slots=True)
+class Watch(Meter):
+    """A meter that looks at the clock.
+
+    Args:
+        evaluations: so far.
+        ends: when, by the monotonic clock, it ends what counts.
+    """
+
+    ends: float = math.inf
+
+    def count(self, records: int) -> None:
+        """Add so many.
+
+        Raises:
+            Late: when time is over.
+        """
+        self.evaluations += records
+        if time.monotonic() > self.ends:
+            raise Late
 
 
 class Cost:

@@ -8,6 +8,7 @@ ever made on the trial; `rivage.privacy.evidence` says how.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,13 +22,13 @@ from rivage.core.observers import Observer, Silent
 from rivage.core.records import RunRecord
 from rivage.core.seeding import Streams
 from rivage.core.store import read_json, write_json
-from rivage.privacy.attack import ATTACKS, Attack, Meter, Tools
+from rivage.privacy.attack import ATTACKS, Attack, Tools
 from rivage.privacy.checks import leakage, numbers
 from rivage.privacy.evidence import adjust, finding
 from rivage.privacy.grading import Case, pooled
 from rivage.privacy.questions import Attribute
 from rivage.privacy.views import Refused
-from rivage.studies.audit_cost import Cost
+from rivage.studies.audit_cost import Cost, Late, Watch
 from rivage.studies.audit_scene import Scene, scene_of_log, scene_of_run
 from rivage.studies.audit_settings import Auditing
 
@@ -57,6 +58,8 @@ CHEAPEST_FIRST = (
     "cosine_inversion",
 )
 """Order in which attacks run; those of plug-ins come last."""
+
+_OVERTIME = 2  # budgets after which an attack that still runs is cut off
 
 Row = dict[str, Any]
 Keep = Callable[[Sequence[Row]], None]
@@ -212,6 +215,7 @@ def audit_scene(
     trial = {"method": f"audit of {scene.trial.name}", "seed": scene.trial.seed}
     observer.on_event({"event": "trial", **trial, "rounds": len(plan)})
     not_run, budget = [], scene.settings.budget
+    ends = started + _OVERTIME * budget if budget else math.inf
     for done, (kind, attribute) in enumerate(plan, 1):
         question = _question(kind, attribute)
         if any((row["attack"], row["question"]) == (kind, question) for row in rows):
@@ -219,7 +223,12 @@ def audit_scene(
         if budget and time.monotonic() - started > budget:
             not_run.append({"attack": kind, "question": question, "reason": f"the budget of {budget:g} s is spent"})
             continue
-        rows.append(perform(scene, kind, attribute))
+        try:
+            rows.append(perform(scene, kind, attribute, ends=ends))
+        except Late:
+            late = f"it was cut off {_OVERTIME * budget:g} s after the audit began"
+            not_run.append({"attack": kind, "question": question, "reason": late})
+            continue
         rows = corrected(rows)
         keep(rows)
         observer.on_event({"event": "point", "done": done, "score": f"{kind}: {rows[-1]['verdict']}"})
@@ -255,7 +264,14 @@ def corrected(rows: Sequence[Row]) -> list[Row]:
     return [row | told.get(id(row), {}) for row in rows]
 
 
-def perform(scene: Scene, kind: str, attribute: Attribute | None = None, attack: Attack | None = None) -> Row:
+def perform(
+    scene: Scene,
+    kind: str,
+    attribute: Attribute | None = None,
+    attack: Attack | None = None,
+    *,
+    ends: float = math.inf,
+) -> Row:
     """One attack on all targets: its row, not yet corrected for others.
 
     Whatever goes wrong with it is the row's reason, and stops no other attack.
@@ -265,6 +281,10 @@ def perform(scene: Scene, kind: str, attribute: Attribute | None = None, attack:
         kind: of the attack.
         attribute: that it is asked for.
         attack: with its settings; None for the defaults.
+        ends: when an attack that still runs is cut off, by the monotonic clock.
+
+    Raises:
+        Late: if it was cut off.
     """
     attack = ATTACKS.get(kind)() if attack is None else attack
     question, cost = _question(kind, attribute), Cost()
@@ -273,7 +293,7 @@ def perform(scene: Scene, kind: str, attribute: Attribute | None = None, attack:
     failures: dict[str, str] = {}
     for case in _asked(scene, attack, attribute, failures):
         name = "all targets" if case.client is None else f"client {case.client}"
-        tools = Tools(scene.trial.task, _streams(scene, kind, question, case), Meter())
+        tools = Tools(scene.trial.task, _streams(scene, kind, question, case), Watch(ends=ends))
         try:
             (view,) = scene.views(attack, [case.client])
             with cost:
