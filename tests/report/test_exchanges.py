@@ -24,6 +24,14 @@ def test_examples_of_the_docstrings() -> None:
         ({"collector": {"kind": "median"}}, "combined by coordinate-wise median"),
         ({"collector": {"kind": "trimmed_mean", "faulty": 2}}, "combined by trimmed mean (faulty 2)"),
         ({"collector": {"kind": "krum", "faulty": 1, "keep": 3}}, "combined by Krum (faulty 1, keep 3)"),
+        (
+            {"collector": {"kind": "secagg", "survivors": 5, "noise_multiplier": "off", "clip": "off"}},
+            "combined by secure aggregation of at least 5 updates",
+        ),
+        (
+            {"collector": {"kind": "secagg", "survivors": 5, "noise_multiplier": 0.5, "clip": 2.0}},
+            "combined by secure aggregation of at least 5 updates, each clipped to norm 2, with noise of multiplier 0.5",
+        ),
         ({"collector": {"kind": "norm_bounded", "norm": 5.0}}, "combined by mean of norm-bounded updates (norm 5)"),
         (
             {"collector": {"kind": "norm_bounded"}},

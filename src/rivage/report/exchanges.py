@@ -63,7 +63,17 @@ def _rule(collector: Settings) -> str:
     kind = str(collector["kind"])
     if kind == "norm_bounded" and collector.get("norm") is None:
         return f"{_RULES[kind]} (norm: the median distance)"
+    if kind == "secagg":
+        return f"secure aggregation of at least {collector['survivors']} updates{_noise(collector)}"
     return f"{_RULES.get(kind, kind)}{_details(collector)}"
+
+
+def _noise(collector: Settings) -> str:
+    """Of clients that add some under their masks; a study file says "off" where there is none."""
+    multiplier = collector.get("noise_multiplier")
+    if not isinstance(multiplier, float):
+        return ""
+    return f", each clipped to norm {_plain(collector['clip'])}, with noise of multiplier {_plain(multiplier)}"
 
 
 def adversary(settings: Settings) -> str:
