@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from rivage.federated.fedem import FedEM
 from rivage.federated.fedrep import FedRep
 from rivage.federated.kinds import STAGES
 from rivage.federated.rounding import BFloat16, Float16
+from rivage.federated.secagg import SecAgg
 from rivage.federated.sparsifying import TopK
 from rivage.learning.params import ParameterMap, to_numpy
 from rivage.privacy.views import (
@@ -196,6 +198,7 @@ def trained(folder: Path, algorithm: Any, stages: Sequence[Any] = (), **options:
     population = linear_clients()
     task = options.pop("task", linear_task)(population, options.pop("dtype", torch.float32))
     header = {**HEADER, **task.layout.as_json(), "hyper_parameters": dump(algorithm)}
+    header["secure_aggregation"] = options.pop("secure_aggregation", False)
     if stages:
         header["stages"] = [{"kind": kind_of(STAGES, stage), **dump(stage)} for stage in stages]
     trial = Trial(
@@ -421,6 +424,21 @@ def test_a_secure_aggregation_shows_sums_only(tmp_path: Path) -> None:
     assert [(r, m[0]) for r, m in CuriousClient(log, 1).models()] == [(0, 1.0), (1, 3.0)]
     assert log.survey.sums == 2
     assert log.header.precision == 2.0**-24
+
+
+def test_sums_are_those_the_server_went_on_with(tmp_path: Path) -> None:
+    """A real secure aggregation: the mean of a round is the model of the next one."""
+    pytest.importorskip("cryptography", reason="extra privacy")
+    log, outcome = trained(tmp_path / "run", FedAvg(work=WORK), collector=SecAgg(), secure_aggregation=True)
+    sums = list(SecAggServer(log).exchanges())
+    assert [exchange.round for exchange in sums] == [0, 1, 2]
+    for one, after in pairwise(sums):
+        assert np.array_equal(one.returned, after.sent)
+    assert np.array_equal(sums[-1].returned, to_numpy(outcome.state["params"]))
+    assert [exchange.weight for exchange in sums] == pytest.approx([24.0] * 3, rel=1e-6), "summed on a grid, too"
+    assert log.faults == ()
+    with pytest.raises(Refused, match="aggregation was secure"):
+        CuriousServer(log).exchanges()
 
 
 def test_sums_of_single_updates_are_refused(tmp_path: Path) -> None:

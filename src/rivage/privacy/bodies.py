@@ -87,6 +87,9 @@ class Bodies:
         if entry == "change" and sent.ndim == 2:
             sent = sent[_row(payload, len(sent))]
         weight = _weight(payload.get(f"{entry}.weight"))
+        if up.kind == "sum":  # as the server read it; masks and stages are off
+            _require_sound(payload[entry], sent.shape)
+            return Exchange(up.round, client, sent, payload[entry], weight)
         returned, change = self._returned(entry, payload, sent)
         return Exchange(up.round, client, sent, returned, weight, self.header.kind, change)
 
