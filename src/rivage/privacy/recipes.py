@@ -165,7 +165,10 @@ def _blocks(members: Sequence[Samples], model_bytes: int) -> Iterator[list[int]]
 
 def _job(task: Task, method: Method, start: ndarray, m: int, samples: Samples, streams: Streams) -> Job:
     down = {"params": from_numpy(start.copy(), dtype=task.dtype, device=task.device)}
-    return Job(m, method.start(down, {}, _data(m, samples), None, streams, task), samples)
+    try:
+        return Job(m, method.start(down, {}, _data(m, samples), None, streams, task), samples)
+    except KeyError as error:  # of the broadcast: only the model is in a view
+        raise Refused(f"clients of {type(method).__name__} are sent {error} beside the model", mend=_MEND) from error
 
 
 def _data(client: int, samples: Samples) -> ClientData:

@@ -17,8 +17,8 @@ way. It works with one to four reference models.
 With one γ for all records the score grows with LR(x) alone: the population decides what a threshold means, not the
 order of the records.
 
-Deviations: likelihoods are kept as logarithms in float64, since ratios of probabilities that round to 1 are ties. The
-two halves' means are averaged, not all models: with a balanced design from which the target is left out, how many
+Deviations: likelihoods near 1 are kept by their distance to 1, since ratios of probabilities that round to 1 are ties.
+The two halves' means are averaged, not all models: with a balanced design from which the target is left out, how many
 models trained on a record tells whether the target did. Records that beat equally many of the population, such as all
 of it, are ordered by LR(x): as ties they would be of no use at few false alarms. Where several rounds of a client or
 several copies are asked about, their log-ratios are averaged. With real targets the likelihood is exp(−loss). Without
@@ -36,7 +36,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float64
 from numpy import ndarray
-from scipy.special import expit
+from scipy.stats import rankdata
 
 from rivage.core.errors import DataError, require
 from rivage.federated.algorithm import Reference
@@ -77,24 +77,29 @@ def log_ratio(
             f"{alone} records have no reference model that did not train on them",
             mend="Train more reference models.",
         )
-    prior = _log_mean(references, ~inside)
+    likelihood, doubt = _means(references, ~inside)
     if a is None:
-        both = np.logaddexp(prior, _log_mean(references, inside)) - np.log(2)
-        prior = np.where((inside.sum(0) > 0)[:, None], both, prior)
-    elif a < 1:
-        prior = np.logaddexp(np.log((1 + a) / 2) + prior, np.log((1 - a) / 2))
+        inner = _means(references, inside)
+        both = inside.any(0, keepdims=True).T
+        likelihood = np.where(both, np.logaddexp(likelihood, inner[0]) - np.log(2), likelihood)
+        doubt = np.where(both, (doubt + inner[1]) / 2, doubt)
+    else:
+        with np.errstate(divide="ignore"):  # a = 1
+            likelihood = np.logaddexp(np.log((1 + a) / 2) + likelihood, np.log((1 - a) / 2))
+        doubt = (1 + a) / 2 * doubt
+    prior = np.where(doubt < 0.5, np.log1p(-np.minimum(doubt, 0.5)), likelihood)  # whichever has more digits
     result: ndarray = (target - prior).mean(1)
     return result
 
 
-def _log_mean(
+def _means(
     values: Float64[ndarray, "models n queries"], side: Bool[ndarray, "models n"]
-) -> Float64[ndarray, "n queries"]:
-    """Logarithm of the mean likelihood over the models of one side; −∞ without any."""
-    masked = np.where(side[..., None], values, -np.inf)
-    with np.errstate(divide="ignore"):  # no model on this side
-        mean: ndarray = np.logaddexp.reduce(masked, axis=0) - np.log(np.maximum(side.sum(0), 1))[:, None]
-    return mean
+) -> tuple[Float64[ndarray, "n queries"], Float64[ndarray, "n queries"]]:
+    """Of the models on one side: logarithm of the mean likelihood p, and mean of 1 − p; −∞ and 0 without any."""
+    chosen, count = side[..., None], np.maximum(side.sum(0), 1)[:, None]
+    likelihood: ndarray = np.logaddexp.reduce(np.where(chosen, values, -np.inf), axis=0) - np.log(count)
+    doubt: ndarray = np.where(chosen, -np.expm1(values), 0.0).sum(0) / count
+    return likelihood, doubt
 
 
 def score(
@@ -102,10 +107,10 @@ def score(
 ) -> Float64[ndarray, "n"]:
     """The number k of the m records of the population with LR(x) / LR(z) >= γ, from log-ratios, as (k + s) / (m + 1).
 
-    Records of equal k are told apart by s, the logistic function of log LR(x). O((n + m) log m).
+    Records of equal k are told apart by s in (0, 1), which grows with the rank of LR(x). O((n + m) log (n + m)).
     """
     below = np.searchsorted(np.sort(population), records - np.log(gamma), side="right")
-    result: ndarray = (below + expit(records)) / (len(population) + 1)
+    result: ndarray = (below + rankdata(records) / (len(records) + 1)) / (len(population) + 1)
     return result
 
 
@@ -158,9 +163,10 @@ class _RMIA(ABC):
         kind = tools.task.schema.target
         target, references = log_likelihood(signals.target, kind), log_likelihood(signals.references, kind)
         a = None if self.shadows.audited else tuned(references, signals.inside)
-        ratios = log_ratio(target, references, signals.inside, a)
-        population = ratios[signals.audited :] if len(ratios) > signals.audited else ratios[signals.asked]
-        found = score(ratios[signals.asked], population, self.gamma)
+        asked, rows = len(signals.asked), np.r_[signals.asked, signals.audited : len(target)]
+        ratios = log_ratio(target[rows], references[:, rows], signals.inside[:, rows], a)
+        population = ratios[asked:] if len(ratios) > asked else ratios
+        found = score(ratios[:asked], population, self.gamma)
         facts = {**signals.facts, "population": len(population)} | ({} if a is None else {"a": a})
         return MembershipAnswer(signals.answer(found), facts)
 

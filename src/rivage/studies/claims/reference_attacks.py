@@ -51,7 +51,7 @@ class Models:
     @property
     def audited(self) -> int:
         """How many records are audited."""
-        return self.inside.shape[1]
+        return int(self.inside.shape[1])
 
 
 def trained(models: int, redrawn: float, seed: int = 0, *, audited: int = _AUDITED, recipe: Recipe = _RECIPE) -> Models:
