@@ -20,6 +20,8 @@ def test_extras_are_read_from_the_metadata() -> None:
     assert found == {
         "train": {"missing": ["no-such-package-a", "no-such-package-b"], "command": 'pip install "rivage[train]"'},
         "report": {"missing": [], "command": None},
+        "privacy": {"missing": [], "command": None},
+        "knn": {"missing": [], "command": None},
         "testing": {"missing": [], "command": None},
     }
 

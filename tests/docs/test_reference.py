@@ -11,7 +11,10 @@ from rivage.cli.app import main
 from rivage.learning import LOSSES, METRICS, MODELS
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
-VERBS = ("run", "train", "advise", "play", "place", "design", "report", "verify", "reproduce", "cite", "doctor")
+VERBS = (
+    *("run", "train", "advise", "play", "place", "design", "audit"),
+    *("report", "verify", "reproduce", "cite", "doctor"),
+)
 
 
 def codes(text: str) -> set[str]:

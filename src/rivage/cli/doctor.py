@@ -18,7 +18,7 @@ __all__ = ["examine", "rows"]
 
 _EXTRA_OF = re.compile(r"""extra\s*==\s*['"]([\w-]+)['"]""")
 _NAME_OF = re.compile(r"[\w.-]+")
-_FOR_USERS = ("train", "report", "testing")
+_FOR_USERS = ("train", "report", "privacy", "knn", "testing")
 
 
 def examine() -> dict[str, Any]:

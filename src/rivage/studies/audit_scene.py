@@ -288,7 +288,7 @@ def _trial(record: RunRecord, method: str) -> TrialRecord:
         trial = record.trial(method, min((t.seed for t in record.trials if t.method == method), default=0))
         trials = [trial]
     else:
-        trials = [trial for trial in record.trials if trial.bytes_up]
+        trials = [trial for trial in record.trials if any(event.get("bytes_up") for event in trial.events("round"))]
     logged = [trial for trial in trials if (trial.folder / LOG_NAME).exists() and trial.finished]
     if not logged:
         raise StoreError(

@@ -34,6 +34,11 @@ class Auditing:
         require(self.budget, "budget", least=0)
         for client in self.clients:
             require(client, "clients", least=0)
+        if self.attacks:
+            from rivage.privacy.attack import ATTACKS  # imports torch, which whoever names attacks needs
+
+            for kind in (kind for kind in self.attacks if kind not in ATTACKS):
+                ATTACKS.get(kind, where="attacks")
         if len(set(self.attacks)) < len(self.attacks):
             twice = next(kind for kind in self.attacks if self.attacks.count(kind) > 1)
             raise ConfigError(f'attacks names "{twice}" twice', mend="Name each attack once.")
