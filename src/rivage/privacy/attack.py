@@ -94,6 +94,7 @@ ATTACKS = Registry(
         "loss_threshold": "rivage.privacy.loss_threshold:LossThreshold",
         "rmia": "rivage.privacy.rmia:RMIA",
         "fedmia": "rivage.privacy.fedmia:FedMIA",
+        "white_box": "rivage.privacy.white_box:WhiteBox",
         "zari21": "rivage.privacy.trajectories:Trajectories",
     },
 )

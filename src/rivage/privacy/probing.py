@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Float64
 from numpy import ndarray
-from torch import Tensor
+from torch import Tensor, nn
 
-from rivage.core.errors import DataError
+from rivage.core.errors import ConfigError, DataError
 from rivage.data.population import Samples
 from rivage.federated.executors.chain import Chain, NotAChain, trace
 from rivage.learning.params import from_numpy, to_numpy
@@ -100,6 +101,24 @@ class Probe:
         with torch.no_grad():
             parts = [self.bound.outputs(x).double() for x in torch.split(self.x, _CHUNK)]
         return torch.cat(parts) if parts else torch.empty(0)
+
+    def head(self, params: Float[ndarray, "dim"]) -> tuple[Float64[Tensor, "n width"], Float64[Tensor, "n output"]]:
+        """What goes into the last linear layer of a model that `ends_with_head`, and what comes out of it."""
+        self._load(params)
+        layer = self.bound.module.get_submodule(self.task.head_layer)
+        assert isinstance(layer, nn.Linear)
+        inputs = torch.cat([self.bound.features(x) for x in torch.split(self.x, _CHUNK)]).double()
+        bias = None if layer.bias is None else layer.bias.detach().double()
+        return inputs, F.linear(inputs, layer.weight.detach().double(), bias)
+
+    def ends_with_head(self) -> bool:
+        """Whether the outputs of the model are those of its last linear layer."""
+        try:
+            layer = self.bound.module.get_submodule(self.task.head_layer)
+        except ConfigError:
+            return False
+        with torch.no_grad():
+            return torch.equal(layer(self.bound.features(self.x[:2])), self.bound.outputs(self.x[:2]))
 
     def _by_model(self, params: ndarray) -> Float64[ndarray, "groups n"]:
         return np.stack([to_numpy(self._losses(row)) for row in self._rows(params)])
