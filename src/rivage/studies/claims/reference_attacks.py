@@ -30,7 +30,7 @@ from rivage.privacy.roc import auc, roc
 from rivage.privacy.shadows import balanced
 from rivage.studies.claims.claim import Claim, Outcome
 
-__all__ = ["CLAIMS", "Models", "attacked", "means", "trained"]
+__all__ = ["CLAIMS", "Models", "attacked", "digits", "means", "trained"]
 
 _RECIPE = Recipe(optimizer="adam", learning_rate=1e-2, work=Phase(updates=150, batch_size=None))
 _AUDITED, _TARGETS, _FEW = 1000, 12, 4
@@ -57,7 +57,7 @@ class Models:
 def trained(models: int, redrawn: float, seed: int = 0, *, audited: int = _AUDITED, recipe: Recipe = _RECIPE) -> Models:
     """Train the models of a design on digits, of which a share ``redrawn`` has labels drawn anew."""
     streams = Streams(seed).child("reference attacks")
-    records, task = _digits(redrawn, streams)
+    records, task = digits(redrawn, streams)
     inside = balanced(models, audited, streams.numpy("design"))
     starts = np.stack([to_numpy(task.initial(streams.seed("start", model))) for model in range(models)])
     members = [records.take(np.flatnonzero(row)) for row in inside]
@@ -65,7 +65,8 @@ def trained(models: int, redrawn: float, seed: int = 0, *, audited: int = _AUDIT
     return Models(confidences(task, found, records, Meter()), inside)
 
 
-def _digits(redrawn: float, streams: Streams) -> tuple[Samples, Task]:
+def digits(redrawn: float, streams: Streams) -> tuple[Samples, Task]:
+    """The digits in another order, standardised, a share of their labels drawn anew; and a network to learn them."""
     loaded = Digits().load(0).records
     assert isinstance(loaded, Arrays)
     generator = streams.numpy("records")
