@@ -14,7 +14,7 @@ from typing import Any
 
 from rivage.federated.accounting import Release, epsilon_of, merged
 
-__all__ = ["EVERYONE", "epsilons", "releases_of", "spent"]
+__all__ = ["EVERYONE", "coarsened", "epsilons", "releases_of", "spent"]
 
 EVERYONE = -1
 """Stands for all clients, where they are sampled by chance and nobody may know who took part."""
@@ -45,13 +45,8 @@ def releases_of(events: Iterable[Mapping[str, Any]]) -> dict[int, Releases]:
 
 
 def epsilons(releases: Mapping[int, Releases], delta: float) -> dict[int, float]:
-    """ε of each client, rounded up in the fourth decimal.
-
-    Where clients have spent in more than 32 different ways, sampling rates and steps are first rounded up to a coarser
-    grid, so that each ε is still an upper bound.
-    """
-    coarse = _coarse(releases)
-    return {client: _up(epsilon_of(own, delta)) for client, own in coarse.items()}
+    """ε of each client, rounded up in the fourth decimal, of its `coarsened` releases."""
+    return {client: _up(epsilon_of(own, delta)) for client, own in coarsened(releases).items()}
 
 
 def spent(events: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -75,11 +70,15 @@ def _up(epsilon: float) -> float:
     return math.ceil(epsilon * 10.0**_DIGITS) / 10.0**_DIGITS
 
 
-def _coarse(releases: Mapping[int, Releases]) -> Mapping[int, Releases]:
+def coarsened(releases: Mapping[int, Releases]) -> Mapping[int, Releases]:
+    """The same where at most 32 different ones are sampled; else with rates and steps rounded up to a common grid.
+
+    Each ε takes a tenth of a second and more, and grows with rate and steps: it is still an upper bound.
+    """
     ratio, coarse = 1.01, releases
-    while len(set(coarse.values())) > _DISTINCT:
+    while sum(any(release.sampling < 1 for release in own) for own in set(coarse.values())) > _DISTINCT:
         coarse = {client: merged(_rounded(release, ratio) for release in own) for client, own in releases.items()}
-        ratio = 1 + 2 * (ratio - 1)
+        ratio = 1 + 1.25 * (ratio - 1)
     return coarse
 
 
