@@ -262,6 +262,8 @@ def test_a_certificate_that_fails_ends_with_code_3(
     told = json.loads(capsys.readouterr().out)
     assert set(told) >= {"attacks", "epsilon", "certificates", "answer", "run", "not_run"}
     assert "evidence" not in told["attacks"][0]
+    assert told["attacks"][0]["verdict"] == "nothing found"
+    assert main([*words, "--strict"]) == 0
     monkeypatch.setattr(auditing, "leakage", leaky)
     assert main([*words, "--fresh"]) == 3
 

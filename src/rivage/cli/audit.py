@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rivage.core.records import RunRecord
     from rivage.studies.audit_settings import Auditing
 
-__all__ = ["audit", "audit_table", "audit_trained"]
+__all__ = ["audit", "audit_trained"]
 
 
 def audit(
@@ -31,6 +31,7 @@ def audit(
     budget: float = 0.0,
     study: Path | None = None,
     fresh: bool = False,
+    strict: bool = False,
     options: Options = DEFAULTS,
 ) -> int:
     """Say what the messages of a training tell those who read them.
@@ -45,6 +46,7 @@ def audit(
         budget: Seconds after which no further attack is started; 0 for no limit.
         study: TOML file of the study that a message log comes from: it tells model and data.
         fresh: Forget an earlier audit.
+        strict: Exit with 3 when an attack finds something, too.
         options: of every verb.
     """
     from rivage.studies.audit_settings import Auditing
@@ -59,8 +61,9 @@ def audit(
     )
     found = _found(run, settings, study, fresh=fresh, options=options)
     result = {"run": str(run), **found, "attacks": [_told(row) for row in found["attacks"]]}
-    show(options, result, found["answer"], audit_table(found["attacks"]), then="\n".join(_notes(found)))
-    return VIOLATION if any(each["verdict"] == "fails" for each in found["certificates"]) else 0
+    show(options, result, found["answer"], _table(found["attacks"]), then="\n".join(_notes(found)))
+    leaks = strict and any(row["verdict"] in ("leaks", "recovered") for row in found["attacks"])
+    return VIOLATION if leaks or any(each["verdict"] == "fails" for each in found["certificates"]) else 0
 
 
 def _found(run: Path, settings: Auditing, study: Path | None, *, fresh: bool, options: Options) -> dict[str, Any]:
@@ -106,7 +109,7 @@ def audit_trained(record: RunRecord, settings: Auditing | None, options: Options
     return found
 
 
-def audit_table(rows: Sequence[Mapping[str, Any]]) -> list[Sequence[str]]:
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[Sequence[str]]:
     """One row per attack."""
     names = ("attack", "question", "view", "metric", "value", "base", "interval", "p", "verdict", "s")
     return table(names, [_cells(row) for row in rows])

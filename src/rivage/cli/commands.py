@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from rivage.cli.audit import audit_table, audit_trained
+from rivage.cli.audit import audit_trained
 from rivage.cli.folders import draw, open_run, require_folder
 from rivage.cli.output import (
     DEFAULTS,
@@ -193,7 +193,6 @@ def _show_run(record: RunRecord, options: Options, strict: bool, audited: Mappin
         _simulated_table(methods),
         _tuning_table(summary.get("tuning", {}), list(methods)),
         certificate_rows(certificates),
-        *([audit_table(audited["attacks"])] if audited else []),
         then="\n".join([*([f"audit of {audited['method']}: {audited['answer']}"] if audited else []), *report]),
     )
     return VIOLATION if strict and any(c["verdict"] == "fails" for c in certificates) else 0
