@@ -273,6 +273,7 @@ def test_a_log_that_grows_is_read_as_it_was_when_first_looked_at(tmp_path: Path)
             writer.append(message)
         writer.flush()
         assert [e.client for e in exchanges] == [2]
+        assert seen(log) == [(0, 1), (0, 2)], "another reader of the same log sees the same"
         assert log.survey.exchanges == {1: 1, 2: 1}
     assert Recorded(tmp_path / "log").survey.exchanges == {1: 3, 2: 3}
 

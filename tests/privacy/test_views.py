@@ -441,6 +441,12 @@ def test_sums_are_those_the_server_went_on_with(tmp_path: Path) -> None:
         CuriousServer(log).exchanges()
 
 
+def test_stages_are_for_updates_and_not_for_their_sum(tmp_path: Path) -> None:
+    stages = [{"kind": "float16"}]
+    log = logged(tmp_path / "log", [down(0, 1, 1), summed(0, 3)], secure_aggregation=True, stages=stages)
+    assert seen(log.sums()) == [(0, -1, 1, 3)]
+
+
 def test_sums_of_single_updates_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="holds single updates and no sums"):
         SecAggServer(logged(tmp_path / "log", [down(0, 1, 1), up(0, 1, 2)])).exchanges()
