@@ -38,6 +38,7 @@ from rivage.federated.promises import promise
 from rivage.federated.record_privacy import SOUND, UNSOUND, sampling_rate
 from rivage.federated.registry import ALGORITHMS
 from rivage.federated.scaffold import Scaffold
+from rivage.report.exchanges import exchange
 from rivage.studies.pipeline import run_study
 from rivage.studies.settings import parse_study
 from rivage.testing.toys import Clients, layered_task, linear_clients, linear_task
@@ -487,3 +488,11 @@ def test_a_quarter_of_the_noise_can_be_planted(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Noise, "draw", lambda self: [part / 4 for part in draw(self)])
     less = trained(clones(30), replace(WHOLE, clip=1e-9, noise=1e9), EXECUTORS[1])
     np.testing.assert_allclose(less, honest / 4, atol=1e-9, rtol=0)
+
+
+def test_the_summary_tells_the_largest_epsilon(finished: RunRecord) -> None:
+    row = finished.summary["methods"]["fedavg"]
+    told = [epsilon for one in finished.trials for epsilon in one.events("privacy")[0]["epsilon"]]
+    assert row["epsilon"] == max(told)
+    assert row["privacy"]["delta"] == 1e-5
+    assert exchange(row) == f"of any one record at most epsilon {max(told):.3g} at delta 1e-05 (add-remove)"

@@ -82,6 +82,7 @@ def test_the_record_of_every_built_in_kind_has_words_of_its_own() -> None:
     from rivage.studies.settings import parse_study
 
     stages = [f"{{ kind = {kind!r}{', share = 0.1' if kind == 'top_k' else ''} }}" for kind in STAGES]
+    stages = [f"{{ kind = 'clip' }}, {stage}" if "noise" in stage else stage for stage in stages]
     collectors = [kind for kind in COLLECTIONS if kind != "mean"]
     methods = [f"stages = [{stage}]" for stage in stages] + [
         f"collector = {{ kind = {kind!r} }}" for kind in collectors

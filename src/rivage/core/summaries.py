@@ -240,6 +240,16 @@ def _exchanged(trials: Sequence[TrialRecord]) -> dict[str, Any]:
     }
 
 
+def _private(trials: Sequence[TrialRecord]) -> dict[str, Any]:
+    """What noise promises, and the largest ε of any client and seed; None without noise."""
+    spent = [event for trial in trials for event in trial.events("privacy")]
+    found = [epsilon for event in spent for epsilon in event["epsilon"]]
+    return {
+        "privacy": trials[0].start.get("differential_privacy"),
+        "epsilon": max(found, default=0.0) if spent else None,
+    }
+
+
 def _summarize_method(record: RunRecord, trials: Sequence[TrialRecord], allowed: Mapping[int, float]) -> dict[str, Any]:
     start = trials[0].start
     higher = bool(start["higher_is_better"])
@@ -263,6 +273,7 @@ def _summarize_method(record: RunRecord, trials: Sequence[TrialRecord], allowed:
         "energy_j": mean_and_std([t.energy_j for t in trials])[0],
         "rounds": max(len(t.events("round")) for t in trials),
         **_exchanged(trials),
+        **_private(trials),
         **_shares(list(seen.values())),
         "clients": max((len(e["clients"]) for e in seen.values()), default=0),
         "skipped": max((int(e.get("skipped", 0)) for e in seen.values()), default=0),
@@ -283,8 +294,9 @@ def summarize(record: RunRecord) -> dict[str, dict[str, Any]]:
     clients; ``by_seed`` holds the mean of each seed. ``stages``, ``collector`` and ``adversary`` are the settings of
     the exchange as the record has them (None where it has none). Over all seeds together ``played`` rounds, of which
     ``refused`` were not aggregated, for the reasons counted in ``refusals``, and ``forgotten`` memories of clients.
-    ``skipped`` clients have no test records, ``undefined`` ones no defined metric. A method that has not begun is left
-    out.
+    ``privacy`` is what the noise of the method promises, ``epsilon`` the most that any client has spent of it (None
+    without noise). ``skipped`` clients have no test records, ``undefined`` ones no defined metric. A method that has
+    not begun is left out.
 
     Of the clients also ``unweighted_mean``, ``worst_decile_mean`` (of the worst tenth), ``worst``, ``client_std`` and
     ``share_better_than_local``; the same of clients that never trained in ``unseen``, with the mean number of their

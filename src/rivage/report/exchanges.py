@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["adversary", "exchange", "exchanges", "harm", "notices"]
+__all__ = ["adversary", "exchange", "exchanges", "harm", "notices", "privacy"]
 
 Settings = Mapping[str, Any]
 Summary = Mapping[str, Mapping[str, Any]]
@@ -33,11 +33,23 @@ def exchange(row: Settings) -> str:
     """What the stages and the collector of a method did; empty for the plain mean of plain updates.
 
     Args:
-        row: with ``stages`` and ``collector`` as the record has them, where it has them.
+        row: with ``stages`` and ``collector`` as the record has them, where it has them, and what noise promises.
     """
     stages, collector = row.get("stages") or (), row.get("collector")
     parts = [f"updates {', '.join(map(_stage, stages))}"] if stages else []
-    return "; ".join([*parts, *([f"combined by {_rule(collector)}"] if collector else [])])
+    parts += [f"combined by {_rule(collector)}"] if collector else []
+    return "; ".join([*parts, *([privacy(row)] if row.get("epsilon") is not None else [])])
+
+
+def privacy(row: Settings) -> str:
+    """What a method with noise may tell, in words.
+
+    Args:
+        row: with ``epsilon`` and ``privacy``.
+    """
+    told = row["privacy"]
+    one = "client" if told["unit"] == "user" else str(told["unit"])
+    return f"of any one {one} at most epsilon {row['epsilon']:.3g} at delta {told['delta']:g} ({told['relation']})"
 
 
 def exchanges(summary: Summary) -> dict[str, str]:
@@ -56,6 +68,8 @@ def _stage(stage: Settings) -> str:
             return f"sparsified to top-k {kept} {'with' if stage.get('feedback') else 'without'} error feedback"
         case "float16" | "bfloat16":
             return f"rounded to {kind}"
+        case "gaussian_noise":
+            return f"given noise of deviation {_plain(stage['deviation'])} per coordinate"
     return f"passed through {kind}{_details(stage)}"
 
 
@@ -63,6 +77,9 @@ def _rule(collector: Settings) -> str:
     kind = str(collector["kind"])
     if kind == "norm_bounded" and collector.get("norm") is None:
         return f"{_RULES[kind]} (norm: the median distance)"
+    if kind == "private_mean":
+        clip = "an adaptive norm" if collector["adaptive"] else f"norm {_plain(collector['clip'])}"
+        return f"a mean of updates clipped to {clip}, with noise of multiplier {_plain(collector['noise'])}"
     if kind == "secagg":
         return f"secure aggregation of at least {collector['survivors']} updates{_noise(collector)}"
     return f"{_RULES.get(kind, kind)}{_details(collector)}"
