@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,13 @@ from hypothesis import strategies as st
 from rivage.core.errors import DataError, StoreError
 from rivage.core.message_log import MessageLog
 from rivage.core.messages import LogPolicy, Message
+from rivage.decentralized.dpsgd import DPASGD
+from rivage.decentralized.mixing_plan import Cycled, Exact, MixingPlan
+from rivage.decentralized.session import SiloSession
+from rivage.decentralized.silo_trial import SiloTrial
+from rivage.federated.checkpoint import Files
 from rivage.privacy.views import CuriousServer, Eavesdropper, Fault, Recorded, Refused, SecAggServer
-from rivage.studies.pipeline import run_study
-from rivage.studies.settings import parse_study
+from rivage.testing.toys import linear_clients, linear_task
 
 D = 3
 HEADER: dict[str, Any] = {
@@ -307,19 +310,17 @@ def test_a_fault_without_a_place() -> None:
 # --- trainings without a server ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["ring", "star"])
-def test_logs_of_decentralised_methods_are_refused_with_the_reason(kind: str, tmp_path: Path) -> None:
-    text = f"""
-    name = "silos"
-    data = {{ kind = "digits" }}
-    partition = {{ kind = "iid", clients = 4 }}
-    methods = [{{ kind = "dpasgd", overlay = {{ kind = "{kind}" }} }}]
-    run = {{ rounds = 2, log = "all" }}
-    """
-    record = run_study(parse_study(text), out=tmp_path)
-    log = Recorded(record.trial("dpasgd", 0).folder / "messages.rvg")
-    assert log.header.layout.dimension > 0
+@pytest.mark.parametrize(
+    "plan", [Exact(silos=4, hub=0), Cycled(matrices=[np.full((4, 4), 0.25)])], ids=["star", "clique"]
+)
+def test_logs_of_decentralised_methods_are_refused_with_the_reason(plan: MixingPlan, tmp_path: Path) -> None:
+    population = linear_clients()
+    task = linear_task(population)
+    trial = SiloTrial(name="m", algorithm=DPASGD(), plan=plan, population=population, task=task, rounds=2, every=9)
+    with Files(tmp_path, LogPolicy(), HEADER | task.layout.as_json()) as files, SiloSession(trial, files) as session:
+        assert len(list(session)) == 2
+    log = Recorded(tmp_path / "messages.rvg")
+    assert log.header.layout.dimension == D
     for use in (lambda: CuriousServer(log).exchanges(), Eavesdropper(log, 1).last, lambda: log.survey):
         with pytest.raises(Refused, match=r"round 0, client:\d to client:\d: silos exchange models with each other"):
             use()
-    shutil.rmtree(record.folder)
