@@ -19,8 +19,9 @@ from rivage.core.records import RunRecord
 from rivage.privacy.attack import ATTACKS
 from rivage.privacy.questions import AttributeAnswer, MembershipAnswer, ModelAnswer
 from rivage.privacy.views import ActiveServer, CuriousServer, Eavesdropper, Refused, ReleasedModel
+from rivage.studies.audit_scene import scene_of_run
 from rivage.studies.audit_settings import Auditing
-from rivage.studies.auditing import audit_run, requested
+from rivage.studies.auditing import audit_run, perform, requested
 from rivage.studies.pipeline import run_study
 from rivage.studies.settings import parse_study
 
@@ -360,3 +361,18 @@ def test_a_log_alone_is_audited_with_its_study(record: RunRecord, tmp_path: Path
     (kept,) = json.loads((tmp_path / "their.rvg.audit.json").read_text())
     assert [row["verdict"] == "refused" for row in kept["attacks"]] == [True, False]  # no final model
     assert main(["audit", str(log), "--quiet"]) == 2
+
+
+# --- nulls -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["loss_threshold", "local_loss_threshold", "told"])
+def test_shuffled_membership_is_found_by_nobody(record: RunRecord, kind: str) -> None:
+    """40 audits at level 5 %: more than 6 rejections have probability 0.3 %, for each of the attacks."""
+    base = scene_of_run(record, Auditing(targets=2), 0)
+    rejected = 0
+    for seed in range(40):
+        row = perform(replace(base, seed=seed).shuffled(), kind)
+        assert row["p"] is not None, row["reason"]
+        rejected += row["p"] <= 0.05
+    assert rejected <= 6

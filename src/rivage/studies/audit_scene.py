@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,9 @@ class Scene:
         models: file of the trained models; None without.
         settings: of the audit.
         seed: of the audit.
+
+    Attributes:
+        shared: what attacks of this audit share.
     """
 
     trial: Trial
@@ -68,6 +71,7 @@ class Scene:
     models: Path | None
     settings: Auditing
     seed: int
+    shared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     _cases: dict[Any, Case] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -218,6 +222,14 @@ class Scene:
                     raise Refused(f"the method sends {len(last)} models to a client, none of which is that of its data")
                 return ModelCase(client, self.trial.task, self.data(client).train, last)
         raise Refused(f"nobody knows how to ask for a {attack.asks}")
+
+    def shuffled(self) -> Scene:
+        """The same with membership drawn anew: nothing can be found about it, and whatever finds something is wrong."""
+        other = replace(self)
+        for client in (None, *self.targets):
+            streams = Streams(self.seed).child("shuffled", -1 if client is None else client)
+            other._cases["membership", None, client] = self._membership(client).shuffled(streams)
+        return other
 
     def _membership(self, client: int | None) -> MembershipCase:
         held = [self.data(target) for target in (self.targets if client is None else (client,))]

@@ -293,7 +293,7 @@ def perform(
     failures: dict[str, str] = {}
     for case in _asked(scene, attack, attribute, failures):
         name = "all targets" if case.client is None else f"client {case.client}"
-        tools = Tools(scene.trial.task, _streams(scene, kind, question, case), Watch(ends=ends))
+        tools = Tools(scene.trial.task, _streams(scene, kind, question, case), Watch(ends=ends), scene.shared)
         try:
             (view,) = scene.views(attack, [case.client])
             with cost:

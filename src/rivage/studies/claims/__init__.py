@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rivage.studies.claims import (
+    audit_nulls,
     cache_networks,
     caching,
     caching_variants,
@@ -41,6 +42,7 @@ __all__ = ["CLAIMS", "Claim", "Outcome"]
 
 _PARTS = (
     federated,
+    audit_nulls,
     decentralized,
     cache_networks,
     caching,
