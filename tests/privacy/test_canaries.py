@@ -1,0 +1,166 @@
+"""Canaries against mechanisms that keep their promise, and against faults that were planted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy import ndarray
+
+from rivage.core.seeding import Streams
+from rivage.data import build_population
+from rivage.data.partition import PARTITIONS
+from rivage.data.readers import Digits
+from rivage.federated.accounting import Release, epsilon_of
+from rivage.federated.algorithm import Phase
+from rivage.federated.fedavg import FedAvg
+from rivage.federated.trial import Trial
+from rivage.federated.user_privacy import PrivateMean, PrivateSum
+from rivage.learning.task import TaskSettings, make_task
+from rivage.privacy.canaries import CanaryClients, Scored
+from rivage.privacy.canary_records import CanaryRecords
+from rivage.privacy.epsilon_audit import guesses_for, judged, proved, recorded
+
+DELTA = 1e-5
+
+
+class QuarterOfTheNoise(PrivateMean):
+    def on_sums(self, clients: float) -> float:
+        return super().on_sums(clients) / 4
+
+
+class _NeverClips(PrivateSum):
+    def begin(self, entry: str, state: object, expected: float, streams: Streams) -> None:
+        super().begin(entry, state, expected, streams)  # type: ignore[arg-type]
+        self.claimed, self.clip = self.clip, math.inf
+
+    def result(self) -> object:  # type: ignore[override]
+        self.clip = self.claimed
+        return super().result()
+
+
+class ClippingLeftOut(PrivateMean):
+    def collector(self, *, each: bool) -> PrivateSum:
+        return _NeverClips(self)
+
+
+class _OneSeed(PrivateSum):
+    def begin(self, entry: str, state: object, expected: float, streams: Streams) -> None:
+        super().begin(entry, state, expected, Streams(0))  # type: ignore[arg-type]
+
+
+class TheSameNoiseEveryRound(PrivateMean):
+    def collector(self, *, each: bool) -> PrivateSum:
+        return _OneSeed(self)
+
+
+@pytest.fixture(scope="module")
+def trial() -> Trial:
+    population = build_population(Digits(), partition=PARTITIONS.get("iid")(clients=20), seed=0)
+    task = make_task(TaskSettings(model="linear"), population.schema)
+    algorithm = FedAvg(learning_rate=0.1, work=Phase(epochs=1))
+    return Trial(name="x", algorithm=algorithm, population=population, task=task, rounds=20)
+
+
+def by_users(trial: Trial, collector: PrivateMean, canaries: int = 200, seed: int = 0) -> float:
+    scored = CanaryClients(canaries, Streams(seed)).scored(replace(trial, collector=collector))
+    return proved(recorded(scored, delta=DELTA))
+
+
+def claim(noise: float, rounds: int = 20, sampling: float = 1.0) -> float:
+    return epsilon_of([Release(noise, sampling, rounds)], DELTA)
+
+
+def test_an_honest_sum_is_not_accused_and_not_for_lack_of_power(trial: Trial) -> None:
+    found = [by_users(trial, PrivateMean(noise=2.0), seed=seed) for seed in range(2)]
+    assert all(0.5 < bound < claim(2.0) for bound in found)
+
+
+@pytest.mark.parametrize("fault", [QuarterOfTheNoise, ClippingLeftOut, TheSameNoiseEveryRound])
+def test_a_planted_fault_is_a_violation(trial: Trial, fault: Callable[..., PrivateMean]) -> None:
+    bound = by_users(trial, fault(noise=20.0))
+    assert judged(claim(20.0), bound) == "VIOLATION"  # claims 0.82
+
+
+def test_a_budget_that_begins_anew_is_a_violation(trial: Trial) -> None:
+    noise = next(z for z in np.arange(3, 9, 0.01) if claim(z, rounds=1) <= 1)
+    bound = by_users(trial, PrivateMean(noise=noise), canaries=400)
+    assert bound > claim(noise, rounds=1)  # what is told after twenty rounds of it
+    assert bound < claim(noise)
+
+
+def test_clients_that_are_sampled_are_scored_in_their_rounds(trial: Trial) -> None:
+    sampled = replace(trial, cohort=10, sampling="poisson")
+    scored = CanaryClients(200, Streams(0)).scored(replace(sampled, collector=PrivateMean(noise=0.05)))
+    areas = [_area(column, scored.inside) for column in scored.scores.T]
+    assert areas[1] > 0.99
+    assert areas[0] > 0.9
+
+
+def _area(scores: ndarray, inside: ndarray) -> float:
+    return float(np.mean(scores[inside][:, None] > scores[~inside][None]))
+
+
+def test_canaries_that_are_out_leave_no_trace(trial: Trial) -> None:
+    collector = PrivateMean(noise=1e-9, denominator=20.0)
+    canaries = CanaryClients(5, Streams(3))
+    none = replace_inside(canaries, np.zeros(5, bool))
+    scored = none.scored(replace(trial, rounds=2, collector=collector))
+    shorter = replace_inside(CanaryClients(5, Streams(4)), np.zeros(5, bool))
+    again = shorter.scored(replace(trial, rounds=2, collector=collector))
+    assert not np.allclose(scored.scores, again.scores)  # directions differ
+    step = np.abs(scored.scores).max()
+    with_all = replace_inside(canaries, np.ones(5, bool)).scored(replace(trial, rounds=2, collector=collector))
+    lifted = (with_all.scores[:, 0] - scored.scores[:, 0]) / np.sqrt(650 // 5)  # of unit vectors
+    np.testing.assert_allclose(lifted, 2 / 20, atol=0.2 * 2 / 20 + step)  # two rounds, norm 1, denominator 20
+
+
+def replace_inside(canaries: CanaryClients, inside: ndarray) -> CanaryClients:
+    canaries.__dict__["inside"] = inside
+    return canaries
+
+
+def by_records(trial: Trial, noise: float | None, claimed: float, canaries: int = 150) -> Scored:
+    work = Phase(batch_size=None, batches="poisson", denominator="expected", clip=1.0, noise=noise)
+    planted = CanaryRecords(0, canaries, 1.0, claimed, Streams(0))
+    return planted.scored(replace(trial, algorithm=FedAvg(learning_rate=0.1, work=work)))
+
+
+def test_records_under_honest_noise_are_told_apart_but_not_too_well(trial: Trial) -> None:
+    bound = proved(recorded(by_records(trial, 1.0, 1.0), delta=DELTA))
+    assert 0.5 < bound < claim(1.0)
+
+
+def test_records_without_the_noise_that_is_claimed_are_a_violation(trial: Trial) -> None:
+    bound = proved(recorded(by_records(trial, None, 10.0), delta=DELTA))
+    assert judged(claim(10.0), bound) == "VIOLATION"
+
+
+def test_one_step_without_noise_gives_the_coins_back(trial: Trial) -> None:
+    scored = by_records(replace(trial, rounds=1), None, 1e-6, canaries=60)
+    for column in scored.scores.T:  # every record's gradient has coefficient 1 or 0, up to the common length
+        assert _area(column, scored.inside) == 1
+        spread = column[scored.inside].max() - column[scored.inside].min()
+        assert spread < 0.05 * (column[scored.inside].mean() - column[~scored.inside].mean())
+
+
+def test_evidence_is_the_order_of_coins_alone() -> None:
+    inside = np.array([True, False, True, True] * 25)
+    scores = np.random.default_rng(0).normal(size=(100, 2))
+    evidence = recorded(Scored(scores, inside), delta=DELTA)
+    assert set(evidence) == {"kind", "orders", "each", "delta", "confidence"}
+    assert evidence["orders"][0] == "".join("01"[int(inside[i])] for i in np.argsort(scores[:, 0], kind="stable"))
+    assert proved(evidence) == proved(recorded(Scored(np.exp(scores), inside), delta=DELTA))
+    assert tuple(evidence["each"]) == guesses_for(100)
+
+
+def test_what_is_no_evidence_is_refused() -> None:
+    from rivage.core.errors import StoreError
+
+    sound = recorded(Scored(np.arange(40.0)[:, None], np.arange(40) % 2 == 0), delta=DELTA)
+    for changed in ({"orders": ["01x1"]}, {"each": [1]}, {"confidence": 0.0}, {"orders": []}, {"orders": [""]}):
+        with pytest.raises(StoreError, match="cannot be read"):
+            proved(sound | changed)
