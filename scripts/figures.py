@@ -445,6 +445,7 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "topology-matters": topology_matters,
     "decentralised-training": decentralised_training,
     "data-streams": elsewhere("figures_streams"),
+    "shadow-models": elsewhere("figures_shadows"),
     "delivery-compared": delivery_compared,
     "delivery-tracking": delivery_tracking,
 }
