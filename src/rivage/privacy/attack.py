@@ -89,6 +89,8 @@ ATTACKS = Registry(
         "analytic_inversion": "rivage.privacy.inversion:AnalyticInversion",
         "idlg": "rivage.privacy.inversion:IDLG",
         "emulator": "rivage.privacy.emulator:Emulator",
+        "cosine_inversion": "rivage.privacy.gradient_matching:CosineInversion",
+        "dlg": "rivage.privacy.gradient_matching:DLG",
         "local_model": "rivage.privacy.local_model:LocalModel",
         "local_rmia": "rivage.privacy.rmia:LocalRMIA",
         "loss_threshold": "rivage.privacy.loss_threshold:LossThreshold",
