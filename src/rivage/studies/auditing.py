@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rivage import __version__
+from rivage.core.certificates import CHECKS
 from rivage.core.encoding import dumps
 from rivage.core.errors import RivageError
 from rivage.core.observers import Observer, Silent
@@ -29,6 +30,7 @@ from rivage.privacy.grading import Case, pooled
 from rivage.privacy.questions import Attribute
 from rivage.privacy.views import Refused
 from rivage.studies.audit_cost import Cost, Late, Watch
+from rivage.studies.audit_guarantees import guarantee
 from rivage.studies.audit_scene import Scene, scene_of_log, scene_of_run
 from rivage.studies.audit_settings import Auditing
 
@@ -93,14 +95,13 @@ def audit_run(
     scene = scene_of_run(record, settings, seed)
     trial = scene.trial
     head = _head(scene)
-    earlier = [] if fresh else [audit for audit in record.audits if _continues(audit, head)]
-    known: list[Row] = list(earlier[0]["attacks"]) if earlier else []
+    before = _Written.continued([] if fresh else record.audits, head)
 
     def keep(rows: Sequence[Row]) -> None:
-        record.write_audit(_Written(head, rows, scene.faults).whole)
+        record.write_audit(before.now(rows, scene).whole)
 
     try:
-        not_run = audit_scene(scene, kinds, known, keep=keep, observer=observer)
+        not_run = audit_scene(scene, kinds, before.rows, keep=keep, observer=observer)
     finally:
         scene.close()
     return {**record.audit(trial.name, trial.seed), "not_run": not_run}
@@ -127,17 +128,15 @@ def audit_log(
     """
     kinds, scene = requested(settings.attacks), scene_of_log(log, study, settings, seed)
     head, path = _head(scene), log.with_name(f"{log.name}.audit.json")
-    earlier = [] if fresh or not path.exists() else [audit for audit in read_json(path) if _continues(audit, head)]
-    known = earlier[0]["attacks"] if earlier else []
-    written = _Written(head, known)
+    before = written = _Written.continued([] if fresh or not path.exists() else read_json(path), head)
 
     def keep(rows: Sequence[Row]) -> None:
         nonlocal written
-        written = _Written(head, rows, scene.faults)
+        written = before.now(rows, scene)
         write_json(path, [written.whole])
 
     try:
-        not_run = audit_scene(scene, kinds, known, keep=keep, observer=observer)
+        not_run = audit_scene(scene, kinds, before.rows, keep=keep, observer=observer)
     finally:
         scene.close()
     return {**written.whole, "not_run": not_run}
@@ -150,16 +149,31 @@ class _Written:
     head: Mapping[str, Any]
     rows: Sequence[Row]
     faults: Sequence[str] = ()
+    epsilon: Sequence[Mapping[str, Any]] = ()
+
+    @classmethod
+    def continued(cls, audits: Sequence[Any], head: Mapping[str, Any]) -> _Written:
+        """What an earlier audit of the same log, targets and seed has left; nothing without."""
+        for audit in audits:
+            if isinstance(audit, dict) and all(dumps(audit.get(key)) == dumps(value) for key, value in head.items()):
+                return cls(head, audit["attacks"], audit.get("faults", ()), audit.get("epsilon", ()))
+        return cls(head, ())
+
+    def now(self, rows: Sequence[Row], scene: Scene) -> _Written:
+        """The same with these rows; faults of the log are met when it is read, and stay."""
+        return replace(self, rows=rows, faults=tuple(dict.fromkeys([*self.faults, *scene.faults])))
 
     def audit(self, method: str, seed: int) -> Mapping[str, Any]:
-        return {**self.head, "attacks": self.rows}
+        return {**self.head, "attacks": self.rows, "epsilon": self.epsilon}
 
     @property
     def whole(self) -> dict[str, Any]:
         trial = {"method": self.head["method"], "seed": self.head["seed"]}
         names = [{name: row[name] for name in ("attack", "question")} for row in self.rows if row["p"] is not None]
         certificates = [leakage(self, **trial, **name).as_dict() for name in names]
-        found = {"attacks": list(self.rows), "epsilon": [], "certificates": certificates}
+        claims = [row["unit"] for row in self.epsilon if row.get("evidence") is not None]
+        certificates += [CHECKS.get("epsilon_audited")(self, **trial, unit=unit).as_dict() for unit in claims]
+        found = {"attacks": list(self.rows), "epsilon": list(self.epsilon), "certificates": certificates}
         return {**self.head, "faults": list(self.faults), **found}
 
 
@@ -175,11 +189,6 @@ def _head(scene: Scene) -> dict[str, Any]:
         "log": scene.fingerprint,
         "data": scene.trial.population.fingerprint,
     }
-
-
-def _continues(audit: Any, head: Mapping[str, Any]) -> bool:
-    """Whether an earlier audit is of the same log, targets and seed."""
-    return isinstance(audit, dict) and all(dumps(audit.get(key)) == dumps(value) for key, value in head.items())
 
 
 def requested(kinds: Sequence[str]) -> list[str]:
@@ -298,8 +307,10 @@ def perform(
             (view,) = scene.views(attack, [case.client])
             with cost:
                 answer = attack.run(view, case.question, tools)
-            pieces.append(case.grade(answer))
-            facts |= {name: dict(answer.facts)} if answer.facts else {}
+            piece = case.grade(answer)
+            told = {**answer.facts, **guarantee(attack, view, case, piece, tools)}
+            pieces.append(piece)
+            facts |= {name: told} if told else {}
         except Exception as error:
             failures[name] = reason(error)
         cost.evaluations += tools.meter.evaluations
