@@ -22,7 +22,8 @@ from rivage.core.errors import DataError, RivageError
 from rivage.core.toml import format_toml
 from rivage.learning.params import ParameterMap, to_numpy
 from rivage.privacy import imported
-from rivage.privacy.imported import ImportHeader, TensorShape, import_updates
+from rivage.privacy.import_header import ImportHeader, TensorShape
+from rivage.privacy.imported import import_updates
 from rivage.privacy.views import CuriousServer
 
 HEADER: dict[str, Any] = {

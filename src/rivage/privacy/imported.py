@@ -19,113 +19,27 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from math import prod
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from rivage.core.encoding import decode_tensors, parse_json
+from rivage.core.encoding import decode_tensors
 from rivage.core.errors import DataError, RivageError, nearest
 from rivage.core.message_log import MessageLog
 from rivage.core.messages import Message
-from rivage.core.settings import read
-from rivage.core.toml import load_toml
-from rivage.learning.params import Entry, ParameterMap
+from rivage.privacy.import_header import HEADERS, WEIGHT, ImportHeader, read_header
 from rivage.privacy.recorded import Recorded
 
-__all__ = ["ImportHeader", "TensorShape", "import_updates"]
+__all__ = ["import_updates"]
 
 _NAME = re.compile(r"round-(\d{1,15})-(?:client-(\d{1,15})|sent|client-(\d{1,15})-sent)\.(npz|safetensors)", re.ASCII)
-_WEIGHT = "__weight__"
-_HEADERS = ("header.toml", "header.json")
 _MAX_FILES = 10**6
-_MAX_NUMBERS = 2**27  # of one model: 1 GiB in float64
-_MAX_HEADER = 16 << 20
 _SLACK = 16 << 20  # bytes that a file may have beyond its numbers in float64, twice
 _TOLD = 10  # faults in one error
 _SEND = "Write the files anew with numpy.savez or safetensors."
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorShape:
-    """One tensor of the model.
-
-    Args:
-        name: as in ``state_dict()``.
-        shape: of it.
-        frozen: a parameter that is not trained.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    frozen: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportHeader:
-    """What ``header.toml`` says.
-
-    Args:
-        loss: registered name of the loss, such as ``cross_entropy``.
-        parameters: in the order of ``module.named_parameters()``.
-        buffers: floating-point ones that travel, such as running means, in the order of ``module.named_buffers()``.
-        ignored: names in the files that do not belong to the vector, such as ``num_batches_tracked``.
-        kind: what an update holds: the returned model, its difference to the one that was sent, or one gradient at it.
-        method: what trained.
-        hyper_parameters: learning rate, epochs, batch size and what else is known.
-        differential_privacy: what is claimed.
-    """
-
-    loss: str
-    parameters: tuple[TensorShape, ...]
-    buffers: tuple[TensorShape, ...] = ()
-    ignored: tuple[str, ...] = ()
-    kind: Literal["model", "delta", "gradient"] = "model"
-    method: str = "imported"
-    hyper_parameters: Mapping[str, Any] = field(default_factory=dict)
-    differential_privacy: Mapping[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        tensors = (*self.parameters, *self.buffers)
-        names = [tensor.name for tensor in tensors]
-        for name in sorted({name for name in names if names.count(name) > 1 or name in ("", _WEIGHT)}):
-            raise DataError(f'"{name}" cannot be the name of a tensor, or is that of two', mend="Give each its own.")
-        if not any(prod(tensor.shape) for tensor in self.parameters if not tensor.frozen):
-            raise DataError("no parameter is trained", mend="List the parameters of the module.")
-        if any(size < 0 for tensor in tensors for size in tensor.shape):
-            raise DataError("a shape has a negative number", mend="Give the shapes of the tensors.")
-        if (total := sum(prod(tensor.shape) for tensor in tensors)) > _MAX_NUMBERS:
-            raise DataError(f"the model has {total} numbers, more than {_MAX_NUMBERS}", mend="Import a smaller part.")
-        if secret := {"seed", "seeds", "path", "data"} & self.hyper_parameters.keys():
-            raise DataError(f'hyper_parameters hold "{min(secret)}"', mend="Leave it out: an observer knows none.")
-
-    @property
-    def layout(self) -> ParameterMap:
-        """Trained parameters first, then frozen ones, then buffers."""
-        trained = [tensor for tensor in self.parameters if not tensor.frozen]
-        frozen = [tensor for tensor in self.parameters if tensor.frozen]
-        entries, end = [], 0
-        for tensor in (*trained, *frozen, *self.buffers):
-            entries.append(Entry(tensor.name, end, tensor.shape))
-            end = entries[-1].span.stop
-        buffers = tuple(tensor.name for tensor in self.buffers)
-        return ParameterMap(tuple(entries), sum(prod(tensor.shape) for tensor in trained), buffers, self.ignored)
-
-    def as_log(self) -> dict[str, Any]:
-        """The header of the message log."""
-        return {
-            **self.layout.as_json(),
-            "loss": self.loss,
-            "method": self.method,
-            "hyper_parameters": dict(self.hyper_parameters),
-            "kind": self.kind,
-            "secure_aggregation": False,
-            "differential_privacy": self.differential_privacy,
-        }
 
 
 def import_updates(folder: Path, log: Path) -> Recorded:
@@ -142,7 +56,7 @@ def import_updates(folder: Path, log: Path) -> Recorded:
         DataError: for anything that is not as described, naming the files, at most ten of them.
         ConfigError: for a header with unknown or missing keys.
     """
-    header, files = _header(Path(folder)), _listed(Path(folder))
+    header, files = read_header(Path(folder)), _listed(Path(folder))
     part = Path(log).with_name(f".{Path(log).name}.part")
     faults: list[RivageError] = []
     try:
@@ -170,30 +84,13 @@ class _Files:
     returned: dict[_Key, Path]
 
 
-def _header(folder: Path) -> ImportHeader:
-    found = [folder / name for name in _HEADERS if (folder / name).is_file()]
-    if len(found) != 1:
-        what = "has both header.toml and header.json" if found else "has no header.toml"
-        raise DataError(what, where=str(folder), mend="Describe the training in one of them.")
-    (path,) = found
-    if path.stat().st_size > _MAX_HEADER:
-        raise DataError(f"has more than {_MAX_HEADER} bytes", where=str(path), mend="Check that it is the right file.")
-    table = load_toml(path) if path.suffix == ".toml" else parse_json(path.read_bytes(), str(path))
-    if not isinstance(table, dict):
-        raise DataError("is no table", where=str(path), mend="Write an object with the keys of the header.")
-    try:
-        return read(ImportHeader, table, str(path))
-    except DataError as error:
-        raise error.at(str(path)) from None
-
-
 def _listed(folder: Path) -> _Files:
     files = _Files({}, {})
     faults: list[RivageError] = []
     for number, entry in enumerate(sorted(os.scandir(folder), key=lambda entry: entry.name)):
         if number > _MAX_FILES:
             raise DataError(f"has more than {_MAX_FILES} files", where=str(folder), mend="Import it in parts.")
-        if entry.name in _HEADERS or entry.name.startswith((".", "README")):
+        if entry.name in HEADERS or entry.name.startswith((".", "README")):
             continue
         if fault := _place(Path(entry.path), files):
             faults.append(fault)
@@ -264,12 +161,12 @@ class _Folder:
 
     def _payload(self, path: Path, *, sent: bool) -> dict[str, ndarray]:
         arrays = {name: array for name, array in _arrays(path, self.limit).items() if name not in self.layout.kept}
-        weight = arrays.pop(_WEIGHT, None)
+        weight = arrays.pop(WEIGHT, None)
         payload = {"params": self._vector(arrays, partial=not sent and self.header.kind == "gradient")}
         if weight is None or sent:
             return payload
         if weight.size != 1 or weight.dtype.kind not in "fiu":
-            raise DataError(f"{_WEIGHT} is no number", mend="Give the weight of the update, such as its records.")
+            raise DataError(f"{WEIGHT} is no number", mend="Give the weight of the update, such as its records.")
         return payload | {"params.weight": weight.reshape(1).astype(np.float64)}
 
     def _vector(self, arrays: Mapping[str, ndarray], *, partial: bool) -> Float[ndarray, "dim"]:
