@@ -21,8 +21,8 @@ from rivage.federated.accounting import noise_for
 from rivage.privacy.active import ActiveAttributes, IsolatedAttributes
 from rivage.privacy.attribute_baselines import imputed, is_linear, majority, markov_bound
 from rivage.privacy.gradient_attributes import GradientAttributes, chosen, hindsight
-from rivage.privacy.grading import local_optimum
 from rivage.privacy.model_attributes import Decision, ModelAttributes
+from rivage.privacy.model_grading import local_optimum
 from rivage.privacy.views import ActiveServer, Eavesdropper
 from rivage.studies.audit_clients import LiveClients
 from rivage.studies.claims.attribute_scenarios import Kind, Scene, Split, overheard
