@@ -39,6 +39,7 @@ class Fitting:
         batch_size: records per step, >= 1.
         epochs: passes at most, >= 1.
         patience: passes without improvement after which it stops, >= 1.
+        networks: that are trained, each with another fifth held back; their log-odds are averaged, >= 1.
     """
 
     learning_rate: float = 1e-2
@@ -46,11 +47,12 @@ class Fitting:
     batch_size: int = 32
     epochs: int = 300
     patience: int = 20
+    networks: int = 1
 
     def __post_init__(self) -> None:
         require(self.learning_rate, "learning_rate", above=0)
         require(self.weight_decay, "weight_decay", least=0)
-        for name in ("batch_size", "epochs", "patience"):
+        for name in ("batch_size", "epochs", "patience", "networks"):
             require(getattr(self, name), name, least=1)
 
 
@@ -83,14 +85,17 @@ def fitted(
     """
     tensors = [from_numpy(array, dtype=torch.float32) for array in inputs]
     rows = _canonical(inputs, known, member)
-    target = torch.from_numpy(member.astype(np.float32))
-    with _generator(streams.seed("network")):
-        network = make()
-        train, held = _split(rows, member, streams)
-        _descend(network, tensors, target, train, held, streams, settings)
-        network.eval()
-        with torch.no_grad():
-            return to_numpy(network(*tensors)[:, 0]).astype(np.float64)
+    target, odds = torch.from_numpy(member.astype(np.float32)), np.zeros(len(member))
+    for number in range(settings.networks):
+        below = streams.child("network", number)
+        with _generator(below.seed("torch")):
+            network = make()
+            train, held = _split(rows, member, below)
+            _descend(network, tensors, target, train, held, below, settings)
+            network.eval()
+            with torch.no_grad():
+                odds += to_numpy(network(*tensors)[:, 0]) / settings.networks
+    return odds
 
 
 def _canonical(inputs: Sequence[ndarray], known: ndarray, member: ndarray) -> ndarray:

@@ -15,10 +15,10 @@ knows. Hence the savings over attacks on gradients: memory is one float per reco
 who receives only shared models could use. ``updates``: p_t(returned) − p_t(sent) and the cosine between
 g_t = w_t − w_t' and the record's gradient at w_t; two floats.
 
-Deviations, where the sources at hand do not say: one hidden layer of 64 ReLU, Adam, a fifth held back to stop by
-(`rivage.privacy.classifier`); five rounds, equally spaced over the last two thirds of those that the target took part
-in. A round without the target has no number. Real targets have the squared error in place of p. Several models sent at
-once count as their equal mixture.
+Deviations, where the sources at hand do not say: one hidden layer of 64 ReLU, Adam, a fifth held back to stop by, the
+mean of three such networks (`rivage.privacy.classifier`); five rounds, equally spaced over the last two thirds of those
+that the target took part in. A round without the target has no number. Real targets have half the squared error in
+place of p. Several models sent at once count as their equal mixture.
 
 Cost: one forward pass of the records per observed round (``updates``: two, and one backward), then training of a
 network with a few hundred weights.
@@ -73,7 +73,7 @@ class Trajectories:
     rounds: int | None = field(default=5, metadata={"none": "all"})
     of: Literal["returned", "sent", "updates"] = "returned"
     hidden: int = 64
-    fitting: Fitting = field(default_factory=Fitting)
+    fitting: Fitting = field(default_factory=lambda: Fitting(networks=3))
 
     def __post_init__(self) -> None:
         require_one_of(self.of, "of", ("returned", "sent", "updates"))
