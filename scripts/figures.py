@@ -432,6 +432,7 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "cost-by-capacity": cost_by_capacity,
     "city-plan": city_plan,
     "fastest-overlay": fastest_overlay,
+    "secure-aggregation": elsewhere("figures_secagg"),
     "long-term-fairness": elsewhere("figures_fairness"),
     "cache-networks": elsewhere("figures_cache_networks"),
     "no-regret-steps": elsewhere("figures_no_regret"),
