@@ -5,24 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy import ndarray
 
+from rivage.core.certificates import CHECKS
+from rivage.core.errors import StoreError
+from rivage.core.records import RunRecord
 from rivage.core.seeding import Streams
 from rivage.data import build_population
 from rivage.data.partition import PARTITIONS
 from rivage.data.readers import Digits
 from rivage.federated.accounting import Release, epsilon_of
 from rivage.federated.algorithm import Phase
+from rivage.federated.clipping import Clip
 from rivage.federated.fedavg import FedAvg
+from rivage.federated.local_noise import GaussianNoise
 from rivage.federated.trial import Trial
 from rivage.federated.user_privacy import PrivateMean, PrivateSum
 from rivage.learning.task import TaskSettings, make_task
 from rivage.privacy.canaries import CanaryClients, Scored
 from rivage.privacy.canary_records import CanaryRecords
-from rivage.privacy.epsilon_audit import guesses_for, judged, proved, recorded
+from rivage.privacy.epsilon_audit import claimed, guesses_for, judged, proved, recorded
+from rivage.studies.audit_epsilon import audited_epsilon
 
 DELTA = 1e-5
 
@@ -151,16 +159,74 @@ def test_evidence_is_the_order_of_coins_alone() -> None:
     inside = np.array([True, False, True, True] * 25)
     scores = np.random.default_rng(0).normal(size=(100, 2))
     evidence = recorded(Scored(scores, inside), delta=DELTA)
-    assert set(evidence) == {"kind", "orders", "each", "delta", "confidence"}
+    assert set(evidence) == {"kind", "orders", "each", "ledger", "delta", "confidence"}
     assert evidence["orders"][0] == "".join("01"[int(inside[i])] for i in np.argsort(scores[:, 0], kind="stable"))
     assert proved(evidence) == proved(recorded(Scored(np.exp(scores), inside), delta=DELTA))
     assert tuple(evidence["each"]) == guesses_for(100)
 
 
 def test_what_is_no_evidence_is_refused() -> None:
-    from rivage.core.errors import StoreError
-
     sound = recorded(Scored(np.arange(40.0)[:, None], np.arange(40) % 2 == 0), delta=DELTA)
     for changed in ({"orders": ["01x1"]}, {"each": [1]}, {"confidence": 0.0}, {"orders": []}, {"orders": [""]}):
         with pytest.raises(StoreError, match="cannot be read"):
             proved(sound | changed)
+
+
+def test_local_noise_is_audited_on_single_messages(trial: Trial) -> None:
+    bounds = {}
+    for real in (10.0, 1.0):
+        played = replace(trial, stages=(Clip(norm=1.0), GaussianNoise(deviation=real)))
+        row = audited_epsilon(played, 0, Streams(0), canaries=100)
+        assert row is not None
+        assert row["attack"] == "canary updates"
+        bounds[real] = row["bound"]
+        assert row["epsilon"] == pytest.approx(claim(real / 2), abs=2e-4)  # replaced: twice the norm
+    assert bounds[10.0] < claim(5.0) < bounds[1.0] + 10
+    assert bounds[1.0] > bounds[10.0]
+
+
+def test_rows_of_records_and_users_hold_their_claim(trial: Trial) -> None:
+    users = audited_epsilon(replace(trial, collector=PrivateMean(noise=4.0)), 0, Streams(1), canaries=100)
+    work = Phase(batch_size=None, batches="poisson", denominator="expected", clip=1.0, noise=4.0)
+    private = replace(trial, algorithm=FedAvg(learning_rate=0.1, work=work))
+    records = audited_epsilon(private, 0, Streams(1), canaries=100)
+    for row, unit in ((users, "user"), (records, "record")):
+        assert row is not None
+        assert row["unit"] == unit
+        assert row["epsilon"] == pytest.approx(claim(4.0), abs=2e-4)
+        assert row["verdict"] in ("consistent", "no power")
+        assert proved(row["evidence"]) == row["bound"]
+    assert audited_epsilon(trial, 0, Streams(1)) is None
+
+
+NOISE = {5.0: 3.9891, 0.5: 31.5}
+"""Of twenty rounds that spend this epsilon."""
+
+
+@pytest.mark.parametrize(
+    ("orders", "spends", "verdict"),
+    [("0" * 50 + "1" * 50, 5.0, "holds"), ("0" * 50 + "1" * 50, 0.5, "fails"), ("01" * 50, 0.5, "no_power")],
+)
+def test_the_certificate_is_computed_from_the_evidence(
+    orders: str, spends: float, verdict: str, tmp_path: Path
+) -> None:
+    inside = np.array([letter == "1" for letter in orders])
+    ledger = (Release(NOISE[spends], 1.0, 20),)
+    evidence = recorded(Scored(np.arange(100.0)[:, None], inside, ledger), delta=DELTA)
+    row = {"unit": "user", "epsilon": claimed(evidence), "bound": proved(evidence), "evidence": evidence}
+    assert row["epsilon"] == pytest.approx(spends, abs=0.01)
+    record = RunRecord.create(tmp_path, "x", {"name": "x"})
+    check = partial(CHECKS.get("epsilon_audited"), record, method="fedavg", seed=0)
+    _keep(record, row)
+    found = check(unit="user")
+    assert found.verdict == verdict
+    assert (found.measured, found.reference) == (row["bound"], row["epsilon"])
+    with pytest.raises(StoreError, match="no canaries for records"):
+        check(unit="record")
+    for forged in ({"epsilon": 50.0}, {"bound": 0.1}):
+        _keep(record, row | forged)
+        assert check(unit="user").verdict == "fails"
+
+
+def _keep(record: RunRecord, row: dict[str, object]) -> None:
+    record.write_audit({"method": "fedavg", "seed": 0, "attacks": [], "epsilon": [row], "certificates": []})

@@ -75,6 +75,7 @@ CHECKS = Registry(
         "stream_share": "rivage.federated.stream_checks:stream_share",
         "wire_bytes": "rivage.federated.checks:wire_bytes",
         "leakage": "rivage.privacy.checks:leakage",
+        "epsilon_audited": "rivage.privacy.epsilon_audit:epsilon_audited",
         "tuned": "rivage.studies.tuning_checks:tuned",
         "advised": "rivage.studies.advice_checks:advised",
         "nothing_beats": "rivage.studies.advice_checks:nothing_beats",

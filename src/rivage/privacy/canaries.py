@@ -21,7 +21,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -34,12 +34,15 @@ from rivage.core.errors import ConfigError
 from rivage.core.messages import Message
 from rivage.core.seeding import Streams
 from rivage.data.population import ClientData, ClientIds, Population, Schema
+from rivage.federated.accounting import Release, epsilon_of
 from rivage.federated.algorithm import State, Update
+from rivage.federated.checkpoint import Notebook
 from rivage.federated.engine import Session
+from rivage.federated.privacy_ledger import EVERYONE, releases_of
 from rivage.federated.trial import Trial
 from rivage.learning.params import from_numpy, to_numpy
 
-__all__ = ["CanaryClients", "Scored", "coins"]
+__all__ = ["CanaryClients", "Scored", "coins", "ledger", "planted", "sign"]
 
 _HEAVY = 1e12  # a canary says that it has so many records: it gets the largest weight that the server allows
 _LONG = 1e6  # the norm of what a canary sends; whatever clips, clips it
@@ -52,10 +55,56 @@ class Scored:
     Args:
         scores: one column per statistic that was fixed in advance; higher says that the canary was in.
         inside: whether it was.
+        ledger: what whoever of those watched spent most has released; None where nothing is promised.
     """
 
     scores: Float64[ndarray, "canaries statistics"]
     inside: Bool[ndarray, "canaries"]
+    ledger: tuple[Release, ...] | None = None
+
+
+def planted(trial: Trial, canaries: CanaryClients, *, opposed: bool = False) -> Trial:
+    """The trial with canaries behind its clients, and an even number of rounds.
+
+    Args:
+        trial: to be audited.
+        canaries: to be planted.
+        opposed: those that are out send the opposite, not nothing.
+
+    Raises:
+        ConfigError: for more canaries than parameters.
+    """
+    first, rounds, dimension = trial.population.size, 2 * (trial.rounds // 2), trial.task.dimension
+    if canaries.count > dimension:
+        raise ConfigError(
+            f"{canaries.count} canaries in a model of {dimension} parameters", mend=f"Plant at most {dimension}."
+        )
+    return replace(
+        trial,
+        population=_Larger(trial.population, canaries.count),
+        adversary=_Sends(canaries, first, opposed),
+        cohort=None if trial.cohort is None else round(trial.cohort * (1 + canaries.count / first)),
+        rounds=rounds,
+        every=max(rounds, 1),
+    )
+
+
+def ledger(trial: Trial, journal: Notebook, clients: Iterable[int]) -> tuple[Release, ...] | None:
+    """Of these clients the ledger of the one that has spent most; None where nothing is promised.
+
+    Args:
+        trial: that has been played.
+        journal: its events.
+        clients: who is asked about; where all are accounted together, all count.
+    """
+    if trial.promise is None:
+        return None
+    start = {"event": "start", "differential_privacy": trial.promise}
+    events = [start, *(event for event in journal.events if event["event"] == "round")]
+    asked = {*clients, EVERYONE}
+    ledgers = {own for client, own in releases_of(events).items() if client in asked}
+    delta = float(trial.promise["delta"])
+    return max(sorted(ledgers), key=lambda own: epsilon_of(own, delta), default=())
 
 
 def coins(count: int, streams: Streams) -> Bool[ndarray, "canaries"]:
@@ -96,28 +145,19 @@ class CanaryClients:
         Raises:
             ConfigError: for more canaries than parameters.
         """
-        first, rounds, dimension = trial.population.size, 2 * (trial.rounds // 2), trial.task.dimension
-        if self.count > dimension:
-            mend = f"Plant at most {dimension}."
-            raise ConfigError(f"{self.count} canaries in a model of {dimension} parameters", mend=mend)
-        planted = replace(
-            trial,
-            population=_Larger(trial.population, self.count),
-            adversary=_Sends(self, first),
-            cohort=None if trial.cohort is None else round(trial.cohort * (1 + self.count / first)),
-            rounds=rounds,
-            every=max(rounds, 1),
-        )
+        first, dimension = trial.population.size, trial.task.dimension
+        larger = planted(trial, self)
         places, signs = _pattern(self, dimension)
         scores = np.zeros((self.count, 2))
-        with Session(planted) as session:
+        journal = Notebook()
+        with Session(larger, journal) as session:
             before = to_numpy(session.state["params"]).copy()
             for event in session:
                 after = to_numpy(session.state["params"]).copy()
-                found = _sign(event["round"]) * ((after - before)[places] * signs).sum(axis=1)
+                found = sign(event["round"]) * ((after - before)[places] * signs).sum(axis=1)
                 scores += np.stack([found, found * self._chosen(event, first)], axis=1)
                 before = after
-        return Scored(scores, self.inside)
+        return Scored(scores, self.inside, ledger(trial, journal, range(first, first + self.count)))
 
     def _chosen(self, event: Mapping[str, Any], first: int) -> Bool[ndarray, "canaries"]:
         """Which of them were in the cohort of a round."""
@@ -139,7 +179,8 @@ def _pattern(
     return order[: canaries.count * block].reshape(canaries.count, block), signs
 
 
-def _sign(round: int) -> int:
+def sign(round: int) -> int:
+    """Of a round: 1 of even ones, −1 of odd ones."""
     return 1 - 2 * (round % 2)
 
 
@@ -204,6 +245,7 @@ class _Sends:
 
     canaries: CanaryClients
     first: int
+    opposed: bool
 
     def malicious(self, ids: ClientIds, seed: int) -> Bool[ndarray, "clients"]:
         canary: ndarray = ids >= self.first
@@ -212,7 +254,8 @@ class _Sends:
     def corrupt(self, update: Update, down: State, client: int, streams: Streams) -> Update:
         canary, (_, weight) = client - self.first, update.payload["params"]
         sent = down["params"]
-        if self.canaries.inside[canary]:
-            length = _sign(update.version) * _LONG
-            sent = sent + length * from_numpy(self.canaries.direction(canary, sent.numel()), dtype=sent.dtype)
+        way = 1 if self.canaries.inside[canary] else -1 if self.opposed else 0
+        if way:
+            direction = self.canaries.direction(canary, sent.numel())
+            sent = sent + way * sign(update.version) * _LONG * from_numpy(direction, dtype=sent.dtype)
         return replace(update, payload={"params": (sent, weight)})

@@ -40,7 +40,7 @@ from rivage.federated.engine import Session
 from rivage.federated.trial import Trial
 from rivage.learning.params import from_numpy
 from rivage.learning.task import Bound, Task
-from rivage.privacy.canaries import Scored, coins
+from rivage.privacy.canaries import Scored, coins, ledger
 
 __all__ = ["CanaryRecords"]
 
@@ -94,7 +94,7 @@ class CanaryRecords:
             for _event in session:
                 for sent, returned in channel.taken():
                     scores += self._coefficients(trial, everyone, sent, sent - returned)
-        return Scored(scores, self.inside)
+        return Scored(scores, self.inside, ledger(trial, channel, [self.client]))
 
     def _coefficients(
         self, trial: Trial, records: Samples, sent: ndarray, gone: ndarray
