@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -13,16 +14,22 @@ import numpy as np
 import pytest
 
 from rivage.cli.app import main
+from rivage.cli.audit import audit_trained
+from rivage.cli.output import Options
 from rivage.core.errors import ConfigError, DataError, StoreError
 from rivage.core.message_log import MessageLog
 from rivage.core.records import RunRecord
+from rivage.data.population import Schema
 from rivage.privacy.attack import ATTACKS
+from rivage.privacy.model_attributes import ModelAttributes
 from rivage.privacy.questions import AttributeAnswer, MembershipAnswer, ModelAnswer
 from rivage.privacy.views import ActiveServer, CuriousServer, Eavesdropper, Refused, ReleasedModel
+from rivage.studies.audit_answer import answer
+from rivage.studies.audit_attributes import attributes
 from rivage.studies.audit_scene import scene_of_run
 from rivage.studies.audit_settings import Auditing
 from rivage.studies.auditing import audit_run, perform, requested
-from rivage.studies.pipeline import run_study
+from rivage.studies.pipeline import identity, run_study
 from rivage.studies.settings import parse_study
 
 STUDY = """
@@ -109,10 +116,29 @@ class Sending:
         return ModelAnswer(returned, "estimated")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Endless(Told):
+    """Never ends by itself."""
+
+    def run(self, view: Any, question: Any, tools: Any) -> MembershipAnswer:
+        while True:
+            time.sleep(0.01)
+            tools.meter.count(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wrong(ModelAttributes):
+    """Answers the value that fits worst."""
+
+    def run(self, view: Any, question: Any, tools: Any) -> AttributeAnswer:
+        return AttributeAnswer(1 - super().run(view, question, tools).values)
+
+
 @pytest.fixture(autouse=True)
 def attacks(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("toy_attacks")
     kinds = {"told": Told, "failing": Failing, "refusing": Refusing, "constant": Constant, "sending": Sending}
+    kinds |= {"endless": Endless, "wrong": Wrong}
     module.__dict__.update(kinds)
     monkeypatch.setitem(sys.modules, "toy_attacks", module)
     for kind in kinds:
@@ -140,8 +166,8 @@ def tables(tmp_path: Path) -> Path:
         (tmp_path / "sites" / f"{site}.csv").write_text("\n".join([lines[0], *rows]))
     study = f"""
     data = {{ kind = "tables", folder = "{tmp_path / "sites"}", target = "y", target_type = "real" }}
-    methods = [{{ kind = "fedavg", learning_rate = 0.02 }}]
-    run = {{ rounds = 4 }}
+    methods = [{{ kind = "fedavg", learning_rate = 0.05, work = {{ epochs = 10 }} }}]
+    run = {{ rounds = 20 }}
     """
     return run_study(parse_study('name = "sites"' + study), out=tmp_path / "runs").folder
 
@@ -183,6 +209,36 @@ def test_what_the_budget_does_not_allow_is_named(record: RunRecord) -> None:
     found = audit_run(record, Auditing(attacks=("told", "refusing"), budget=1e-9))
     assert [each["attack"] for each in found["not_run"]] == ["told", "refusing"]
     assert "1e-09 s is spent" in found["not_run"][0]["reason"]
+
+
+def test_what_takes_too_long_is_cut_off_and_the_rest_still_kept(record: RunRecord) -> None:
+    found = audit_run(record, Auditing(attacks=("endless", "loss_threshold"), budget=0.5))
+    assert [row["attack"] for row in found["attacks"]] == ["loss_threshold"]
+    assert [(each["attack"], "cut off 1 s after" in each["reason"]) for each in found["not_run"]] == [("endless", True)]
+
+
+def test_run_audits_within_its_budget_and_says_so(record: RunRecord, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Auditing(attacks=("told", "loss_threshold"))
+    found = audit_trained(record, settings, Options(quiet=True))
+    assert found is not None
+    kept = RunRecord.open(record.folder).summary
+    assert kept["audit"]["answer"] == found["answer"] == "Nothing was found about which records were trained on."
+    assert [row["attack"] for row in kept["audit"]["attacks"]] == ["loss_threshold", "told"]
+    assert audit_trained(record, replace(settings, budget=0.0), Options()) is None
+    assert audit_trained(record, replace(settings, method="local"), Options()) is None
+    assert 'not audited: --method: "local" sends nothing' in capsys.readouterr().err
+    before = identity(parse_study(STUDY))
+    assert identity(parse_study(STUDY + "[audit]\nbudget = 0\n")) == before
+
+
+def test_an_answer_below_what_is_guaranteed_is_a_fault_of_the_attack(tables: Path) -> None:
+    settings = Auditing(attacks=("model_attributes", "wrong"), attribute="smoker")
+    found = rows(audit_run(RunRecord.open(tables), settings))
+    facts = found["model_attributes attribute smoker"]["facts"]["answers"]["client 0"]
+    assert facts["markov_bound"] > 0.5
+    assert found["model_attributes attribute smoker"]["verdict"] != "refused"
+    assert "cannot be below" in found["wrong attribute smoker"]["reason"]
+    assert found["wrong attribute smoker"]["verdict"] == "refused"
 
 
 def test_an_active_server_trains_the_clients_of_the_run(record: RunRecord) -> None:
@@ -269,6 +325,46 @@ def test_a_certificate_that_fails_ends_with_code_3(
     assert main([*words, "--fresh"]) == 3
 
 
+def test_codes_are_those_that_occur() -> None:
+    schema = Schema(
+        input_shape=(6,), target="class", num_classes=2, features=("age", "sex", "ward=a", "ward=b", "ward=c", "id")
+    )
+    generator = np.random.default_rng(0)
+    sex, ward = generator.integers(2, size=40), generator.integers(4, size=40)  # ward 3 is missing: all zero
+    x = np.stack(
+        [generator.normal(size=40), sex * 2.0 - 0.8, *(ward == each for each in range(3)), np.ones(40)], axis=1
+    )
+    found = {each.name: each for each in attributes(schema, x.astype(np.float32))}
+    assert list(found) == ["sex", "ward"]  # ages are many, the id is one
+    assert found["sex"].values == ("-0.8", "1.2")
+    assert found["ward"].values == ("other", "c", "b", "a")
+    assert found["ward"].codes.tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]]
+    (age,) = attributes(schema, x, "age")
+    assert (age.kind, age.codes.shape) == ("numerical", (2, 1))
+    with pytest.raises(ConfigError, match="the same in all records"):
+        attributes(schema, x, "id")
+    with pytest.raises(ConfigError, match="no columns with names"):
+        attributes(Schema(input_shape=(8, 8), target="class", num_classes=2), np.zeros((3, 8, 8)), "age")
+
+
+def test_the_answer_names_who_learns_what() -> None:
+    base = {"oracle": "", "metric": "auc", "value": 0.7, "baseline": 0.5}
+    told = answer(
+        [
+            {"attack": "a", "question": "membership", "view": "eavesdropper", "verdict": "leaks", **base},
+            {"attack": "b", "question": "membership", "view": "eavesdropper", "verdict": "leaks", **base, "value": 0.8},
+            {"attack": "c", "question": "attribute sex", "view": "active_server", "verdict": "nothing found", **base},
+            {"attack": "d", "question": "attribute age", "view": "active_server", "verdict": "no power", **base},
+            {"attack": "e", "question": "model", "view": "eavesdropper", "verdict": "refused", **base, "metric": None},
+        ]
+    )
+    assert told == (
+        "An eavesdropper of one client's channel learns which records were trained on (b, auc 0.8 against 0.5). "
+        'Nothing was found about the attribute "sex". One attack had too few records to tell. '
+        "One attack could not be run."
+    )
+
+
 # --- logs that are not what they should be ---------------------------------------------------------------------------
 
 
@@ -351,6 +447,16 @@ def test_a_log_without_payloads_refuses_what_reads_them(tmp_path: Path) -> None:
     found = rows(audit_run(record, Auditing(attacks=("local_loss_threshold", "loss_threshold"), targets=2)))
     assert "the log holds no payloads" in found["local_loss_threshold membership"]["reason"]
     assert found["loss_threshold membership"]["verdict"] != "refused"  # it needs the final model only
+
+
+def test_single_updates_of_a_secure_aggregation_are_out_of_reach(tmp_path: Path) -> None:
+    text = STUDY.replace("learning_rate = 0.3", 'learning_rate = 0.3, collector = { kind = "secagg" }')
+    record = run_study(parse_study(text.replace("rounds = 3", "rounds = 2")), out=tmp_path)
+    settings = Auditing(attacks=("local_loss_threshold", "fedmia", "loss_threshold"), targets=2)
+    found = rows(audit_run(record, settings))
+    for kind in ("local_loss_threshold", "fedmia"):
+        assert "aggregation was secure" in found[f"{kind} membership"]["reason"]
+    assert found["loss_threshold membership"]["verdict"] != "refused"
 
 
 def test_a_log_alone_is_audited_with_its_study(record: RunRecord, tmp_path: Path) -> None:

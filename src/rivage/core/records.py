@@ -380,9 +380,7 @@ class RunRecord:
     def audits(self) -> tuple[dict[str, Any], ...]:
         """What `write_audit` kept, one for each trial that was audited."""
         audits = self._optional("audit.json", [])
-        if not all(
-            isinstance(audit, dict) and {"method", "seed", "attacks", "certificates"} <= set(audit) for audit in audits
-        ):
+        if not all(map(_is_audit, audits)):
             where = str(self.folder / "audit.json")
             raise StoreError("does not hold audits", where=where, mend="Delete it and audit again.")
         return tuple(audits)
@@ -474,6 +472,15 @@ def _file_name(name: str) -> str:
     # No separators, no "..", nothing hidden, whatever a study calls its methods.
     text = quote(name, safe=" +=,()@")
     return f"%2E{text[1:]}" if text.startswith(".") else text
+
+
+def _is_audit(value: Any) -> bool:
+    if not isinstance(value, dict) or not {"method", "seed", "attacks", "certificates"} <= set(value):
+        return False
+    lists = value["attacks"], value["certificates"]
+    if not all(isinstance(each, list) and all(isinstance(item, dict) for item in each) for each in lists):
+        return False
+    return all({"attack", "question", "view", "evidence", "p"} <= set(row) for row in value["attacks"])
 
 
 def _audit_hash(audit: Mapping[str, Any]) -> str:

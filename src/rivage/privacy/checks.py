@@ -50,7 +50,7 @@ def leakage(record: Audited, *, method: str, seed: int, attack: str, question: s
     assert p is not None, "only what is tested is certified"
     tests = sum(each is not None for each in adjusted)
     computed = numbers(one, p, tests)
-    honest = all(_same(told[key], value) for key, value in computed.items())
+    honest = all(_same(told.get(key), value) for key, value in computed.items())
     return Certificate(
         kind="test",
         claim=f"{attack} {_achievement(question)}: {one.metric} {one.value:.4f} against {one.baseline:.4f} "

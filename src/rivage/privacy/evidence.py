@@ -79,7 +79,7 @@ def finding(evidence: Evidence) -> Finding:
     """
     try:
         return _FINDINGS[evidence["kind"]](evidence)
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError) as error:
         raise StoreError(
             f"the evidence of an attack cannot be read ({type(error).__name__}: {error})",
             where="audit.json",
@@ -158,6 +158,8 @@ class _Stratum:
 
 def _of_scores(evidence: Evidence) -> Finding:
     strata = [_Stratum.read(target) for target in evidence["targets"]]
+    if not strata:
+        raise ValueError("there are no targets")
     areas = [auc(stratum.scores, stratum.member) for stratum in strata]
     value = float(np.mean(areas))
     return Finding(
@@ -263,7 +265,8 @@ def _of_matches(evidence: Evidence) -> Finding:
 
 
 def _of_estimates(evidence: Evidence) -> Finding:
-    targets = evidence["targets"]
+    if not (targets := evidence["targets"]):
+        raise ValueError("there are no targets")
     distances, baselines = ([float(target[name]) for target in targets] for name in ("distance", "baseline"))
     return Finding(
         metric="distance",

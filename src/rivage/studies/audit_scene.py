@@ -21,7 +21,8 @@ from rivage.data.population import ClientData, Samples
 from rivage.federated.trial import Trial
 from rivage.learning.bundle import ModelBundle
 from rivage.privacy.attack import Attack
-from rivage.privacy.grading import AttributeCase, Case, MembershipCase, ModelCase, joined
+from rivage.privacy.grading import AttributeCase, Case, MembershipCase, joined
+from rivage.privacy.model_grading import ModelCase
 from rivage.privacy.questions import Attribute
 from rivage.privacy.record_grading import RecordCase
 from rivage.privacy.views import (
