@@ -15,6 +15,7 @@ NEEDS_FILES |= {name for name in CLAIMS if name.startswith("delivery-") and name
 NEEDS_FILES |= {name for name in CLAIMS if name.startswith(("topology-mnist-", "streams-mnist-"))}
 NEEDS_FILES |= {name for name in CLAIMS if name.startswith(("overlay-", "race-"))}
 NEEDS_FILES |= {name for name in CLAIMS if name.startswith("knnper-")}
+NEEDS_FILES |= {name for name in CLAIMS if name.startswith("attributes-")}
 NEEDS_FILES |= {
     name for name in CLAIMS if name.startswith("grid-") and name.split("-")[-1] in ("gru", "heart", "mnist", "text")
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rivage.studies.claims import (
+    attribute_inference,
     audit_nulls,
     cache_networks,
     caching,
