@@ -47,6 +47,7 @@ _PARTS = (
     federated,
     audit_nulls,
     decentralized,
+    attribute_inference,
     cache_networks,
     caching,
     caching_variants,
