@@ -125,10 +125,15 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         number(row["value"], 3),
         number(row["baseline"], 3),
         "–" if interval is None else f"{interval[0]:.2f}–{interval[1]:.2f}",
-        number(row["p_adjusted"], 2),
+        _chance(row["p_adjusted"]),
         row["verdict"].removesuffix(" found"),
         number(row["cost"]["seconds"], 2),
     )
+
+
+def _chance(p: float | None) -> str:
+    """A p-value for a narrow column."""
+    return "<0.0001" if p is not None and p < 1e-4 else "–" if p is None else f"{p:.2g}"
 
 
 def _notes(found: Mapping[str, Any]) -> list[str]:
