@@ -38,7 +38,7 @@ def audit(
 
     Args:
         run: Folder of a run; or a message log, with --study.
-        attacks: Kinds of attacks joined by commas, or all.
+        attacks: Kinds of attacks joined by commas, epsilon among them to test what is claimed; or all.
         method: Whose messages; left out, the first method that has any.
         clients: Numbers of the clients to attack, joined by commas; left out, those with most records and messages.
         attribute: Sensitive column of the tables; left out, every column of two to six values, the first three.
@@ -60,7 +60,7 @@ def audit(
         budget=budget,
     )
     found = _found(run, settings, study, fresh=fresh, options=options)
-    result = {"run": str(run), **found, "attacks": [_told(row) for row in found["attacks"]]}
+    result = {"run": str(run), **found, **{key: [_told(row) for row in found[key]] for key in ("attacks", "epsilon")}}
     show(options, result, found["answer"], _table(found["attacks"]), then="\n".join(_notes(found)))
     leaks = strict and any(row["verdict"] in ("leaks", "recovered") for row in found["attacks"])
     return VIOLATION if leaks or any(each["verdict"] == "fails" for each in found["certificates"]) else 0
@@ -88,7 +88,7 @@ def _found(run: Path, settings: Auditing, study: Path | None, *, fresh: bool, op
             found = audit_log(run, load_study(study), settings, seed=seed, fresh=fresh, observer=observer)
         else:
             found = audit_run(open_run(run), settings, seed=seed, fresh=fresh, observer=observer)
-    return {**found, "answer": answer(found["attacks"])}
+    return {**found, "answer": answer(found["attacks"], found["epsilon"])}
 
 
 def audit_trained(record: RunRecord, settings: Auditing | None, options: Options) -> dict[str, Any] | None:

@@ -25,8 +25,8 @@ _WHAT = {
 Row = Mapping[str, Any]
 
 
-def answer(rows: Sequence[Row]) -> str:
-    """Who learns what; about what nothing was found; what could not be asked."""
+def answer(rows: Sequence[Row], claims: Sequence[Row] = ()) -> str:
+    """Who learns what; about what nothing was found; what could not be asked; whether what is claimed stands."""
     leaks = [row for row in rows if row["verdict"] in ("leaks", "recovered") and not row["oracle"]]
     found = {view: _best([row for row in leaks if row["view"] == view]) for view in dict.fromkeys(map(_view, leaks))}
     sentences = [f"{_WHO.get(view, view)} learns {'; '.join(map(_found, best))}." for view, best in found.items()]
@@ -38,7 +38,23 @@ def answer(rows: Sequence[Row]) -> str:
         sentences.append(f"{_counted(weak)} had too few records to tell.")
     if refused := sum(row["verdict"] == "refused" for row in rows):
         sentences.append(f"{_counted(refused)} could not be run.")
+    sentences += map(_held, claims)
     return " ".join(sentences) or "Nothing was asked."
+
+
+_HELD = {
+    "VIOLATION": "they contradict the claim",
+    "consistent": "they do not contradict it",
+    "no power": "they could not have told a wrong claim from a right one",
+}
+
+
+def _held(claim: Row) -> str:
+    """A claimed ε against canaries."""
+    return (
+        f"Epsilon {claim['epsilon']:.3g} per {claim['unit']} is claimed; {claim['canaries']} canaries prove at least "
+        f"{claim['bound']:.3g}: {_HELD[claim['verdict']]}."
+    )
 
 
 def _view(row: Row) -> str:

@@ -20,8 +20,8 @@ from rivage.privacy.epsilon_audit import claimed, judged, proved, recorded
 
 __all__ = ["CANARIES", "audited_epsilon"]
 
-CANARIES = 300
-"""Planted at most; never more than the model has parameters."""
+CANARIES = {"user": 1000, "record": 300}
+"""Planted at most, by unit; never more than the model has parameters."""
 
 _NAMES = {CanaryClients: "canary clients", CanaryUpdates: "canary updates", CanaryRecords: "canary records"}
 _VIEWS = {CanaryClients: "released_model", CanaryUpdates: "eavesdropper", CanaryRecords: "eavesdropper"}
@@ -37,18 +37,21 @@ class _Plan:
     count: int
 
 
-def audited_epsilon(trial: Trial, target: int, streams: Streams, *, canaries: int = CANARIES) -> dict[str, Any] | None:
+def audited_epsilon(
+    trial: Trial, target: int, streams: Streams, *, canaries: int | None = None
+) -> dict[str, Any] | None:
     """The row of an audit; None for a trial that promises nothing.
 
     Args:
         trial: whose promise is tested.
         target: client at which canary records are planted.
         streams: of the audit.
-        canaries: how many, at most.
+        canaries: how many, at most; None takes `CANARIES`.
     """
     if trial.promise is None:
         return None
-    started, plan = time.monotonic(), _planned(trial, target, streams, min(canaries, trial.task.dimension))
+    count = min(CANARIES[trial.promise["unit"]] if canaries is None else canaries, trial.task.dimension)
+    started, plan = time.monotonic(), _planned(trial, target, streams, count)
     scored = plan.canaries.scored(trial)
     evidence = recorded(scored, delta=float(trial.promise["delta"]))
     claim, bound, kind = claimed(evidence), proved(evidence), type(plan.canaries)

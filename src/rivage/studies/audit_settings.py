@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from rivage.core.errors import ConfigError, require
 
-__all__ = ["Auditing"]
+__all__ = ["EPSILON", "Auditing"]
+
+EPSILON = "epsilon"
+"""Asks for the test of what a run claims of its privacy, among the kinds of attacks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +17,8 @@ class Auditing:
     """How `rivage run` audits what it has trained.
 
     Args:
-        attacks: kinds, cheapest first whatever their order here; left out, all.
+        attacks: kinds, cheapest first whatever their order here, and ``epsilon`` for the test of what is claimed; left
+            out, all.
         method: whose messages; left out, the first method that has any.
         clients: targets; left out, those with most records and exchanges.
         targets: how many of these at most, >= 1.
@@ -37,7 +41,7 @@ class Auditing:
         if self.attacks:
             from rivage.privacy.attack import ATTACKS  # imports torch, which whoever names attacks needs
 
-            for kind in (kind for kind in self.attacks if kind not in ATTACKS):
+            for kind in (kind for kind in self.attacks if kind not in ATTACKS and kind != EPSILON):
                 ATTACKS.get(kind, where="attacks")
         if len(set(self.attacks)) < len(self.attacks):
             twice = next(kind for kind in self.attacks if self.attacks.count(kind) > 1)

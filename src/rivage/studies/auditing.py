@@ -30,9 +30,10 @@ from rivage.privacy.grading import Case, pooled
 from rivage.privacy.questions import Attribute
 from rivage.privacy.views import Refused
 from rivage.studies.audit_cost import Cost, Late, Watch
+from rivage.studies.audit_epsilon import audited_epsilon
 from rivage.studies.audit_guarantees import guarantee
 from rivage.studies.audit_scene import Scene, scene_of_log, scene_of_run
-from rivage.studies.audit_settings import Auditing
+from rivage.studies.audit_settings import EPSILON, Auditing
 
 if TYPE_CHECKING:
     from rivage.studies.settings import Study
@@ -91,7 +92,7 @@ def audit_run(
         ConfigError: for unknown attacks, methods, clients or columns.
         StoreError: if the run has no log to audit.
     """
-    kinds = requested(settings.attacks)
+    kinds, started = requested(settings.attacks), time.monotonic()
     scene = scene_of_run(record, settings, seed)
     trial = scene.trial
     head = _head(scene)
@@ -102,6 +103,8 @@ def audit_run(
 
     try:
         not_run = audit_scene(scene, kinds, before.rows, keep=keep, observer=observer)
+        before = replace(before, epsilon=claims(scene, before.epsilon, not_run, time.monotonic() - started))
+        keep(record.audit(trial.name, trial.seed)["attacks"])
     finally:
         scene.close()
     return {**record.audit(trial.name, trial.seed), "not_run": not_run}
@@ -126,7 +129,8 @@ def audit_log(
         fresh: forget an earlier audit.
         observer: is told of every attack.
     """
-    kinds, scene = requested(settings.attacks), scene_of_log(log, study, settings, seed)
+    kinds, started = requested(settings.attacks), time.monotonic()
+    scene = scene_of_log(log, study, settings, seed)
     head, path = _head(scene), log.with_name(f"{log.name}.audit.json")
     before = written = _Written.continued([] if fresh or not path.exists() else read_json(path), head)
 
@@ -137,6 +141,8 @@ def audit_log(
 
     try:
         not_run = audit_scene(scene, kinds, before.rows, keep=keep, observer=observer)
+        before = replace(before, epsilon=claims(scene, before.epsilon, not_run, time.monotonic() - started))
+        keep(written.rows)
     finally:
         scene.close()
     return {**written.whole, "not_run": not_run}
@@ -192,12 +198,12 @@ def _head(scene: Scene) -> dict[str, Any]:
 
 
 def requested(kinds: Sequence[str]) -> list[str]:
-    """Kinds of attacks in the order in which they run; all for none.
+    """Kinds of attacks in the order in which they run; all for none. ``epsilon`` tests a claim and is no attack.
 
     Raises:
         ConfigError: for a kind that is not registered.
     """
-    wanted = list(kinds) or list(ATTACKS)
+    wanted = [kind for kind in kinds or ATTACKS if kind != EPSILON]
     for kind in wanted:
         ATTACKS.get(kind, where="--attacks")
     place = {kind: number for number, kind in enumerate(CHEAPEST_FIRST)}
@@ -244,6 +250,33 @@ def audit_scene(
     keep(rows)
     observer.on_event({"event": "trial_end", **trial})
     return not_run
+
+
+def claims(
+    scene: Scene, known: Sequence[Mapping[str, Any]], not_run: list[dict[str, str]], elapsed: float
+) -> Sequence[Mapping[str, Any]]:
+    """The claimed ε held against canaries, where one is claimed and this is asked for.
+
+    Args:
+        scene: what is audited.
+        known: rows of an earlier audit, which are kept.
+        not_run: gets the reason why nothing was tested.
+        elapsed: seconds since the audit began.
+    """
+    wanted = not scene.settings.attacks or EPSILON in scene.settings.attacks
+    if known or not wanted or scene.trial.promise is None:
+        return known
+    budget, reason = scene.settings.budget, ""
+    if budget and elapsed > budget:
+        reason = f"the budget of {budget:g} s is spent"
+    else:
+        try:
+            row = audited_epsilon(scene.trial, scene.targets[0], Streams(scene.seed).child(EPSILON))
+            return () if row is None else (row,)
+        except RivageError as error:
+            reason = str(error)
+    not_run.append({"attack": EPSILON, "question": "claim", "reason": reason})
+    return ()
 
 
 def _questions(scene: Scene, kind: str) -> Iterator[tuple[str, Attribute | None]]:
