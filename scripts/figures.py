@@ -447,6 +447,7 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "decentralised-training": decentralised_training,
     "data-streams": elsewhere("figures_streams"),
     "shadow-models": elsewhere("figures_shadows"),
+    "differential-privacy": elsewhere("figures_privacy"),
     "delivery-compared": delivery_compared,
     "delivery-tracking": delivery_tracking,
 }
