@@ -446,6 +446,7 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "topology-matters": topology_matters,
     "decentralised-training": decentralised_training,
     "data-streams": elsewhere("figures_streams"),
+    "eavesdropping": elsewhere("figures_eavesdropping"),
     "shadow-models": elsewhere("figures_shadows"),
     "differential-privacy": elsewhere("figures_privacy"),
     "delivery-compared": delivery_compared,
