@@ -40,7 +40,7 @@ from rivage.learning.params import to_numpy
 from rivage.privacy.attack import Tools
 from rivage.privacy.confidence import confidences
 from rivage.privacy.questions import MembershipQuestion
-from rivage.privacy.recipes import Recipe, federate, method_of, recipe_of, train
+from rivage.privacy.recipes import Method, Recipe, federate, method_of, recipe_of, train
 from rivage.privacy.views import Eavesdropper, Exchange, Refused, ReleasedModel
 
 __all__ = ["RETRAINED", "UPDATES", "Shadows", "Signals", "balanced"]
@@ -193,44 +193,62 @@ class Shadows:
         streams: Streams,
     ) -> Iterator[tuple[Float[ndarray, "dim"], Float[ndarray, "models dim"]]]:
         """The target's model and the reference models, of one repeated round at a time."""
-        members = [records.take(np.flatnonzero(row)) for row in design]
-        task, meter = tools.task, tools.meter
-        if isinstance(view, Eavesdropper):
-            method = method_of(view.header) if self.recipe is None else self.recipe.method
-            for exchange in _spaced(view, self.rounds):
-                found = train(task, method, exchange.sent, members, streams=streams, meter=meter, round=exchange.round)
-                yield exchange.returned, found
+        if isinstance(view, ReleasedModel):
+            apart = 0 if question.target is None else len(question.records)
+            yield view.params, self._retrained(view, records, design, apart, tools, streams)
             return
+        method, members = self._method(view), _members(records, design)
+        for exchange in _spaced(view, self.rounds):
+            found = train(
+                tools.task,
+                method,
+                exchange.sent,
+                members,
+                streams=streams,
+                meter=tools.meter,
+                round=exchange.round,
+            )
+            yield exchange.returned, found
+
+    def _retrained(
+        self,
+        view: ReleasedModel,
+        records: Samples,
+        design: Bool[ndarray, "models records"],
+        apart: int,
+        tools: Tools,
+        streams: Streams,
+    ) -> Float[ndarray, "models dim"]:
+        """Reference models of a released one; in federations the first ``apart`` records are those of one client."""
         if view.params.ndim != 1:
             raise Refused(_SEVERAL, mend=_ONE)
-        rounds = self.rounds or int(view.header.fields.get("rounds", _ROUNDS))
-        starts = np.stack([to_numpy(task.initial(streams.seed("start", m))) for m in range(self.models)])
+        task, rounds = tools.task, self.rounds or int(view.header.fields.get("rounds", _ROUNDS))
         if not self.federations:
-            recipe = recipe_of(view.header) if self.recipe is None else self.recipe
-            yield view.params, train(task, recipe.times(rounds).method, starts, members, streams=streams, meter=meter)
-            return
-        method = method_of(view.header) if self.recipe is None else self.recipe.method
-        apart = None if question.target is None else len(question.records)
-        yield (
-            view.params,
-            np.stack(
-                [
-                    federate(task, method, parts, rounds, streams=streams.child("federation", m), meter=meter)
-                    for m, parts in enumerate(self._dealt(records, design, apart, streams))
-                ]
-            ),
-        )
+            recipe = (recipe_of(view.header) if self.recipe is None else self.recipe).times(rounds)
+            starts = np.stack([to_numpy(task.initial(streams.seed("start", m))) for m in range(self.models)])
+            members = _members(records, design)
+            return train(task, recipe.method, starts, members, streams=streams, meter=tools.meter)
+        method, models = self._method(view), []
+        for m, parts in enumerate(self._dealt(records, design, apart, streams)):
+            models.append(federate(task, method, parts, rounds, streams=streams.child(m), meter=tools.meter))
+        return np.stack(models)
+
+    def _method(self, view: Eavesdropper | ReleasedModel) -> Method:
+        """How clients train."""
+        if self.recipe is not None:
+            return self.recipe.method
+        return method_of(view.header) if "method" in view.header.fields else recipe_of(view.header).method
 
     def _dealt(
-        self, records: Samples, design: Bool[ndarray, "models records"], apart: int | None, streams: Streams
+        self, records: Samples, design: Bool[ndarray, "models records"], apart: int, streams: Streams
     ) -> Iterator[list[Samples]]:
         """The members of each model, dealt to clients: the first ``apart`` records are those of the first client."""
         for m, row in enumerate(design):
             rows = np.flatnonzero(row)
-            first = rows[rows < (apart or 0)]
+            first = rows[rows < apart]
             rest = streams.numpy("deal", m).permutation(rows[len(first) :])
-            parts = np.array_split(rest, max(self.clients - (apart is not None), 1))
-            yield [records.take(part) for part in ([first, *parts] if apart else parts) if len(part)]
+            parts = np.array_split(rest, max(self.clients - (apart > 0), 1))
+            yield [records.take(part) for part in (first, *parts) if len(part)]
 
     def _copy(self, records: Samples, generator: np.random.Generator) -> Samples:
         """The records with noise on their inputs."""
@@ -242,8 +260,8 @@ class Shadows:
 
 UPDATES = Shadows(rounds=5)
 """Of one client's messages: its training in five rounds, by 64 reference clients."""
-RETRAINED = Shadows(models=16)
-"""Of a released model: 16 models trained on all records."""
+RETRAINED = Shadows(models=16, federations=True)
+"""Of a released model: 16 whole federations."""
 
 
 def _identity(view: Eavesdropper | ReleasedModel) -> Hashable:
@@ -258,6 +276,10 @@ def _digest(question: MembershipQuestion) -> Hashable:
         digest.update(np.ascontiguousarray(samples.y).data)
     digest.update(question.known.tobytes() + question.member.tobytes())
     return digest.digest()
+
+
+def _members(records: Samples, design: Bool[ndarray, "models records"]) -> list[Samples]:
+    return [records.take(np.flatnonzero(row)) for row in design]
 
 
 def _joined(first: Samples, second: Samples) -> Samples:
