@@ -17,6 +17,7 @@ from rivage.core.store import write_text
 from rivage.core.summaries import local_method, summarize
 from rivage.core.toml import format_toml
 from rivage.report import client_tables, curves, exchanges, figures, shares, tables, words
+from rivage.report.audit_page import audits
 from rivage.report.citations import bibtex, citation, references
 from rivage.report.clock_figures import against_time, told_reached
 from rivage.report.game_page import game_page
@@ -141,6 +142,7 @@ def _run(record: RunRecord, styles: Mapping[str, Look], anchor: str) -> dict[str
         "figures": _figures(record, styles, anchor, budget),
         "reached": told_reached(record),
         "participation": participation,
+        "audits": audits(record, summary, anchor),
         "has_refused": any(row["refused"] for row in participation),
         "has_forgotten": any(row["forgotten"] for row in participation),
         "clients": clients,
