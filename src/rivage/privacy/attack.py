@@ -94,6 +94,7 @@ ATTACKS = Registry(
         "local_model": "rivage.privacy.local_model:LocalModel",
         "local_rmia": "rivage.privacy.rmia:LocalRMIA",
         "loss_threshold": "rivage.privacy.loss_threshold:LossThreshold",
+        "property": "rivage.privacy.properties:PropertyInference",
         "rmia": "rivage.privacy.rmia:RMIA",
         "fedmia": "rivage.privacy.fedmia:FedMIA",
         "white_box": "rivage.privacy.white_box:WhiteBox",

@@ -21,6 +21,8 @@ __all__ = [
     "MembershipAnswer",
     "MembershipQuestion",
     "ModelAnswer",
+    "PropertyAnswer",
+    "PropertyQuestion",
     "RecordAnswer",
     "RecordQuestion",
 ]
@@ -162,4 +164,32 @@ class RecordAnswer:
     x: Float[ndarray, "found *input"] | None
     y: Shaped[ndarray, "records *target"] | None
     status: Literal["recovered", "mixed", "estimated"]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PropertyQuestion:
+    """Which of these clients hold records of which more than half have the property?
+
+    Args:
+        clients: that are asked about.
+        records: the attacker's own.
+        has: which of these have the property.
+    """
+
+    clients: tuple[int, ...]
+    records: Samples
+    has: Bool[ndarray, "n"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PropertyAnswer:
+    """How likely each client is one of them.
+
+    Args:
+        scores: higher is likelier; NaN for a client without a message.
+        facts: what else the report should show.
+    """
+
+    scores: Float64[ndarray, "clients"]
     facts: Mapping[str, Any] = field(default_factory=dict)
