@@ -35,9 +35,10 @@ from rivage.federated.secagg import SecAgg
 from rivage.federated.secagg_coding import Weighted, entries_of
 from rivage.federated.secagg_field import Grid
 from rivage.privacy.recorded import Recorded
-from rivage.privacy.views import Refused, SecAggServer
+from rivage.privacy.views import CuriousServer, Eavesdropper, Refused, SecAggServer
 from rivage.simulation.devices import Classes
 from rivage.studies.settings import parse_study
+from rivage.studies.stage import Stage
 from rivage.testing.toys import Clients, layered_task, linear_clients, linear_task
 
 SIZES = (4, 7, 5, 12, 6, 9)
@@ -301,8 +302,9 @@ def test_a_log_on_the_disk_gives_sums_and_no_exchange(tmp_path: Path) -> None:
         states = play(settings, files)
     log = Recorded(tmp_path / LOG_NAME)
     assert log.header.secure_aggregation
-    with pytest.raises(Refused):
-        log.exchanges()
+    for see_single_updates in (log.exchanges, Eavesdropper(log, 0).exchanges, CuriousServer(log).exchanges):
+        with pytest.raises(Refused, match="aggregation was secure"):
+            list(see_single_updates())
     sums = list(SecAggServer(log).exchanges())
     assert [(each.round, each.client) for each in sums] == [(0, -1), (1, -1), (2, -1)]
     for before, after, each in zip(states, states[1:], sums, strict=False):
@@ -431,6 +433,16 @@ def test_what_cannot_be_sound_is_refused_when_settings_are_read(changes: dict[st
     with pytest.raises(ConfigError) as caught:
         parse_study(study(**changes))
     assert message in str(caught.value)
+
+
+def test_a_population_that_is_too_small_is_refused_when_it_is_known() -> None:
+    for clients in (1, 2):
+        with pytest.raises(ConfigError, match=f"{clients} updates where secure aggregation needs 3"):
+            Stage.build(parse_study(study(cohort=None, clients=clients)), 0)
+    header = Stage.build(parse_study(study(cohort=None)), 0)
+    told = header.header(header.study.methods[0])
+    assert told["secure_aggregation"]["protocol"] == "SecAgg+"
+    assert told["differential_privacy"] is None
 
 
 def test_what_can_be_sound_is_read() -> None:
