@@ -25,7 +25,7 @@ References:
     Canonne, Kamath, Steinke. The discrete Gaussian for differential privacy. NeurIPS 2020, arXiv 2004.00010, Algorithms
     1-3.
     Kairouz, Liu, Steinke. The distributed discrete Gaussian mechanism for federated learning with secure aggregation.
-    ICML 2021, arXiv 2102.06387, Theorem 1.
+    ICML 2021, arXiv 2102.06387 (sums of discrete Gaussians).
     Bun, Steinke. Concentrated differential privacy: simplifications, extensions, and lower bounds. TCC 2016 (ρ-zCDP,
     which bounds the Rényi divergence of order α by ρ α).
 """

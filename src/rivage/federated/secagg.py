@@ -22,7 +22,7 @@ the run. Exchanges are counted in bytes; that they wait for one another is not i
 
 References:
     Bonawitz, Ivanov, Kreuter, Marcedone, McMahan, Patel, Ramage, Segal, Seth. Practical secure aggregation for
-    privacy-preserving machine learning. CCS 2017, arXiv 1611.04482.
+    privacy-preserving machine learning. CCS 2017, doi 10.1145/3133956.3133982.
     Bell, Bonawitz, Gascón, Lepoint, Raykova. Secure single-server aggregation with (poly)logarithmic overhead. CCS
     2020.
     Kairouz, Liu, Steinke. The distributed discrete Gaussian mechanism for federated learning with secure aggregation.
@@ -59,11 +59,11 @@ class SecAgg:
         clipping_range: largest size of a coordinate, of the difference to the broadcast times its relative weight, > 0.
         quantisation_bits: the range is cut in 2^bits steps, 2 to 32.
         modulus_bits: sums are modulo 2^bits.
-        max_weight: largest weight of an update, > 0: whoever has more does not take part. ``"auto"`` takes the largest
-            in the cohort, at least 1, which the server knows.
+        max_weight: largest weight of an update, > 0: one with more stops the run. ``"auto"`` takes the largest in the
+            cohort, at least 1, which the server knows.
         rounding: ``stochastic`` (right on average) or ``nearest``.
-        neighbours: clients that each client exchanges masks with, rounded up to an even number; None takes 6 log₂ of
-            the cohort. In small cohorts, all others.
+        neighbours: clients that each client exchanges masks with, rounded up to an even number; ``"auto"`` takes
+            6 log₂ of the cohort. In small cohorts, all others.
         threshold: share of the holders of a secret that must be exceeded to recover it, 1/2 <= threshold < 1.
         survivors: smallest number of updates whose sum the server may see, >= 2.
         dropouts: probability that a client leaves before it sends keys, shares, its masked update, and its answer to

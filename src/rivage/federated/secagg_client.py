@@ -11,9 +11,9 @@ of b *or* its share of the key, never both: with both, the server could uncover 
 
 References:
     Bonawitz, Ivanov, Kreuter, Marcedone, McMahan, Patel, Ramage, Segal, Seth. Practical secure aggregation for
-    privacy-preserving machine learning. CCS 2017, figure 4.
+    privacy-preserving machine learning. CCS 2017, doi 10.1145/3133956.3133982.
     Bell, Bonawitz, Gascón, Lepoint, Raykova. Secure single-server aggregation with (poly)logarithmic overhead. CCS
-    2020, Algorithm 2.
+    2020 (the protocol for parties that are honest but curious).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ takes b/8 bytes.
 
 References:
     Bonawitz, Ivanov, Kreuter, Marcedone, McMahan, Patel, Ramage, Segal, Seth. Practical secure aggregation for
-    privacy-preserving machine learning. CCS 2017, section 4 (sums modulo R).
+    privacy-preserving machine learning. CCS 2017, doi 10.1145/3133956.3133982 (sums modulo R).
 """
 
 from __future__ import annotations

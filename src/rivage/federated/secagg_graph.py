@@ -15,7 +15,7 @@ graph falls apart with the colluders left out is less likely by far and is not c
 
 References:
     Bell, Bonawitz, Gascón, Lepoint, Raykova. Secure single-server aggregation with (poly)logarithmic overhead. CCS
-    2020, section 3 (the graph, and the conditions on it).
+    2020 (the graph, and the conditions on it).
 """
 
 from __future__ import annotations

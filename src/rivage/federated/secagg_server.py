@@ -12,9 +12,9 @@ Time, with n clients, k neighbours, d numbers: O(n d) for own masks, O(k d) for 
 
 References:
     Bonawitz, Ivanov, Kreuter, Marcedone, McMahan, Patel, Ramage, Segal, Seth. Practical secure aggregation for
-    privacy-preserving machine learning. CCS 2017, figure 4.
+    privacy-preserving machine learning. CCS 2017, doi 10.1145/3133956.3133982.
     Bell, Bonawitz, Gascón, Lepoint, Raykova. Secure single-server aggregation with (poly)logarithmic overhead. CCS
-    2020, Algorithm 2.
+    2020 (the protocol for parties that are honest but curious).
 """
 
 from __future__ import annotations
