@@ -28,7 +28,7 @@ from rivage.studies.audit_clients import LiveClients
 from rivage.studies.claims.attribute_scenarios import Kind, Scene, Split, overheard
 from rivage.studies.claims.claim import Claim, Outcome
 
-__all__ = ["CLAIMS", "Found", "examined", "mean"]
+__all__ = ["CLAIMS", "Found", "examined", "mean", "protected"]
 
 PAPER = "Diana et al., AAAI 2025"
 SEEDS = (0, 1, 2)
@@ -49,10 +49,12 @@ class Found:
     Args:
         accuracy: by attack, baseline or oracle, weighted by records.
         margins: accuracy less the Markov bound, of every client and linear model that was asked.
+        error: mean absolute error of the shared model on test records, in dollars.
     """
 
     accuracy: Mapping[str, float]
     margins: tuple[float, ...]
+    error: float
 
 
 def mean(found: Sequence[Found]) -> dict[str, float]:
@@ -76,14 +78,14 @@ def examined(kind: Kind, split: Split, name: str, seed: int, gradients: bool = T
 
 
 @cache
-def _protected(seed: int, epsilon: float, clip: float) -> tuple[Found, float]:
-    """The net under privacy of records, and its mean absolute error on test records."""
+def protected(seed: int, epsilon: float = 1.0, clip: float = 2.5e5) -> Found:
+    """The net under privacy of records; a clip of half of what the paper states, as our loss is half of theirs."""
     records, batch, rounds = 603, 32, 100
     steps = rounds * -(-records // batch)
     noise = noise_for(epsilon, 1e-6, sampling=batch / records, steps=steps)
     private = {"clip": clip, "noise": noise, "delta": 1e-6, "batches": "poisson", "denominator": "expected"}
     with overheard("net", "random", seed, **private) as scene:
-        return _examined(scene, "net", "smoker", gradients=False), scene.error
+        return _examined(scene, "net", "smoker", gradients=False)
 
 
 def _examined(scene: Scene, kind: Kind, name: str, *, gradients: bool) -> Found:
@@ -99,7 +101,8 @@ def _examined(scene: Scene, kind: Kind, name: str, *, gradients: bool) -> Found:
     finally:
         clients.close()
     weights = [len(samples) for samples in scene.clients]
-    return Found({attack: float(np.average(each, weights=weights)) for attack, each in right.items()}, tuple(margins))
+    accuracy = {attack: float(np.average(each, weights=weights)) for attack, each in right.items()}
+    return Found(accuracy, tuple(margins), scene.error)
 
 
 def _asked(
@@ -180,7 +183,8 @@ def _net() -> Outcome:
         "passive at least 94.5 %": scores["passive"] >= 0.945,
         "optimum at least 96 %": scores["optimum"] >= 0.96,
         "50 active rounds no worse than 10, to half a point": scores["active 50"] >= scores["active 10"] - 0.005,
-        "gradients at least 2 points below the passive model": gap >= 0.02,
+        "gradients at most 92 %": scores["gradients"] <= 0.92,
+        "gradients at least 4 points below the passive model": gap >= 0.04,
     }
     return _verdict(gap, wanted, scores)
 
@@ -224,12 +228,13 @@ def _null() -> Outcome:
 
 def _defended() -> Outcome:
     plain = [examined("net", "random", "smoker", seed, gradients=False) for seed in SEEDS]
-    found, errors = zip(*(_protected(seed, 1.0, 2.5e5) for seed in SEEDS), strict=True)
+    found = [protected(seed) for seed in SEEDS]
     before, after = mean(plain), mean(found)
     gains = {name: after[name] - before[name] for name in ("passive", "active 10", "active 50")}
     wanted = {f"{name} gains at most 2 points": gain <= 0.02 for name, gain in gains.items()}
     outcome = _verdict(max(gains.values()), wanted, after)
-    note = f"without noise: {_told(before)}; mean absolute error with noise {np.mean(errors):.0f}"
+    errors = [float(np.mean([each.error for each in part])) for part in (plain, found)]
+    note = f"without noise: {_told(before)}; mean absolute error {errors[0]:.0f}, with noise {errors[1]:.0f}"
     return Outcome(outcome.measured, outcome.verdict, f"{outcome.detail}; {note}")
 
 
@@ -240,7 +245,7 @@ CLAIMS: tuple[Claim, ...] = (
         where="Medical, neural network; own figures",
         statement="The last model of a client tells whether each of its people smokes better than the gradients of all "
         "rounds do, and an active server does not need more than ten rounds.",
-        expected=">= 0.02",
+        expected=">= 0.04",
         tolerance=0.0,
         cost="slow",
         run=tested(_net),
