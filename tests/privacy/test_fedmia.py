@@ -20,11 +20,11 @@ from rivage.federated import FedAvg, FedEM, Phase, Trial, run
 from rivage.federated.checkpoint import Files
 from rivage.learning.task import Task, TaskSettings, make_task
 from rivage.privacy.attack import ATTACKS, Attack, Tools
-from rivage.privacy.fedmia import FedMIA, tail
+from rivage.privacy.fedmia import FedMIA, _alike, tail
 from rivage.privacy.probing import Probe
 from rivage.privacy.questions import MembershipQuestion
 from rivage.privacy.roc import auc, auc_test
-from rivage.privacy.views import CuriousServer, Recorded, Refused
+from rivage.privacy.views import CuriousServer, Exchange, Recorded, Refused
 from rivage.testing.toys import Clients
 
 SCHEMA = Schema(input_shape=(12,), target="class", num_classes=2)
@@ -144,6 +144,14 @@ def test_it_tells_whose_record_it_is(task: Task, log: Recorded, signal: Any) -> 
     others = ~owned(4)
     nobody = owned(CLIENTS)
     assert auc(scores[others], ~nobody[others]) < 0.6
+
+
+def test_one_pass_serves_equal_models_of_one_round_only() -> None:
+    """A new model or round starts a new pass, and so do more than 16 clients."""
+    one, other = np.zeros(3), np.ones(3)
+    places = [(0, one), (0, one.copy()), (0, other), (1, other), (1, other), *[(2, one)] * 17]
+    exchanges = [Exchange(number, client, sent, sent + 1) for client, (number, sent) in enumerate(places)]
+    assert [len(part) for part in _alike(iter(exchanges))] == [2, 1, 2, 16, 1]
 
 
 def test_absent_targets_and_lonely_rounds_are_left_out(tmp_path: Path, task: Task) -> None:

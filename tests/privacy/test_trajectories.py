@@ -142,6 +142,11 @@ def test_the_order_of_records_does_not_matter(task: Task, log: Recorded) -> None
     np.testing.assert_allclose(other, one[order], rtol=1e-3, atol=1e-3)
 
 
+def test_only_known_records_set_the_scale() -> None:
+    features, known = np.array([[1.0, 5.0], [3.0, 5.0], [100.0, 7.0]]), np.array([True, True, False])
+    np.testing.assert_allclose(standardised(features, known), [[-1, 0], [1, 0], [98, 2]])
+
+
 def test_a_network_does_not_see_the_order_of_its_records() -> None:
     generator = np.random.default_rng(0)
     features, known, member = generator.normal(size=(50, 2)), np.arange(50) < 30, generator.random(50) < 0.5
