@@ -290,6 +290,10 @@ class Bound:
         """Loss of every record; differentiable."""
         return self._loss.per_record(self.module(x), y)
 
+    def loss_of(self, outputs: Float[Tensor, "n *output"], y: Shaped[Tensor, "n *target"]) -> Float[Tensor, "n"]:
+        """Loss of every record, given what the model puts out."""
+        return self._loss.per_record(outputs, y)
+
     def predictions(self, x: Shaped[Tensor, "n *input"]) -> Float[Tensor, "n *output"]:
         """Probabilities or real numbers, in evaluation mode and without gradients."""
         with self._evaluating(), torch.no_grad():

@@ -24,6 +24,7 @@ from rivage.core.errors import ConfigError
 from rivage.federated.algorithm import Algorithm, Phase
 from rivage.federated.executors.jobs import Job, chosen, expected, joint_update, strength_of
 from rivage.federated.executors.noise import Noise
+from rivage.federated.executors.per_record import PerRecord
 from rivage.learning.task import Task
 
 __all__ = ["Functional"]
@@ -39,6 +40,7 @@ class Functional:
 
     Attributes:
         chunk: records per forward pass without gradients, which bounds the memory of their activations.
+        vectorised: whether gradients of single records are taken side by side; None before the first.
     """
 
     def __init__(self, task: Task) -> None:
@@ -47,6 +49,7 @@ class Functional:
         # Convolutions are faster on channels-last images; what flattens them sees the same order as before.
         self._images = any(isinstance(module, nn.Conv2d) for module in self.bound.module.modules())
         self.chunk = _IMAGES if self._images else _CHUNK
+        self.vectorised: bool | None = None
 
     def losses(self, params: Float[Tensor, "groups dim"], x: Tensor, y: Tensor) -> Float[Tensor, "records groups"]:
         """Loss of every record under every group's parameters, in evaluation mode, without gradients."""
@@ -139,6 +142,7 @@ class _Run:
             )
 
         shapes = [entry.shape for entry in self.entries]
+        self.side_by_side = PerRecord(self.bound, [entry.name for entry in self.entries], self.trained)
         self.noise = [Noise(phase, job, group, shapes, like=self.bound.vector) for group in range(len(local.params))]
 
     def apart(self, steps: Sequence[Tensor]) -> None:
@@ -214,7 +218,16 @@ class _Run:
         return torch.autograd.grad(losses, self.trained, shares, allow_unused=True, materialize_grads=True)
 
     def clipped(self, x: Tensor, y: Tensor, weights: Tensor | None, share: float) -> tuple[Tensor, ...]:
-        """The sum of records' gradients, each scaled down to the largest norm allowed; one backward pass per record."""
+        """The sum of records' gradients, each scaled down to the largest norm allowed."""
+        assert self.clip is not None
+        if self.side_by_side.has_room and self.engine.vectorised is None:
+            self.engine.vectorised = self.side_by_side.works(x, y)
+        if self.side_by_side.has_room and self.engine.vectorised:
+            return self.side_by_side.sum(x, y, weights, self.clip, share)
+        return self.one_by_one(x, y, weights, share)
+
+    def one_by_one(self, x: Tensor, y: Tensor, weights: Tensor | None, share: float) -> tuple[Tensor, ...]:
+        """The same with one backward pass per record."""
         assert self.clip is not None
         total = tuple(torch.zeros_like(parameter) for parameter in self.trained)
         for i in range(len(x)):
