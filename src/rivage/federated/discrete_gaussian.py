@@ -17,15 +17,16 @@ to it adds noise and never takes any away.
 **Concentrated privacy.** m clients add N_Z(0, σ²) each to whole vectors of d coordinates, of which one client changes
 the sum by at most Δ in Euclidean norm. The sum satisfies ½ε²-concentrated differential privacy with
 
-    ε = min( √(Δ² / mσ² + τ d / 2),  Δ / (√m σ) + τ √d ),   τ = 10 Σ_{k=1}^{m−1} exp(−2π² σ² k / (k + 1)),
+    ε = min( √(Δ² / mσ² + 2 τ d),  Δ / (√m σ) + τ √d ),   τ = 10 Σ_{k=1}^{m−1} exp(−2π² σ² k / (k + 1)),
 
-where τ stands for a sum of discrete Gaussians not being one; it vanishes for σ of a few units.
+where τ stands for a sum of discrete Gaussians not being one; it vanishes for σ of a few units. The proposition bounds
+Rényi divergences of order α by α Δ² / 2mσ² + τ d, which is at most ½ε² α with the first of the two for every α > 1.
 
 References:
     Canonne, Kamath, Steinke. The discrete Gaussian for differential privacy. NeurIPS 2020, arXiv 2004.00010, Algorithms
     1-3.
     Kairouz, Liu, Steinke. The distributed discrete Gaussian mechanism for federated learning with secure aggregation.
-    ICML 2021, arXiv 2102.06387 (sums of discrete Gaussians).
+    ICML 2021, arXiv 2102.06387, Proposition 14.
     Bun, Steinke. Concentrated differential privacy: simplifications, extensions, and lower bounds. TCC 2016 (ρ-zCDP,
     which bounds the Rényi divergence of order α by ρ α).
 """
@@ -121,7 +122,7 @@ def concentrated(sigma: int, clients: int, sensitivity: float, dimension: int) -
     """
     apart = 10 * sum(math.exp(-2 * (math.pi * sigma) ** 2 * k / (k + 1)) for k in range(1, clients))
     plain = sensitivity / (math.sqrt(clients) * sigma)
-    bound = min(math.sqrt(plain**2 + apart * dimension / 2), plain + apart * math.sqrt(dimension))
+    bound = min(math.sqrt(plain**2 + 2 * apart * dimension), plain + apart * math.sqrt(dimension))
     return bound**2 / 2
 
 
