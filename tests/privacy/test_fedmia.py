@@ -164,6 +164,12 @@ def test_absent_targets_and_lonely_rounds_are_left_out(tmp_path: Path, task: Tas
     assert given_.meter.evaluations == 3 * len(EVERYTHING), "rounds without the target are not looked at"
 
 
+def test_fewer_rounds_cost_less(task: Task, log: Recorded) -> None:
+    given_ = tools(task)
+    assert FedMIA(rounds=2).run(CuriousServer(log), question(0), given_).facts["rounds"] == 2
+    assert given_.meter.evaluations == 2 * len(EVERYTHING)
+
+
 def test_it_refuses_without_others_or_target(tmp_path: Path, task: Task, log: Recorded) -> None:
     with pytest.raises(Refused, match="none is named"):
         FedMIA().run(CuriousServer(log), question(None), tools(task))
@@ -172,6 +178,8 @@ def test_it_refuses_without_others_or_target(tmp_path: Path, task: Task, log: Re
     lonely = trained(tmp_path, population(), task, rounds=2, cohort=1)
     with pytest.raises(Refused, match=r"two others .*reads one client only"):
         FedMIA().run(CuriousServer(lonely), question(CuriousServer(lonely).clients[0]), tools(task))
+    with pytest.raises(ConfigError, match="rounds is 0"):
+        FedMIA(rounds=0)
     with pytest.raises(ConfigError, match='signal is "both"'):
         FedMIA(signal="both")  # type: ignore[arg-type]
 

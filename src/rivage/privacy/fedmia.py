@@ -25,7 +25,7 @@ of 16 clients, and a number per record and client of one round.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import ClassVar, Literal
 
@@ -34,10 +34,10 @@ from jaxtyping import Float64
 from numpy import ndarray
 from scipy.special import log_ndtr
 
-from rivage.core.errors import require_one_of
+from rivage.core.errors import require, require_one_of
 from rivage.federated.algorithm import Reference
 from rivage.privacy.attack import Asks, Tools
-from rivage.privacy.membership import answered
+from rivage.privacy.membership import answered, spread
 from rivage.privacy.probing import Probe
 from rivage.privacy.questions import MembershipAnswer, MembershipQuestion
 from rivage.privacy.views import CuriousServer, Exchange, Refused
@@ -56,6 +56,7 @@ class FedMIA:
 
     Args:
         signal: ``cosine`` or ``loss``.
+        rounds: how many of the target's are looked at, >= 1, spread over the last two thirds; None for all.
     """
 
     reference: ClassVar[Reference] = Reference(
@@ -72,9 +73,12 @@ class FedMIA:
     oracle: ClassVar[str] = ""
 
     signal: Literal["cosine", "loss"] = "cosine"
+    rounds: int | None = field(default=None, metadata={"none": "all"})
 
     def __post_init__(self) -> None:
         require_one_of(self.signal, "signal", ("cosine", "loss"))
+        if self.rounds is not None:
+            require(self.rounds, "rounds", least=1)
 
     def run(self, view: CuriousServer, question: MembershipQuestion, tools: Tools) -> MembershipAnswer:
         """The sum of log Φ over the rounds of the target.
@@ -85,7 +89,7 @@ class FedMIA:
         target = question.target
         if target is None:
             raise Refused("it asks about one client, and none is named", mend="Name a target.")
-        wanted = {exchange.round for exchange in view.of(target).exchanges()}
+        wanted = set(spread([exchange.round for exchange in view.of(target).exchanges()], self.rounds))
         total, rounds, fewest = np.zeros(len(question.records)), 0, 0
         for _round, group in groupby(self._signals(view, wanted, question, tools), key=lambda found: found[0]):
             values = {client: value for _, client, value in group}
