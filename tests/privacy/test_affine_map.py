@@ -321,6 +321,32 @@ def test_a_projection_keeps_what_lies_in_it() -> None:
     assert condition(inside) < 1e4
 
 
+def test_messages_that_do_not_move_in_a_direction_are_told_by_their_rank() -> None:
+    """g has rank 2, g − mean g rank 1: a constant answer in a direction in which nothing was tried."""
+    generator = np.random.default_rng(0)
+    sent = np.column_stack([generator.normal(size=8), np.ones(8)])
+    basis, moved = row_space(collect(exchanges(sent, 0.5 * sent)))
+    assert (basis.shape[1], moved) == (2, False)
+
+
+@pytest.mark.parametrize(("size", "rank", "moved"), [(1.0, 1, True), (5.0, 1, False), (20.0, 2, True)])
+def test_between_rounding_and_signal_there_is_no_verdict(size: float, rank: int, moved: bool) -> None:
+    """Singular values in units of the largest that rounding makes: below 2.5 rounding, above 8 signal."""
+    generator = np.random.default_rng(0)
+    u = np.linalg.qr(np.column_stack([np.ones(50), generator.normal(size=(50, 2))]))[0][:, 1:]
+    noise = np.sqrt(50) + np.sqrt(2)
+    answers = Answers(np.zeros((50, 2)), u * [1e6, size * noise], np.ones(2), 1e-16)
+    basis, found = row_space(answers)
+    assert (basis.shape[1], found) == (rank, moved)
+
+
+def test_the_condition_number_does_not_depend_on_units() -> None:
+    told, _, _ = spoken(3, 4, 12)
+    unit = np.array([1e5, 1.0, 1e-4, 1.0])
+    scaled = [Exchange(e.round, 0, e.sent * unit, e.returned * unit) for e in told]
+    assert condition(collect(scaled)) == pytest.approx(condition(collect(told)), rel=1e-6)
+
+
 def test_a_client_that_never_answers_is_no_error() -> None:
     """g = 0 in every message: the data say nothing, the model stays where it is."""
     sent = np.random.default_rng(0).normal(size=(6, 3))

@@ -99,6 +99,14 @@ def test_answers_repeat_with_the_seed(heard: Overheard) -> None:
     assert not np.array_equal(one, other)  # type: ignore[arg-type]
 
 
+def test_the_best_iterate_is_kept(heard: Overheard) -> None:
+    """Steps that lead nowhere do not lose the start."""
+    start, away = (
+        CosineInversion(iterations=n, step=50.0).run(heard.client(1), RecordQuestion(2), heard.tools()) for n in (1, 8)
+    )
+    assert away.facts["objective"] <= start.facts["objective"]
+
+
 def test_a_box_holds_the_inputs(heard: Overheard) -> None:
     answer = CosineInversion(iterations=30, box=(-0.5, 0.25)).run(heard.client(), RecordQuestion(1), heard.tools())
     assert answer.x is not None
