@@ -9,6 +9,7 @@ import pytest
 
 from rivage.cli.app import main
 from rivage.learning import LOSSES, METRICS, MODELS
+from rivage.privacy.attack import ATTACKS
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 VERBS = (
@@ -26,6 +27,10 @@ def codes(text: str) -> set[str]:
 def test_every_name_of_a_task_is_listed(registry: object) -> None:
     named = codes((REFERENCE / "settings.md").read_text(encoding="utf-8"))
     assert set(registry.builtin) <= named  # type: ignore[attr-defined]
+
+
+def test_every_attack_is_listed() -> None:
+    assert set(ATTACKS.builtin) <= codes((REFERENCE / "cli.md").read_text(encoding="utf-8"))
 
 
 def test_every_option_of_every_verb_is_listed(capsys: pytest.CaptureFixture[str]) -> None:

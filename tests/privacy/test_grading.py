@@ -22,7 +22,8 @@ from rivage.privacy.checks import leakage
 from rivage.privacy.evidence import LEVEL, adjust, finding, verdict
 from rivage.privacy.grading import AttributeCase, MembershipCase, pooled, values_of
 from rivage.privacy.model_grading import ModelCase, local_optimum
-from rivage.privacy.questions import Attribute, AttributeAnswer, MembershipAnswer, ModelAnswer
+from rivage.privacy.property_grading import PropertyCase
+from rivage.privacy.questions import Attribute, AttributeAnswer, MembershipAnswer, ModelAnswer, PropertyAnswer
 from rivage.privacy.roc import auc, auc_test, sign_test
 from rivage.privacy.views import Refused
 from rivage.testing.toys import layered_task, linear_clients, linear_task
@@ -153,6 +154,26 @@ def test_scores_are_kept_sorted_and_known_records_are_left_out() -> None:
     assert finding({"kind": "scores", "targets": [piece]}).value == 1
     with pytest.raises(Refused, match="NaN"):
         case.grade(MembershipAnswer(np.full(len(answer), np.nan)))
+
+
+def test_properties_are_graded_over_clients() -> None:
+    attribute = Attribute("sex", (0,), np.array([[0.0], [1.0]]), ("f", "m"))
+
+    def holding(id: int, *values: float) -> ClientData:
+        x = np.array(values, np.float32)[:, None]
+        return ClientData(id, Samples(x, np.zeros(len(x), np.int64), np.arange(len(x))), *[samples(0)] * 2, 1.0)
+
+    clients = [holding(0, 0, 0, 1), holding(1, 1, 1, 0), holding(2, 1, 0), holding(3, 1)]
+    case = PropertyCase.of(attribute, clients, clients[0].train)
+    assert case.truth.tolist() == [False, True, False, True]
+    assert case.question.has.tolist() == [False, False, True]
+    piece = case.grade(PropertyAnswer(np.array([0.1, 0.9, np.nan, 0.4])))
+    assert (piece["members"], piece["others"]) == ([0.4, 0.9], [0.1])
+    assert finding(pooled("property", [piece])[0]).value == 1
+    with pytest.raises(Refused, match="all of one kind"):
+        case.grade(PropertyAnswer(np.array([np.nan, 0.9, np.nan, 0.4])))
+    with pytest.raises(Refused, match='none of 1 clients hold mostly records with "m"'):
+        PropertyCase.of(attribute, clients[:1], clients[0].train)
 
 
 def test_attributes_are_graded_against_the_better_baseline() -> None:

@@ -119,7 +119,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     interval = row["ci"]
     return (
         row["attack"],
-        row["question"].removeprefix("attribute "),
+        row["question"].split(" ", 1)[-1],  # of an attribute or a property its name
         row["view"],
         row["metric"] or "–",
         number(row["value"], 3),

@@ -19,7 +19,6 @@ _WHAT = {
     "membership": "which records were trained on",
     "model": "the model that a client's data alone would give",
     "record": "whole records",
-    "property": "a property of a client's data",
 }
 
 Row = Mapping[str, Any]
@@ -78,6 +77,8 @@ def _what(row: Row) -> str:
     kind, _, name = str(row["question"]).partition(" ")
     if row["metric"] == "labels":
         return "the labels of records"
+    if kind == "property":
+        return f'at which clients "{name}" is common'
     return _WHAT.get(kind, f'the attribute "{name}"')
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from rivage.core.errors import ConfigError, DataError, StoreError
+from rivage.core.errors import ConfigError, DataError, RivageError, StoreError
 from rivage.core.message_log import LOG_NAME, MessageLog
 from rivage.core.records import RunRecord, TrialRecord
 from rivage.core.seeding import Streams
@@ -23,6 +23,7 @@ from rivage.learning.bundle import ModelBundle
 from rivage.privacy.attack import Attack
 from rivage.privacy.grading import AttributeCase, Case, MembershipCase, joined
 from rivage.privacy.model_grading import ModelCase
+from rivage.privacy.property_grading import PropertyCase
 from rivage.privacy.questions import Attribute
 from rivage.privacy.record_grading import RecordCase
 from rivage.privacy.views import (
@@ -48,6 +49,7 @@ __all__ = ["Scene", "scene_of_log", "scene_of_run"]
 _MOST_FAULTS = 20  # that a result lists
 _NOBODY = np.empty(0, np.int64)
 _BACKGROUND = 5_000  # records of other clients that baselines and shadow models may learn from
+_MOST_CLIENTS = 200  # that are asked about a property
 _FEDERATION = (ReleasedModel, SecAggServer, CuriousClient)
 """Views in which no client's messages stand apart: they are asked about all targets together."""
 
@@ -186,21 +188,20 @@ class Scene:
 
     # --- questions ---
 
-    def cases(self, attack: Attack, attribute: Attribute | None = None) -> list[Case | Refused]:
-        """What an attack is asked, one question per target, or why one cannot be asked.
+    def cases(self, attack: Attack, attribute: Attribute | None = None) -> Iterator[tuple[str, Case | RivageError]]:
+        """What an attack is asked, one question per target with the target's name, or why one cannot be asked.
 
         Args:
             attack: that will answer.
             attribute: that is asked for.
         """
-        clients = [None] if attack.asks == "membership" and attack.view in _FEDERATION else self.targets
-        found: list[Case | Refused] = []
-        for client in clients:
+        together = attack.asks == "property" or (attack.asks == "membership" and attack.view in _FEDERATION)
+        for client in [None] if together else self.targets:
+            name = "all targets" if client is None else f"client {client}"
             try:
-                found.append(self._case(attack, attribute, client))
-            except Refused as refusal:
-                found.append(refusal)
-        return found
+                yield name, self._case(attack, attribute, client)
+            except RivageError as error:
+                yield name, error
 
     def _case(self, attack: Attack, attribute: Attribute | None, client: int | None) -> Case:
         """The same for all attacks that ask the same: baselines and optima are found once."""
@@ -215,6 +216,10 @@ class Scene:
                 return self._membership(client)
             case "attribute" if attribute is not None and client is not None:
                 return AttributeCase.of(attribute, self.data(client), self._background(client, held_out=False))
+            case "property" if attribute is not None:
+                clients = [self.data(each) for each in sorted(self.exchanges)[:_MOST_CLIENTS]]
+                own = joined([part for data in clients for part in (data.test, data.validation)])
+                return PropertyCase.of(attribute, clients, own)
             case "record" if client is not None:
                 return RecordCase(client, self.data(client).train, self._background(client, held_out=False))
             case "model" if client is not None:

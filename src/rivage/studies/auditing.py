@@ -28,7 +28,6 @@ from rivage.privacy.checks import leakage, numbers
 from rivage.privacy.evidence import adjust, finding
 from rivage.privacy.grading import Case, pooled
 from rivage.privacy.questions import Attribute
-from rivage.privacy.views import Refused
 from rivage.studies.audit_cost import Cost, Late, Watch
 from rivage.studies.audit_epsilon import audited_epsilon
 from rivage.studies.audit_guarantees import guarantee
@@ -280,11 +279,13 @@ def claims(
 
 
 def _questions(scene: Scene, kind: str) -> Iterator[tuple[str, Attribute | None]]:
-    """An attack with each attribute that it is asked for; with none if it asks for something else."""
-    if ATTACKS.get(kind).asks != "attribute":
+    """An attack with each attribute that it is asked for, properties with binary ones; else with none."""
+    asks = ATTACKS.get(kind).asks
+    if asks not in ("attribute", "property"):
         yield kind, None
         return
-    attributes: list[Attribute | None] = list(scene.attributes) or [None]
+    fitting = [each for each in scene.attributes if asks == "attribute" or each.kind == "binary"]
+    attributes: list[Attribute | None] = [*fitting] or [None]
     yield from ((kind, attribute) for attribute in attributes)
 
 
@@ -352,19 +353,13 @@ def perform(
 
 def _asked(scene: Scene, attack: Attack, attribute: Attribute | None, failures: dict[str, str]) -> list[Case]:
     """The questions that can be asked; why others cannot goes to ``failures``."""
-    if attack.asks == "attribute" and attribute is None:
-        failures["all targets"] = "the data have no column of two to six values with a name"
+    if attack.asks in ("attribute", "property") and attribute is None:
+        values = "two values" if attack.asks == "property" else "two to six values"
+        failures["all targets"] = f"the data have no column of {values} with a name"
         return []
-    try:
-        cases = scene.cases(attack, attribute)
-    except RivageError as error:
-        failures["all targets"] = reason(error)
-        return []
-    names = ["all targets" if len(cases) < len(scene.targets) else f"client {client}" for client in scene.targets]
-    for name, case in zip(names, cases, strict=False):
-        if isinstance(case, Refused):
-            failures[name] = reason(case)
-    return [case for case in cases if not isinstance(case, Refused)]
+    found = dict(scene.cases(attack, attribute))
+    failures |= {name: reason(case) for name, case in found.items() if isinstance(case, RivageError)}
+    return [case for case in found.values() if not isinstance(case, RivageError)]
 
 
 def _streams(scene: Scene, kind: str, question: str, case: Case) -> Streams:
