@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -25,44 +24,15 @@ from rivage.federated.clipping import Clip
 from rivage.federated.fedavg import FedAvg
 from rivage.federated.local_noise import GaussianNoise
 from rivage.federated.trial import Trial
-from rivage.federated.user_privacy import PrivateMean, PrivateSum
+from rivage.federated.user_privacy import PrivateMean
 from rivage.learning.task import TaskSettings, make_task
 from rivage.privacy.canaries import CanaryClients, Scored
 from rivage.privacy.canary_records import CanaryRecords
 from rivage.privacy.epsilon_audit import claimed, guesses_for, judged, proved, recorded
 from rivage.studies.audit_epsilon import audited_epsilon
+from rivage.studies.claims.epsilon_faults import ClippingLeftOut, QuarterOfTheNoise, TheSameNoiseEveryRound
 
 DELTA = 1e-5
-
-
-class QuarterOfTheNoise(PrivateMean):
-    def on_sums(self, clients: float) -> float:
-        return super().on_sums(clients) / 4
-
-
-class _NeverClips(PrivateSum):
-    def begin(self, entry: str, state: object, expected: float, streams: Streams) -> None:
-        super().begin(entry, state, expected, streams)  # type: ignore[arg-type]
-        self.claimed, self.clip = self.clip, math.inf
-
-    def result(self) -> object:  # type: ignore[override]
-        self.clip = self.claimed
-        return super().result()
-
-
-class ClippingLeftOut(PrivateMean):
-    def collector(self, *, each: bool) -> PrivateSum:
-        return _NeverClips(self)
-
-
-class _OneSeed(PrivateSum):
-    def begin(self, entry: str, state: object, expected: float, streams: Streams) -> None:
-        super().begin(entry, state, expected, Streams(0))  # type: ignore[arg-type]
-
-
-class TheSameNoiseEveryRound(PrivateMean):
-    def collector(self, *, each: bool) -> PrivateSum:
-        return _OneSeed(self)
 
 
 @pytest.fixture(scope="module")
