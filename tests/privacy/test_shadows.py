@@ -332,7 +332,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
     with pytest.raises(ConfigError, match=message):
         Shadows(**settings)
     with pytest.raises(ConfigError, match="gamma is 0"):
-        RMIA(gamma=0)
+        RMIA(gamma=0.0)
 
 
 # --- nothing to find -----------------------------------------------------------------------------------------

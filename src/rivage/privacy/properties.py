@@ -126,7 +126,7 @@ class PropertyInference:
             raise Refused("the method sends several models per round", mend="Audit a method with one shared model.")
         streams = tools.streams.child("property", number)
         generator, most = streams.numpy("records"), np.arange(self.models) % 2 == 0
-        members = [_drawn(question.records, question.has, size, many, generator) for many in most]
+        members = [_drawn(question.records, question.has, size, many, generator) for many in most.tolist()]
         found = train(tools.task, method, sent, members, streams=streams, meter=tools.meter, round=number)
         updates = _head(tools, found.astype(np.float64) - sent)
         center, spread = updates.mean(0), updates.std(0) + 1e-12

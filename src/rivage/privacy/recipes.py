@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ __all__ = ["Method", "Recipe", "federate", "method_of", "recipe_of", "train"]
 _BLOCK_BYTES = 64 << 20  # of records and parameters of the models that are in training at the same time
 
 
+@runtime_checkable
 class Method(Algorithm, Protocol):
     """A method whose clients train one model in one phase."""
 
