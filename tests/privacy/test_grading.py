@@ -23,7 +23,15 @@ from rivage.privacy.evidence import LEVEL, adjust, finding, verdict
 from rivage.privacy.grading import AttributeCase, MembershipCase, pooled, values_of
 from rivage.privacy.model_grading import ModelCase, local_optimum
 from rivage.privacy.property_grading import PropertyCase
-from rivage.privacy.questions import Attribute, AttributeAnswer, MembershipAnswer, ModelAnswer, PropertyAnswer
+from rivage.privacy.questions import (
+    Attribute,
+    AttributeAnswer,
+    MembershipAnswer,
+    ModelAnswer,
+    PropertyAnswer,
+    RecordAnswer,
+)
+from rivage.privacy.record_grading import RecordCase
 from rivage.privacy.roc import auc, auc_test, sign_test
 from rivage.privacy.views import Refused
 from rivage.testing.toys import layered_task, linear_clients, linear_task
@@ -154,6 +162,37 @@ def test_scores_are_kept_sorted_and_known_records_are_left_out() -> None:
     assert finding({"kind": "scores", "targets": [piece]}).value == 1
     with pytest.raises(Refused, match="NaN"):
         case.grade(MembershipAnswer(np.full(len(answer), np.nan)))
+
+
+def test_labels_are_graded_as_multisets_against_their_frequencies() -> None:
+    def labelled(*labels: int) -> Samples:
+        return Samples(np.zeros((len(labels), 2), np.float32), np.array(labels), np.arange(len(labels)))
+
+    case = RecordCase(3, labelled(0, 0, 0, 1, 2, 2), labelled(0, 1, 1, 1))
+    assert case.question.records == 6
+    piece = case.grade(RecordAnswer(None, np.array([0, 0, 1, 1, 1, 2]), "estimated"))
+    # Right: 0, 0, 1, 2. By frequency: 0, 0 (1.5, rounded up first come) and four times 1, of which 0, 0, 1 are right.
+    assert (piece["correct"], piece["baseline_correct"], piece["better"], piece["worse"]) == (4, 3, 1, 0)
+    evidence, facts = pooled("record", [piece, piece])
+    assert (evidence["kind"], evidence["records"], evidence["better"]) == ("counts", 12, 2)
+    assert (finding(evidence).metric, facts["baseline"]) == ("labels", "frequencies of other clients' labels")
+    with pytest.raises(Refused, match="neither inputs nor classes"):
+        case.grade(RecordAnswer(None, None, "estimated"))
+
+
+def test_inputs_are_recovered_or_not() -> None:
+    train, others = samples(6), samples(50, 100)
+    case = RecordCase(0, train, others)
+    found = np.concatenate([train.x[[4, 1]] + 1e-3, others.x[:2]])
+    piece = case.grade(RecordAnswer(found, None, "mixed"))
+    assert (piece["correct"], piece["baseline_correct"]) == (2, 0)
+    evidence, _ = pooled("record", [piece])
+    told = finding(evidence)
+    assert (told.value, told.p, verdict(told, None, 3)) == (2 / 6, None, "recovered")
+    nothing = finding(pooled("record", [case.grade(RecordAnswer(others.x[:6], None, "mixed"))])[0])
+    assert verdict(nothing, None, 3) == "nothing found"
+    with pytest.raises(Refused, match="too many"):
+        _ = RecordCase(0, samples(2001), others).question
 
 
 def test_properties_are_graded_over_clients() -> None:
