@@ -280,6 +280,15 @@ def test_more_queries_are_noisy_copies(log: Recorded) -> None:
     assert (signals[1].target[:, 1] != signals[1].target[:, 0]).all()
 
 
+def test_many_records_of_ones_own_are_not_all_needed(log: Recorded) -> None:
+    question = asked(CLIENTS[1], records(50, SIZE), own=records(51, 700))
+    signals = SHADOWS.signals(Eavesdropper(log, 1), question, Tools(network(), Streams(7)))
+    assert len(signals.target) == 2 * SIZE + 500
+    released = ReleasedModel(log.header, to_numpy(network().initial(0)))
+    signals = replace(SHADOWS, models=4, rounds=1).signals(released, question, Tools(network(), Streams(7)))
+    assert len(signals.target) == 2 * SIZE + 700
+
+
 @pytest.mark.parametrize(("rounds", "expected"), [(1, [3]), (2, [1, 3]), (3, [1, 2, 3]), (None, [0, 1, 2, 3])])
 def test_rounds_are_evenly_spaced_and_the_last_is_among_them(
     log: Recorded, rounds: int | None, expected: list[int]

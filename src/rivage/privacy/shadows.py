@@ -45,6 +45,7 @@ from rivage.privacy.views import Eavesdropper, Exchange, Refused, ReleasedModel
 
 __all__ = ["RETRAINED", "UPDATES", "Shadows", "Signals", "balanced"]
 
+_POPULATION = 500  # of the attacker's own records, that one client's are compared with
 _ROUNDS = 20  # of a training whose header does not tell how many there were
 
 
@@ -143,6 +144,8 @@ class Shadows:
     def _asked(self, view: Eavesdropper | ReleasedModel, question: MembershipQuestion, tools: Tools) -> Signals:
         before, target_of = tools.meter.evaluations, -1 if question.target is None else question.target
         streams = Streams(tools.streams.root).child("references", view.name, target_of)
+        if isinstance(view, Eavesdropper):
+            question = _bounded(question, streams)
         records = _joined(question.records, question.others)
         design = self.design(question, streams, everything=isinstance(view, ReleasedModel))
         copies = [records, *(self._copy(records, streams.numpy("copy", copy)) for copy in range(1, self.queries))]
@@ -276,6 +279,15 @@ def _digest(question: MembershipQuestion) -> Hashable:
         digest.update(np.ascontiguousarray(samples.y).data)
     digest.update(question.known.tobytes() + question.member.tobytes())
     return digest.digest()
+
+
+def _bounded(question: MembershipQuestion, streams: Streams) -> MembershipQuestion:
+    """With no more of the attacker's own records than one client can do with: every model is asked about all."""
+    own, most = len(question.others), max(_POPULATION, len(question.records))
+    if own <= most:
+        return question
+    chosen = streams.numpy("population").choice(own, most, replace=False)
+    return replace(question, others=question.others.take(np.sort(chosen)))
 
 
 def _members(records: Samples, design: Bool[ndarray, "models records"]) -> list[Samples]:
