@@ -50,8 +50,9 @@ def _context(
     """What the audit does not hold of its run: how many clients, what else was trained, what is promised."""
     method, seed = audit["method"], audit["seed"]
     done = {each["method"] for each in record.audits}
-    others = [each.method for each in record.trials if each.method not in done and each.bytes_up]
-    seeds = [each.seed for each in record.trials if each.method == method and each.seed != seed]
+    trained = [each for each in record.trials if any(event.get("bytes_up") for event in each.events("round"))]
+    others = [each.method for each in trained if each.method not in done]
+    seeds = [each.seed for each in trained if each.method == method and each.seed != seed]
     told, row = record.summary.get("audit") or {}, summary.get(method, {})
     return {
         "clients": int(record.trial(method, seed).start["population"]["size"]),
