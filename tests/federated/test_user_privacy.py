@@ -59,10 +59,10 @@ def mean(collector: PrivateSum) -> np.ndarray:
 
 
 def test_the_mean_by_hand() -> None:
-    """Norms 5, 1 and 13 under a clip of 2, weights min(n/10, 1), a denominator of 4."""
-    vectors, records = [[3.0, 4.0], [0.6, 0.8], [5.0, -12.0]], [10.0, 5.0, 100.0]
+    """Norms 5, 1 and 13 under a clip of 2, weights min(n/10, 1) after it, a denominator of 4."""
+    vectors, records = [[3.0, 4.0], [0.6, 0.8], [5.0, -12.0]], [2.0, 5.0, 100.0]
     found = summed(PrivateMean(noise=1e-12, clip=2.0, cap=10.0), vectors, records)
-    wanted = (np.array([1.2, 1.6]) + 0.5 * np.array([0.6, 0.8]) + np.array([10.0, -24.0]) / 13) / 4
+    wanted = (0.2 * np.array([1.2, 1.6]) + 0.5 * np.array([0.6, 0.8]) + np.array([10.0, -24.0]) / 13) / 4
     np.testing.assert_allclose(mean(found), wanted, atol=1e-9)
     assert found.result()["params"].weight == 4
     other = summed(PrivateMean(noise=1e-12, clip=2.0, cap=10.0, denominator=2.0), vectors, records)
