@@ -19,7 +19,8 @@ map       φ
 Loss of the ``mlp``: ``mse``, or ``cosine``, ½ (1 − cos(φ, g)) + mse.
 
 Early messages come from where the client's answer is curved, so only the latest count (``latest``). Steps that leave
-the region of the messages are cut to it: an emulator knows nothing there.
+the region of the messages are cut to it, as an emulator knows nothing there, and the answer is the model met with the
+least predicted norm.
 
 The answer is an estimate without guarantee. Deviations: affine first, as it needs fewest messages (an ``mlp``
 extrapolates badly from models that all lie to one side of the optimum); s = 1 by default, because φ emulates a whole
@@ -134,20 +135,22 @@ class Emulator:
         return ModelAnswer(end, "estimated", facts | {"form": self.form})
 
     def _descend(self, emulated: Map, answers: Answers) -> tuple[Float64[ndarray, "dim"], float, int, bool]:
-        """Where the steps end, the norm there relative to the start's, their number, and whether the ball cut any."""
+        """The model with the least norm, that norm relative to the start's, how many steps, and whether any was cut."""
         models = np.concatenate([answers.sent, answers.sent - answers.gradient])
         center = models.mean(axis=0)
         radius = self.reach * float(np.linalg.norm(models - center, axis=1).max())
-        w, cut = answers.last, False
-        first = norm = float(np.linalg.norm(emulated(w)))
-        taken = 0
+        w, cut, taken = answers.last, False, 0
+        first = norm = least = float(np.linalg.norm(emulated(w)))
+        best = w
         while taken < self.steps and norm > self.tolerance * first:
-            w = w - self.step * emulated(w)
+            w, taken = w - self.step * emulated(w), taken + 1
             distance = float(np.linalg.norm(w - center))
             if distance > radius:
                 w, cut = center + (w - center) * (radius / distance), True
-            norm, taken = float(np.linalg.norm(emulated(w))), taken + 1
-        return w, norm / first if first else 0.0, taken, cut
+            norm = float(np.linalg.norm(emulated(w)))
+            if norm < least:
+                best, least = w, norm
+        return best, least / first if first else 0.0, taken, cut
 
 
 def _latest(answers: Answers, count: int | None) -> Answers:
