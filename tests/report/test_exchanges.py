@@ -30,7 +30,8 @@ def test_examples_of_the_docstrings() -> None:
         ),
         (
             {"collector": {"kind": "secagg", "survivors": 5, "noise_multiplier": 0.5, "clip": 2.0}},
-            "combined by secure aggregation of at least 5 updates, each clipped to norm 2, with noise of multiplier 0.5",
+            "combined by secure aggregation of at least 5 updates, each clipped to norm 2, "
+            "with noise of multiplier 0.5",
         ),
         ({"collector": {"kind": "norm_bounded", "norm": 5.0}}, "combined by mean of norm-bounded updates (norm 5)"),
         (
