@@ -106,7 +106,7 @@ def _rows(null: str, kinds: Iterable[str], seed: int) -> Iterator[dict[str, Any]
 
 def _row(scene: Scene, null: str, kind: str) -> dict[str, Any] | None:
     attack: Attack = ATTACKS.get(kind)()
-    asks = {"shuffled": ("membership",), "independent": ("attribute",)}.get(null, ("membership", "attribute"))
+    asks = {"shuffled": ("membership",), "independent": ("attribute",)}.get(null, ("membership", "attribute", "record"))
     if attack.asks not in asks:
         return None
     attribute = scene.attributes[0] if attack.asks == "attribute" else None
@@ -153,7 +153,7 @@ def _claim(null: str, statement: str) -> Claim:
 
 CLAIMS = (
     _claim("shuffled", "No attack tells members from others when who is called a member was drawn at random."),
-    _claim("untrained", "No attack finds members or attributes in the messages of clients that do not train."),
+    _claim("untrained", "No attack finds members, attributes or labels in the messages of clients that do not train."),
     _claim(
         "independent", "No attack guesses an attribute that is independent of everything better than the baselines."
     ),
