@@ -309,6 +309,19 @@ def test_mixed_precision_counts_as_the_coarser() -> None:
     assert reconstruct(mixed).facts["unit"] == np.finfo(np.float16).eps
 
 
+def test_rounded_differences_count_relative_to_the_difference() -> None:
+    """A stage of 16 bits rounds w' − w, not w': the rank of the answers is still seen."""
+    told, _, optimum = spoken(4, 6, 30, rank=3)
+    rounded = [again(e, e.sent - e.pseudo_gradient.astype(np.float16).astype(np.float64)) for e in told]
+    unit = float(np.finfo(np.float16).eps)
+    answer = reconstruct(rounded, unit=unit)
+    exact = reconstruct(told)
+    assert (answer.status, answer.facts["rank"], answer.facts["unit"]) == ("rank-deficient", 3, unit)
+    assert answer.params is not None
+    assert exact.params is not None
+    assert 1e-6 < np.linalg.norm(answer.params - exact.params) / np.linalg.norm(optimum) < 1e-2
+
+
 def test_a_projection_keeps_what_lies_in_it() -> None:
     told, hessian, _ = spoken(4, 6, 20, rank=2)
     answers = collect(told)

@@ -106,7 +106,8 @@ def collect(exchanges: Iterable[Exchange], unit: float | None = None) -> Answers
 
     Args:
         exchanges: in any order.
-        unit: see `Answers`; None takes that of the coarsest type among the models.
+        unit: see `Answers`; None takes that of the coarsest type among the models. A larger one is that of the
+            differences which the updates hold.
 
     Raises:
         Refused: without exchanges, or where a method sends several models.
@@ -130,11 +131,13 @@ def collect(exchanges: Iterable[Exchange], unit: float | None = None) -> Answers
     ordered = [rounds[number] for number in sorted(rounds)]
     sent = np.stack([exchange.sent for exchange in ordered]).astype(np.float64)
     gradient = np.stack([exchange.pseudo_gradient for exchange in ordered])
-    unit = max(units) if unit is None else unit
-    # A model is rounded where it is returned; a gradient is rounded itself.
+    fine = max(units)
+    coarse = fine if unit is None else max(fine, unit)
+    # A model is rounded where it is returned, a gradient itself; coarser numbers are those of a difference.
     rounded = gradient if ordered[0].kind == "gradient" else sent - gradient
-    size = np.sqrt((rounded**2).mean(axis=0) + (gradient**2).mean(axis=0))
-    return Answers(sent, gradient, unit * np.maximum(size, np.finfo(float).tiny), unit)
+    moves = np.sqrt((gradient**2).mean(axis=0))
+    size = fine * np.sqrt((rounded**2).mean(axis=0)) + coarse * moves
+    return Answers(sent, gradient, np.maximum(size, np.finfo(float).tiny), coarse)
 
 
 def condition(answers: Answers) -> float:
