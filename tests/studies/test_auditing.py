@@ -28,7 +28,7 @@ from rivage.studies.audit_answer import answer
 from rivage.studies.audit_attributes import attributes
 from rivage.studies.audit_scene import scene_of_run
 from rivage.studies.audit_settings import Auditing
-from rivage.studies.auditing import audit_run, perform, requested
+from rivage.studies.auditing import CHEAPEST_FIRST, audit_run, perform, requested
 from rivage.studies.pipeline import identity, run_study
 from rivage.studies.settings import parse_study
 
@@ -203,6 +203,11 @@ def test_an_audit_goes_on_where_it_was(record: RunRecord) -> None:
     other = audit_run(record, Auditing(attacks=("told",)), seed=1)
     assert len(other["attacks"]) == 1  # another seed, another audit
     assert rows(other)["told membership"]["value"] != rows(first)["told membership"]["value"]
+
+
+def test_every_attack_has_its_place_in_the_order() -> None:
+    assert {kind for kind in ATTACKS.builtin if not ATTACKS.builtin[kind].startswith("toy_")} == set(CHEAPEST_FIRST)
+    assert requested(())[: len(CHEAPEST_FIRST)] == list(CHEAPEST_FIRST)
 
 
 def test_what_the_budget_does_not_allow_is_named(record: RunRecord) -> None:
