@@ -61,8 +61,8 @@ def figure(standalone: Callable[..., str]) -> str:
 
     label = (
         "Proved against claimed epsilon, for six amounts of noise. Of the honest mechanism at most about a third of "
-        "its claim is proved. A quarter of the noise, clipping that is left out and noise that is the same in every round lie "
-        "above their claims up to 2.6; 600 canaries cannot prove more than 4.06."
+        "its claim is proved. A quarter of the noise, clipping that is left out and noise that is the same in every "
+        "round lie above their claims up to 2.6; 600 canaries cannot prove more than 4.06."
     )
     return standalone(to_svg(fill, size=(7.0, 4.2), name=NAME, label=label))
 
