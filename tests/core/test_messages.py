@@ -194,6 +194,17 @@ def test_clients_policy_keeps_both_directions(tmp_path):
     assert kept == [False, True, False, False, True, False]
 
 
+def test_clients_policy_keeps_the_sum_of_a_cohort(tmp_path):
+    """It is everybody's, while a single client's part stays out."""
+    total = Message(round=0, sender="cohort", receiver="server", kind="sum", payload={"params": np.ones(4)})
+    write(tmp_path / "log", [*conversation(1), total], "clients:[1]")
+    *_, other, last = MessageLog.read(tmp_path / "log")
+    assert (other.sender, other.payload) == ("client:2", {})
+    np.testing.assert_array_equal(last.payload["params"], np.ones(4))
+    write(tmp_path / "meta", [total], "meta")
+    assert not next(iter(MessageLog.read(tmp_path / "meta"))).payload
+
+
 def test_meta_counts_bytes_without_storing_them(tmp_path):
     messages = [message(0, client, np.zeros(10_000)) for client in range(3)]
     assert len(write(tmp_path / "log", messages, "meta")) < 2_000

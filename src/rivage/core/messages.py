@@ -21,6 +21,8 @@ __all__ = ["LogPolicy", "Message", "Payload", "decode", "encode", "encoded_size"
 
 Payload = Mapping[str, Shaped[ndarray, "..."]]
 
+_COHORT = "cohort"  # sender of a sum
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Message:
@@ -28,7 +30,7 @@ class Message:
 
     Args:
         round: index of the round, from 0; -1 for the setup before it.
-        sender: ``server`` or ``client:17``.
+        sender: ``server``, ``client:17``, or ``cohort`` of a sum that no single client has sent.
         receiver: the same.
         kind: ``broadcast``, ``update``, ``statistics``, ``vocabulary``, ...
         payload: named arrays, as on the wire; never changed once the message is made.
@@ -71,7 +73,8 @@ class LogPolicy:
     Args:
         keeps: ``none`` (no message), ``meta`` (who, when, how many bytes), ``clients`` (payloads of some
             clients, the rest as in ``meta``) or ``all``.
-        clients: whose payloads ``clients`` keeps, in both directions.
+        clients: whose payloads ``clients`` keeps, in both directions; also what the server reads off the messages of a
+            whole cohort, which belongs to all of its clients.
     """
 
     keeps: Literal["none", "meta", "clients", "all"] = "all"
@@ -97,7 +100,8 @@ class LogPolicy:
     def keeps_payload(self, message: Message) -> bool:
         """Whether the log holds what was in this message, not only that it was sent."""
         if self.keeps == "clients":
-            return any(_client(party) in self.clients for party in (message.sender, message.receiver))
+            ours = any(_client(party) in self.clients for party in (message.sender, message.receiver))
+            return ours or message.sender == _COHORT
         return self.keeps == "all"
 
 
