@@ -434,6 +434,7 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "fastest-overlay": fastest_overlay,
     "secure-aggregation": elsewhere("figures_secagg"),
     "audited-epsilon": elsewhere("figures_epsilon"),
+    "audit-clinics": elsewhere("figures_audit"),
     "long-term-fairness": elsewhere("figures_fairness"),
     "cache-networks": elsewhere("figures_cache_networks"),
     "no-regret-steps": elsewhere("figures_no_regret"),

@@ -123,6 +123,12 @@ def test_a_null_is_told_as_one() -> None:
     assert "clear" not in told["How sure this is"]
 
 
+def test_properties_are_those_of_clients() -> None:
+    told = said(audit(row("property", "property smoker", "curious_server", scores(2.0, targets=1))))
+    assert told["What was tried"].endswith("What they want to know: at which clients “smoker” is common.")
+    assert "can tell clients where “smoker” is common from others" in told["What was found"]
+
+
 def test_what_was_rebuilt_is_told_beyond_chance() -> None:
     found = said(audit(REBUILT, MODEL))["What was found"]
     assert "can rebuild 40 of 100 records, without the messages 0" in found
@@ -167,7 +173,7 @@ def test_too_few_records_are_not_called_safe() -> None:
         (claim("VIOLATION", 3.1), "prove ε ≥ 3.100 (confidence 99 %): the promise is broken."),
         (claim("consistent", 0.6), "prove ε ≥ 0.600 (confidence 99 %), which does not contradict it."),
         (claim("no power", 0.0), "prove nothing, and would not have noticed a broken promise."),
-        (claim("consistent", 0.6, unit="user"), "about any one client; 0 would be nothing at all. 300 made-up clients"),
+        (claim("consistent", 0.6, unit="user"), "what clients have in common is not covered. 300 made-up clients"),
     ],
 )
 def test_promises_and_what_canaries_say_of_them(row: dict[str, Any], words: str) -> None:
@@ -177,7 +183,7 @@ def test_promises_and_what_canaries_say_of_them(row: dict[str, Any], words: str)
 def test_promises_that_nobody_tested() -> None:
     assert said(audit(NULL))["What is promised"].startswith("Nothing:")
     told = said(audit(NULL), epsilon=2.5, unit="user")["What is promised"]
-    assert "at most ε = 2.500 about any one client" in told
+    assert told.startswith("That one client more or less changes what the messages tell by no more than ε = 2.500")
     assert told.endswith("Whether that is kept was not tested.")
 
 

@@ -60,7 +60,7 @@ def asked(row: Row) -> str:
     kind, _, name = str(row["question"]).partition(" ")
     if row.get("metric") == "labels":
         return "labels"
-    return name if kind == "attribute" and name else kind
+    return f"{name} at clients" if kind == "property" and name else name or kind
 
 
 def reasons(text: str) -> list[str]:

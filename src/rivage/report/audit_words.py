@@ -68,7 +68,7 @@ def _tried(audit: Mapping[str, Any], context: Context) -> str:
     targets, clients = len(audit.get("targets") or ()), int(context["clients"])
     who = "the only client" if clients == 1 else f"all {clients} clients" if targets == clients else ""
     asked_for = list(dict.fromkeys(_asked_for(row) for row in done))
-    what = f" They ask for {_joined(asked_for)}." if asked_for else ""
+    what = f" What they want to know: {_joined(asked_for)}." if asked_for else ""
     return f"{_counted(len(done), 'attack')} on the data of {who or f'{targets} of the {clients} clients'}.{what}"
 
 
@@ -76,7 +76,9 @@ def _asked_for(row: Row) -> str:
     kind, _, name = str(row["question"]).partition(" ")
     if row.get("metric") == "labels":
         return "the labels of records"
-    return f"the value of “{name}” in known records" if name else _ASKED.get(kind, kind)
+    if not name:
+        return _ASKED.get(kind, kind)
+    return f"at which clients “{name}” is common" if kind == "property" else f"the value of “{name}” in known records"
 
 
 # --- findings -------------------------------------------------------------------------------------------------------
@@ -115,7 +117,9 @@ def _finding(row: Row) -> str:
     match row["metric"]:
         case "auc":
             right, guessed = _of_100(value, baseline)
-            pair = "clients with a property" if kind == "property" else "records that were used in training"
+            pair = "records that were used in training"
+            if kind == "property":
+                pair = f"clients where “{name}” is common"
             picks = f"of one and one, the right one in {right} of 100 cases, by guessing {guessed}"
             return f"can tell {pair} from others: {picks}"
         case "labels":
@@ -204,7 +208,10 @@ def _promised(audit: Mapping[str, Any], context: Context) -> str:
 
 def _promise(unit: Any, epsilon: float) -> str:
     one = "client" if unit == "user" else str(unit)
-    return f"That the messages tell at most ε = {number(epsilon)} about any one {one}; 0 would be nothing at all"
+    return (
+        f"That one {one} more or less changes what the messages tell by no more than ε = {number(epsilon)}, where 0 is "
+        f"nothing; what {one}s have in common is not covered"
+    )
 
 
 def _held(row: Row) -> str:
