@@ -11,7 +11,7 @@ row follow from it, so that a certificate can compute them again (`rivage.privac
                (``better``) or only the baseline (``worse``) gets right
 ``errors``     ``records``; mean absolute ``error`` and ``baseline_error``; ``deviation`` of  paired t test
                their difference over records
-``matches``    ``records``, and how many of them are rebuilt: ``correct``, without        none: a record is there
+``matches``    ``records``, and how many of them are rebuilt: ``correct``, without            none: a record is there
                messages ``baseline_correct``                                                  or it is not
 ``estimates``  per target ``status``, ``distance`` to the truth, ``baseline`` distance        none
 =============  =============================================================================  =======================
