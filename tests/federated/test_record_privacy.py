@@ -31,6 +31,7 @@ from rivage.federated.execution import Execution
 from rivage.federated.executors.executor import Executor
 from rivage.federated.executors.jobs import Job
 from rivage.federated.executors.noise import Noise
+from rivage.federated.executors.per_record import PerRecord
 from rivage.federated.fedem import FedEM
 from rivage.federated.privacy_checks import privacy_spent
 from rivage.federated.privacy_ledger import coarsened, epsilons, releases_of, spent
@@ -55,13 +56,21 @@ def clones(count: int, records: int = 6) -> Clients:
     return Clients(one.records * count, one.schema)
 
 
-def trained(population: Clients, phase: Phase, execution: Execution, *, groups: int = 1, round: int = 0) -> np.ndarray:
+def trained(
+    population: Clients,
+    phase: Phase,
+    execution: Execution,
+    *,
+    groups: int = 1,
+    round: int = 0,
+    algorithm: Any = None,
+) -> np.ndarray:
     """Where clients that start at 0 end: [clients, groups, D]."""
     task = linear_task(population)
     data = [population.client(client) for client in range(population.size)]
     jobs = [Job(held.id, Local(torch.zeros(groups, task.dimension, dtype=torch.float64)), held.train) for held in data]
     with Executor(task, execution) as executor:
-        executor.train(FedAvg(), LocalWork((phase,), RATE), jobs, Streams(3), round)
+        executor.train(algorithm or FedAvg(), LocalWork((phase,), RATE), jobs, Streams(3), round)
     return np.stack([job.local.params.numpy() for job in jobs])
 
 
@@ -154,6 +163,44 @@ def test_one_record_changes_the_sum_by_at_most_the_clip(rows: Any, clip: float, 
         return found
 
     assert np.linalg.norm(total(table) - total(table[1:])) <= clip * (1 + 1e-6)
+
+
+class Twice:
+    """Asks for the gradient of every batch twice."""
+
+    def step(self, extra: dict[str, Any], params: Any, gradient: Any, rate: float) -> tuple[Any, dict[str, Any]]:
+        return params - rate * (gradient(params) + gradient(params)), extra
+
+
+@pytest.mark.parametrize("execution", EXECUTORS, ids=["functional", "tiled"])
+@pytest.mark.parametrize("algorithm", [FedAvg(), Twice()], ids=["apart", "together"])
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("side_by_side", [True, False])
+def test_a_record_without_a_finite_gradient_counts_as_zero(
+    execution: Execution, algorithm: Any, groups: int, side_by_side: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the update would be unusable, and its being so would tell of one record. Inputs of 0 have no gradient."""
+    if not side_by_side:
+        monkeypatch.setattr(PerRecord, "has_room", False)
+    one = linear_clients((7, 12))
+    work, ends = replace(PRIVATE, epochs=2), []
+    for wrong in (math.nan, math.inf, 0.0):
+        (x, y), other = one.records
+        x = x.copy()
+        x[2, 1], x[5] = wrong, wrong
+        x[[2, 5]] = x[[2, 5]] if wrong else 0.0
+        ends.append(trained(Clients(((x, y), other), one.schema), work, execution, groups=groups, algorithm=algorithm))
+    np.testing.assert_allclose(ends[0], ends[2], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(ends[1], ends[2], rtol=0, atol=1e-12)
+    assert np.isfinite(ends).all()
+
+
+def test_without_noise_such_a_record_makes_the_update_unusable() -> None:
+    one = linear_clients((7,))
+    x, y = one.records[0]
+    poisoned = Clients(((np.full_like(x, np.nan), y),), one.schema)
+    for execution in EXECUTORS:
+        assert not np.isfinite(trained(poisoned, replace(WHOLE, noise=None), execution)).all()
 
 
 def test_without_the_clip_one_record_changes_it_by_more() -> None:

@@ -6,13 +6,14 @@ Every step descends along
     Σ_i q_i ∇ℓ_i(w) / |batch|  +  strength · (w − anchor)  +  drift
 
 where the pull and the drift see the parameters before the step, and with `Phase.clip` each q_i ∇ℓ_i is first scaled
-down to that norm, and with `Phase.noise` their sum gets its noise. Buffers (the tail of the vector) are written by the
-module itself and never pulled, drifted or corrected. Groups of a job are trained one after the other, unless the
-algorithm brings its own `step` or `correct`, which see all groups at once.
+down to that norm. With `Phase.noise` those that are not finite are 0, and their sum gets its noise. Buffers (the tail
+of the vector) are written by the module itself and never pulled, drifted or corrected. Groups of a job are trained one
+after the other, unless the algorithm brings its own `step` or `correct`, which see all groups at once.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -223,7 +224,8 @@ class _Run:
         if self.side_by_side.has_room and self.engine.vectorised is None:
             self.engine.vectorised = self.side_by_side.works(x, y)
         if self.side_by_side.has_room and self.engine.vectorised:
-            return self.side_by_side.sum(x, y, weights, self.clip, share)
+            finite = self.phase.noise is not None
+            return self.side_by_side.sum(x, y, weights, self.clip, share, finite=finite)
         return self.one_by_one(x, y, weights, share)
 
     def one_by_one(self, x: Tensor, y: Tensor, weights: Tensor | None, share: float) -> tuple[Tensor, ...]:
@@ -238,7 +240,8 @@ class _Run:
             )
             weight = 1.0 if weights is None else float(weights[i])
             norm = abs(weight) * float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(one))))
-            torch._foreach_add_(total, one, alpha=share * weight * min(1.0, self.clip / max(norm, 1e-30)))
+            if self.phase.noise is None or math.isfinite(norm):  # else one record would show through the noise
+                torch._foreach_add_(total, one, alpha=share * weight * min(1.0, self.clip / max(norm, 1e-30)))
         return total
 
 

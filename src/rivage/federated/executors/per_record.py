@@ -84,13 +84,18 @@ class PerRecord:
                     return False
         return True
 
-    def sum(self, x: Tensor, y: Tensor, weights: Tensor | None, clip: float, share: float) -> tuple[Tensor, ...]:
-        """Σ share · w_i g_i · min(1, clip / ‖w_i g_i‖), by parameter."""
+    def sum(
+        self, x: Tensor, y: Tensor, weights: Tensor | None, clip: float, share: float, *, finite: bool = False
+    ) -> tuple[Tensor, ...]:
+        """Σ share · w_i g_i · min(1, clip / ‖w_i g_i‖), by parameter; ``finite`` takes g_i that are not finite as 0."""
         total = tuple(torch.zeros_like(parameter) for parameter in self._parameters)
         for first in range(0, len(x), self._chunk):
-            part = slice(first, first + self._chunk)
+            part: slice | Tensor = slice(first, first + self._chunk)
             found = self._gradients(self._parameters, x[part], y[part])
             norms = torch.stack([each.flatten(1).norm(dim=1) for each in found]).norm(dim=0)
+            if finite and not (good := norms.isfinite()).all():
+                found = tuple(each[good] for each in found)
+                norms, part = norms[good], torch.arange(len(x), device=x.device)[part][good]
             scale = torch.ones_like(norms) if weights is None else weights[part].to(norms.dtype)
             scale = share * scale * (clip / (scale.abs() * norms).clamp_min(clip))
             for into, each in zip(total, found, strict=True):

@@ -189,9 +189,11 @@ class _Tile:
             first = last
 
     def signals(
-        self, stack: Stack, values: Sequence[Tensor], targets: Tensor, shares: Tensor, scale: Tensor | None = None
+        self, stack: Stack, values: list[Tensor], targets: Tensor, shares: Tensor, scale: Tensor | None = None
     ) -> list[Tensor]:
         """Of the objective, from the lowest layer that learns.
+
+        Under noise records whose gradient is not finite leave ``values``, too: in the noisy sum they would be seen.
 
         Args:
             stack: of the active rows.
@@ -204,6 +206,9 @@ class _Tile:
         if self.clip is None or scale is None:
             return signals
         norms = self.chain.record_norms(values, signals, self.trained, self.lowest)
+        if self.phase.noise is not None and not (good := norms.isfinite()).all():
+            values[:] = [value.where(good, 0) for value in values]  # not in place: a record may be read again
+            signals, norms = [signal.where(good, 0) for signal in signals], norms.where(good, 0)
         scale = scale * (self.clip / norms.sqrt_().clamp_min_(self.clip))
         return [signal * scale for signal in signals]
 
