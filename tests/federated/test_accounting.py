@@ -15,6 +15,7 @@ from scipy.stats import norm
 from rivage.core.errors import ConfigError
 from rivage.federated import accounting
 from rivage.federated.accounting import Release, epsilon_of, gaussian_delta, gaussian_epsilon, merged, noise_for
+from rivage.federated.discrete_gaussian import epsilon as concentrated
 
 DELTA = 1e-5
 TABLE = [  # noise, sampling, steps, RDP, PLD at delta = 1e-5, by dp-accounting 0.6.0
@@ -71,6 +72,24 @@ def test_full_batches_compose_as_one_gaussian(parts: list[tuple[float, int]]) ->
     assert epsilon_of(steps[::-1], DELTA) == pytest.approx(gaussian_epsilon(mu, DELTA), rel=1e-9)
 
 
+@given(st.lists(st.tuples(st.floats(0.5, 20), st.integers(1, 50)), min_size=1, max_size=4))
+def test_concentrated_releases_add_up_and_cost_more_than_gaussian_ones(parts: list[tuple[float, int]]) -> None:
+    """By ρ = Σ T / 2z²; one concentrated release is enough for the looser bound."""
+    bounded = [Release(noise, 1.0, count, concentrated=True) for noise, count in parts]
+    gaussian = [Release(noise, 1.0, count) for noise, count in parts]
+    rho = sum(count / (2 * noise**2) for noise, count in parts)
+    assert epsilon_of(bounded, DELTA) == pytest.approx(concentrated(rho, DELTA), rel=1e-9)
+    assert epsilon_of([*bounded[:1], *gaussian[1:]], DELTA) == pytest.approx(concentrated(rho, DELTA), rel=1e-9)
+    assert epsilon_of(bounded, DELTA) >= epsilon_of(gaussian, DELTA)
+
+
+def test_concentrated_releases_have_no_sampling() -> None:
+    with pytest.raises(ConfigError, match="has no sampling"):
+        Release(1.0, 0.5, 1, concentrated=True)
+    with pytest.raises(ConfigError, match="does not add up with sampled"):
+        epsilon_of([Release(1.0, 1.0, 1, concentrated=True), Release(1.0, 0.5, 1)], DELTA)
+
+
 @settings(max_examples=4, deadline=None)
 @given(st.floats(0.7, 4), st.floats(0.01, 0.6), st.integers(1, 300))
 def test_upper_bounds_are_ordered(noise: float, sampling: float, steps: int) -> None:
@@ -111,7 +130,7 @@ def test_edges() -> None:
         epsilon_of([Release(1.0, 0.5, 1)], DELTA, "exact")
     for bad in ({"noise": -1.0}, {"sampling": 1.5}, {"steps": -1}):
         with pytest.raises(ConfigError):
-            Release(**({"noise": 1.0, "sampling": 1.0, "steps": 1} | bad))  # type: ignore[arg-type]
+            Release(**({"noise": 1.0, "sampling": 1.0, "steps": 1} | bad))
 
 
 @given(st.floats(0.1, 20), st.integers(1, 1000))

@@ -22,14 +22,18 @@ from rivage.core.seeding import Streams
 from rivage.core.settings import dump, read
 from rivage.core.toml import format_toml
 from rivage.federated import FedAvg, FedEM, Notebook, Phase, Scaffold, Session, Trial, Update
+from rivage.federated.accounting import Release, epsilon_of
 from rivage.federated.adversaries import NotANumber
 from rivage.federated.algorithm import State
 from rivage.federated.checkpoint import Files, Journal
 from rivage.federated.clipping import Clip
 from rivage.federated.collectors import Averaged, Conversing
+from rivage.federated.discrete_gaussian import epsilon
 from rivage.federated.execution import Execution
 from rivage.federated.fedrep import FedRep
+from rivage.federated.fedstream import FedStream
 from rivage.federated.l2gd import L2GD
+from rivage.federated.privacy_ledger import spent
 from rivage.federated.qffl import QFFL
 from rivage.federated.secagg import SecAgg
 from rivage.federated.secagg_coding import Weighted, entries_of
@@ -394,6 +398,41 @@ def test_the_statement_names_the_mechanism_and_from_when_it_holds() -> None:
     assert SecAgg().statement().keys() == {"secure_aggregation"}
     said = NOISY.statement()["differential_privacy"]
     assert (said["noise_multiplier"], said["clip"], said["holds_from"], said["sampling"]) == (0.8, 0.5, 4, "none")
+    assert (said["delta"], said["protects"], said["accounting"]) == (1e-5, "the sum of every round", "concentrated")
+    assert replace(NOISY, delta=1e-7).statement()["differential_privacy"]["delta"] == 1e-7
+    assert trial(collector=NOISY).promise == said
+
+
+@pytest.mark.parametrize("bits", [4, 22])
+def test_what_is_spent_is_the_rho_of_the_sums_that_were_read(bits: int) -> None:
+    """Never less than continuous noise of what arrived would cost; on a coarse grid far more."""
+    absent = frozenset({(0, 1), *((client, 2) for client in range(1, 6))})
+    collector = SecAgg(clip=0.5, noise_multiplier=0.8, survivors=4, quantisation_bits=bits, rounding="nearest")
+    made, notebook = trial(replace(linear_clients(SIZES), absent=absent), rounds=4, collector=collector), Notebook()
+    play(made, notebook)
+    first, second, refused, last = rounds_of(notebook)
+    assert "refused" in refused
+    rhos = [event["secure"]["rho"] for event in (first, second, last)]
+    told = spent([{"event": "start", "differential_privacy": made.promise}, *notebook.events[1:]])
+    assert told is not None
+    found = dict(zip(told["clients"], told["epsilon"], strict=True))
+    assert found[1] == pytest.approx(epsilon(sum(rhos), 1e-5), abs=1e-3)
+    refused_as_if_read = 0.5 / 0.8**2
+    assert found[0] == pytest.approx(epsilon(rhos[0] + refused_as_if_read + rhos[2], 1e-5), abs=1e-3)
+    if bits == 22:  # the sum of discrete noises is one of Gaussian noise, but for the bound on it
+        noises = [0.8 * math.sqrt(event["secure"]["masked"] / 4) for event in (first, second, last)]
+        assert sum(rhos) == pytest.approx(sum(0.5 / noise**2 for noise in noises), rel=1e-3)
+        assert found[1] > epsilon_of([Release(noise, 1.0, 1) for noise in noises], 1e-5)
+
+
+@pytest.mark.parametrize("algorithm", [QFFL(), FedEM(average_over="everyone"), FedStream()])
+def test_noise_is_refused_where_weights_have_a_meaning(algorithm: Any) -> None:
+    """They are ignored under it. Without noise such methods go through; methods that count clients alike always do."""
+    with pytest.raises(ConfigError, match="ignores weights"):
+        trial(algorithm=algorithm, collector=NOISY)
+    trial(algorithm=algorithm)
+    for sound in (Scaffold(), L2GD(), FedRep(), FedEM()):
+        trial(algorithm=sound, collector=NOISY)
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
@@ -424,6 +463,11 @@ def study(*, cohort: int | None = 5, clients: int = 10, **method: Any) -> str:
         ({"collector": {"kind": "secagg", "clip": 1.0}}, "clip and noise_multiplier belong together"),
         ({"collector": {"kind": "secagg", "noise_multiplier": 1.0, "clip": 9.0}}, "no coordinate may exceed"),
         ({"collector": {"kind": "secagg", "survivors": 1}}, "survivors is 1"),
+        ({"collector": {"kind": "secagg", "delta": 1.0}}, "delta is 1"),
+        (
+            {"kind": "qffl", "collector": {"kind": "secagg", "noise_multiplier": 1.0, "clip": 1.0}},
+            "noise under masks ignores weights",
+        ),
         ({"collector": {"kind": "secagg", "threshold": 0.4}}, "threshold is 0.4"),
         ({"collector": {"kind": "secagg", "dropouts": [0.0, 0.0, 2.0, 0.0]}}, "dropouts are"),
         ({"collector": {"kind": "secagg", "quantisation_bits": 40}}, "quantisation_bits is 40"),

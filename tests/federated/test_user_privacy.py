@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, chi2, norm
 
-from rivage.core.errors import ConfigError, RivageError
+from rivage.core.errors import ConfigError, MissingExtra, RivageError
 from rivage.core.message_log import LOG_NAME, MessageLog
 from rivage.core.seeding import Streams
 from rivage.federated import FedAvg, Notebook, Phase, Trial, run
@@ -34,6 +36,7 @@ from rivage.federated.scaffold import Scaffold
 from rivage.federated.user_privacy import CLIP, PrivateMean, PrivateSum
 from rivage.studies.pipeline import run_study
 from rivage.studies.settings import parse_study
+from rivage.studies.stage import Stage
 from rivage.testing.toys import Clients, layered_task, linear_clients, linear_task
 
 NOBODY = np.empty(0, np.int64)
@@ -197,6 +200,22 @@ def test_clients_are_drawn_by_chance_each_by_itself() -> None:
     assert sizes.var() == pytest.approx(11 * share * (1 - share), rel=0.3)  # 0 for a fixed size; 5 deviations
     together = (taken[:, 0] * taken[:, 1]).sum()
     assert binom.ppf(5e-6, 600, share**2) <= together <= binom.isf(5e-6, 600, share**2)
+
+
+def test_without_the_accountant_nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where it will be needed: not for clients or records that are all in every round and step."""
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    private = Phase(batch_size=4, batches="poisson", denominator="expected", clip=1.0, noise=1.0)
+    records = {"collector": Averaged(), "algorithm": FedAvg(work=private)}
+    for needing in ({"sampling": "poisson"}, records):
+        with pytest.raises(MissingExtra, match=r"sampled noise needs dp_accounting.*rivage\[privacy\]"):
+            trial(**needing)
+    whole = FedAvg(work=replace(private, batch_size=None))
+    for free in ({}, {"sampling": "poisson", "cohort": None}, {"collector": Averaged(), "algorithm": whole}):
+        trial(**free)
+    with pytest.raises(MissingExtra, match="sampled noise needs dp_accounting") as caught:
+        Stage.build(parse_study(STUDY.format(kind="fedavg", more=PRIVATE.format(more=""))), 0)
+    assert caught.value.where == "[[methods]] 1"
 
 
 def test_sampling_counts_only_where_it_is_by_chance() -> None:

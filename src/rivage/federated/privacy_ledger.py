@@ -3,6 +3,8 @@
 Every round event of a trial with noise says who took part under which sampling rate and for how many steps. The record
 survives interruptions, so the budget does too: there is no counter that could start anew. Clients whose update was lost
 on the way have released nothing; those whose update the server rejected have.
+
+Where the noise of a round depends on who arrived, the event has its multipliers too; else that of the promise counts.
 """
 
 from __future__ import annotations
@@ -10,14 +12,18 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from rivage.federated.accounting import Release, epsilon_of, merged
 
-__all__ = ["EVERYONE", "coarsened", "epsilons", "releases_of", "spent"]
+__all__ = ["CONCENTRATED", "EVERYONE", "coarsened", "epsilons", "releases_of", "spent"]
 
 EVERYONE = -1
 """Stands for all clients, where they are sampled by chance and nobody may know who took part."""
+
+CONCENTRATED = "concentrated"
+"""What a promise has under ``accounting`` where only Rényi divergences are bounded, see `Release`."""
 
 _DISTINCT = 32  # ledgers that are accounted one by one; more are rounded up to so many
 _DIGITS = 4  # of the epsilons in a record, rounded up
@@ -31,16 +37,18 @@ def releases_of(events: Iterable[Mapping[str, Any]]) -> dict[int, Releases]:
     Args:
         events: of a trial, from its start on.
     """
-    noise: float | None = None
+    noise, concentrated = None, False
     found: dict[int, list[Release]] = defaultdict(list)
     for event in events:
         if event["event"] == "start":
             told = event.get("differential_privacy")
             noise = None if told is None else float(told["noise_multiplier"])
+            concentrated = told is not None and told.get("accounting") == CONCENTRATED
         elif event["event"] == "round" and noise is not None and "private" in event:
             private = event["private"]
-            for client, sampling, steps in zip(private["clients"], private["sampling"], private["steps"], strict=True):
-                found[client].append(Release(noise, sampling, steps))
+            clients, noises = private["clients"], private.get("noise", [noise] * len(private["clients"]))
+            for client, z, sampling, steps in zip(clients, noises, private["sampling"], private["steps"], strict=True):
+                found[client].append(Release(z, sampling, steps, concentrated))
     return {client: merged(releases) for client, releases in sorted(found.items())}
 
 
@@ -87,4 +95,4 @@ def _rounded(release: Release, ratio: float) -> Release:
     step = math.log(ratio)
     sampling = min(1.0, math.exp(step * math.ceil(math.log(release.sampling) / step - 1e-9)) * (1 + 1e-9))
     steps = math.ceil(math.exp(step * math.ceil(math.log(release.steps) / step - 1e-9)))
-    return Release(release.noise, sampling, max(steps, release.steps))
+    return replace(release, sampling=sampling, steps=max(steps, release.steps))

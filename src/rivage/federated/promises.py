@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from rivage.core.errors import ConfigError
+from rivage.core.errors import ConfigError, MissingExtra
+from rivage.federated.accounting import require_accountants
 from rivage.federated.algorithm import Algorithm, Phase
 from rivage.federated.clipping import Clip
 from rivage.federated.collectors import Collection
@@ -20,7 +21,7 @@ from rivage.federated.record_privacy import phase_of, record_faults, sampling_ra
 from rivage.federated.stages import UpdateStage
 from rivage.federated.user_privacy import PrivateMean
 
-__all__ = ["Sampling", "Spending", "entry_of", "promise", "promise_faults"]
+__all__ = ["Sampling", "Spending", "accounting_faults", "entry_of", "promise", "promise_faults"]
 
 Sampling = Literal["uniform", "poisson"]
 
@@ -43,7 +44,14 @@ _ENTRIES = {
 }
 """Methods whose clients send one vector that was broadcast under the same name, and nothing else."""
 
-_DELTA = 1e-5  # where a statement names none
+_ALIKE = frozenset(
+    {
+        "rivage.federated.fedem_heads:FedEMHeads",
+        "rivage.federated.l2gd:L2GD",
+        "rivage.federated.scaffold:Scaffold",
+    }
+)
+"""Methods whose clients send several vectors, or none in some rounds, that mean the same when all count alike."""
 
 
 def entry_of(algorithm: Any) -> str | None:
@@ -58,6 +66,35 @@ def entry_of(algorithm: Any) -> str | None:
     return named
 
 
+def _counts_alike(algorithm: Any) -> bool:
+    """Whether a method still is itself when its clients' weights are ignored.
+
+    A method of a plug-in says so in a class attribute ``counts_alike``, or sends one entry.
+    """
+    kind = f"{type(algorithm).__module__}:{type(algorithm).__qualname__}"
+    alike = kind in _ALIKE or getattr(algorithm, "counts_alike", False) is True
+    return alike or entry_of(algorithm) is not None
+
+
+def accounting_faults(algorithm: Any, told: dict[str, Any] | None, share: float) -> Iterator[MissingExtra]:
+    """What would be missing when the privacy of a run is accounted for: better known before training than after.
+
+    Args:
+        algorithm: of the trial.
+        told: its promise.
+        share: probability with which a client is in the cohort.
+    """
+    if told is None or told["sampling"] != "poisson":
+        return
+    phase = phase_of(algorithm)
+    rate = share if phase is None else float(phase.batch_size is None)
+    if rate < 1:
+        try:
+            require_accountants()
+        except MissingExtra as error:
+            yield error
+
+
 def promise(
     algorithm: Any, stages: Sequence[UpdateStage], collector: Collection, sampling: Sampling = "uniform"
 ) -> dict[str, Any] | None:
@@ -69,8 +106,7 @@ def promise(
         return _local(clip, noise)
     if isinstance(collector, PrivateMean):
         return {**collector.promise(), "sampling": "poisson" if sampling == "poisson" else "none"}
-    told = _masked(collector)
-    return None if told is None else {"delta": _DELTA, **told}
+    return _masked(collector)
 
 
 def _masked(collector: Collection) -> dict[str, Any] | None:
@@ -122,6 +158,11 @@ def promise_faults(
             f'noise on updates cannot protect "{name}": clients send more than one vector, or nobody has looked',
             mend='Take a method such as kind = "fedavg".',
         )
+    if masked and getattr(algorithm, "federates", False) and not _counts_alike(algorithm):
+        yield ConfigError(
+            f'noise under masks ignores weights, but "{name}" is another method without them, or nobody has looked',
+            mend='Leave noise_multiplier and clip out, or take a method such as kind = "fedavg".',
+        )
 
 
 class Spending:
@@ -153,10 +194,16 @@ class Spending:
         elif not self._hidden:
             self._released[client] = (1.0, 1)
 
-    def event(self) -> dict[str, Any]:
-        """For the round's event."""
+    def event(self, multiplier: float | None = None) -> dict[str, Any]:
+        """For the round's event.
+
+        Args:
+            multiplier: of the noise in this round, where it is not that of the promise.
+        """
+        noises = {} if multiplier is None else {"noise": [multiplier] * len(self._released)}
         return {
             "clients": list(self._released),
             "sampling": [sampling for sampling, _ in self._released.values()],
             "steps": [steps for _, steps in self._released.values()],
+            **noises,
         }

@@ -101,7 +101,8 @@ class Round:
             "gradients": sum(self.gradients.values()),
         }
         event |= {"refused": refusal} if refusal is not None else {}
-        event |= {} if self.spending is None else {"private": self.spending.event()}
+        multiplier = getattr(self.collector, "multiplier", None)
+        event |= {} if self.spending is None else {"private": self.spending.event(multiplier)}
         if isinstance(self.collector, PrivateSum):
             state, event = {**state, **self.collector.carried()}, event | self.collector.report()
         event |= {"forgotten": forgotten} if forgotten else {}

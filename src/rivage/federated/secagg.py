@@ -40,6 +40,7 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from rivage.core.errors import ConfigError, require
+from rivage.federated.privacy_ledger import CONCENTRATED
 from rivage.federated.secagg_coding import Coding, Entry, Noisy, Weighted
 from rivage.federated.secagg_field import Grid, Ring
 from rivage.federated.secagg_keys import require_cryptography
@@ -71,6 +72,7 @@ class SecAgg:
         noise_multiplier: of the noise that clients add together, in units of the largest change one client can make
             to the sum, when ``survivors`` updates arrive; needs ``clip``, and weights are ignored. ``"off"`` adds none.
         clip: largest norm of an update, all entries together, at most clipping_range.
+        delta: δ at which the ε of this noise is told, in (0, 1).
     """
 
     clipping_range: float = 8.0
@@ -84,6 +86,7 @@ class SecAgg:
     dropouts: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     noise_multiplier: float | None = field(default=None, metadata={"none": "off"})
     clip: float | None = field(default=None, metadata={"none": "off"})
+    delta: float = 1e-5
 
     def __post_init__(self) -> None:
         require(self.clipping_range, "clipping_range", above=0)
@@ -99,6 +102,8 @@ class SecAgg:
             raise ConfigError(f"threshold is {self.threshold}", mend="Give a share of at least 0.5 and below 1.")
         if not all(0 <= share <= 1 for share in self.dropouts):
             raise ConfigError(f"dropouts are {list(self.dropouts)}", mend="Give four probabilities from 0 to 1.")
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"delta is {self.delta}", mend="Give a probability above 0 and below 1.")
         self._require_clip()
 
     def _require_clip(self) -> None:
@@ -190,11 +195,15 @@ class SecAgg:
         privacy = {
             "unit": "user",
             "relation": "zero-out",
+            "protects": "the sum of every round",
             "mechanism": "distributed discrete Gaussian",
             "noise_multiplier": self.noise_multiplier,
             "clip": self.clip,
             "sampling": "none",
+            "delta": self.delta,
+            "accounting": CONCENTRATED,
             "holds_from": self.survivors,
+            "not_covered": ["that a client took part", "set-up messages", "evaluations"],
         }
         return {"secure_aggregation": told, "differential_privacy": privacy}
 

@@ -215,6 +215,12 @@ class Secured:
         """How many clients sent keys, shares, updates and answers, and facts of the sum."""
         return {} if self._server is None else {"secure": {**self._server.counts, **self._facts}}
 
+    @property
+    def multiplier(self) -> float | None:
+        """That of Gaussian noise with the ρ of the sum that was read; None when none was, and without noise."""
+        rho = self._facts.get("rho")
+        return None if rho is None else float((2 * rho) ** -0.5)
+
     def result(self) -> Mapping[str, Mean]:
         """The means; none when there is a refusal."""
         return self._means

@@ -20,7 +20,7 @@ from rivage.federated.algorithm import Algorithm
 from rivage.federated.cohorts import Permutation
 from rivage.federated.collectors import Averaged, Collection
 from rivage.federated.execution import Execution
-from rivage.federated.promises import Sampling, promise, promise_faults
+from rivage.federated.promises import Sampling, accounting_faults, promise, promise_faults
 from rivage.federated.stages import Pipeline, UpdateStage
 from rivage.learning.task import Task
 from rivage.simulation.devices import Devices
@@ -86,6 +86,8 @@ class Trial:
         for name in ("cohort", "remembered"):
             if (count := getattr(self, name)) is not None:
                 require(count, name, least=1)
+        for missing in accounting_faults(self.algorithm, self.promise, self.share):
+            raise missing
 
     @property
     def planned(self) -> int:

@@ -82,7 +82,10 @@ def claimed(evidence: Mapping[str, Any]) -> float:
         MissingExtra: where sampled noise is accounted for, and dp-accounting is not installed.
     """
     try:
-        ledger = [Release(float(noise), float(sampling), int(steps)) for noise, sampling, steps in evidence["ledger"]]
+        ledger = [
+            Release(float(noise), float(sampling), int(steps), *map(bool, rest))
+            for noise, sampling, steps, *rest in evidence["ledger"]
+        ]
         return epsilon_of(ledger, float(evidence["delta"]))
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(

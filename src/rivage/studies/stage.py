@@ -19,7 +19,7 @@ from rivage.data.population import ClientIds, Population
 from rivage.data.streams import StreamPopulation
 from rivage.federated.adversaries import Adversary, Malicious
 from rivage.federated.execution import Execution
-from rivage.federated.promises import promise
+from rivage.federated.promises import accounting_faults, promise
 from rivage.federated.record_privacy import model_faults
 from rivage.federated.trial import Trial, judged
 from rivage.learning.task import Task, make_task
@@ -108,6 +108,8 @@ class Stage:
         for number, method in enumerate(self.study.methods, 1):
             for fault in model_faults(method.algorithm, method.name, self.task.layout):
                 yield fault.at(f"[[methods]] {number}")
+            for missing in accounting_faults(method.algorithm, self.promise(method), (cohort or there) / max(1, there)):
+                yield missing.at(f"[[methods]] {number}")
         for number, method in enumerate(self.study.methods, 1):  # optional: what a method asks of the clients
             if misfit := getattr(method.algorithm, "misfit", lambda clients: None)(self.population):
                 yield misfit.at(f"[[methods]] {number}")
@@ -212,6 +214,7 @@ class Stage:
             **self.task.layout.as_json(),
             "loss": self.task.loss.name,
             "method": method.kind,
+            "rounds": self.study.run.rounds,
             "hyper_parameters": dump(method.algorithm),
             **self.exchange(method),
             "secure_aggregation": False,
