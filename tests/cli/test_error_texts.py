@@ -21,6 +21,7 @@ DATA = '[data]\nkind = "tables"\nfolder = "sites"\ntarget = "y"\n'
 LOCAL = '[[methods]]\nkind = "local"\n'
 FEDAVG = '[[methods]]\nkind = "fedavg"\n'
 GOOD = DATA + LOCAL + FEDAVG
+HEADER = 'loss = "squared"\nparameters = [{ name = "weight", shape = [1, 3] }]\n'
 
 STUDIES = {
     "unknown key": DATA + FEDAVG + "learning_rat = 0.1\n",
@@ -95,7 +96,10 @@ COMMANDS = {
     "an attack that is misspelt": ["audit", "empty", "--attacks", "loss_treshold"],
     "clients that are no numbers": ["audit", "empty", "--clients", "north"],
     "no target": ["audit", "empty", "--targets", "0"],
-    "a study beside a run folder": ["audit", "empty", "--study", "good.toml"],
+    "neither a run nor updates": ["audit", "empty"],
+    "a study beside a run folder": ["audit", "trained", "--study", "good.toml"],
+    "updates without their study": ["audit", "updates"],
+    "updates without a file": ["audit", "updates", "--study", "good.toml"],
     "a log without its study": ["audit", "good.toml"],
     "unknown verb": ["trian"],
     "unknown option": ["train", "good.toml", "--frsh"],
@@ -113,6 +117,9 @@ COMMANDS = {
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths in the texts are relative to a folder with one good study."""
+    for name, file, text in (("trained", "settings.toml", GOOD), ("updates", "header.toml", HEADER)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text(text)
     (tmp_path / "empty").mkdir()
     (tmp_path / "good.toml").write_text(GOOD)
     (tmp_path / "bytes.toml").write_bytes("name = 'é'".encode("latin-1"))
@@ -135,7 +142,7 @@ def keep(name: str, text: str) -> None:
 
 
 def shown(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    assert main(words) == (1 if words[0] == "verify" else 2)
+    assert main(words) == (1 if words[0] == "verify" or words == ["audit", "empty"] else 2)
     captured = capsys.readouterr()
     assert captured.out == ""
     # The kinds that exist are not the business of this test.

@@ -19,6 +19,7 @@ from rivage.cli.output import Options
 from rivage.core.errors import ConfigError, DataError, StoreError
 from rivage.core.message_log import MessageLog
 from rivage.core.records import RunRecord
+from rivage.core.toml import format_toml
 from rivage.data.population import Schema
 from rivage.privacy.attack import ATTACKS
 from rivage.privacy.model_attributes import ModelAttributes
@@ -26,6 +27,7 @@ from rivage.privacy.questions import AttributeAnswer, MembershipAnswer, ModelAns
 from rivage.privacy.views import ActiveServer, CuriousServer, Eavesdropper, Refused, ReleasedModel
 from rivage.studies.audit_answer import answer
 from rivage.studies.audit_attributes import attributes
+from rivage.studies.audit_imports import imported_log
 from rivage.studies.audit_scene import scene_of_run
 from rivage.studies.audit_settings import Auditing
 from rivage.studies.auditing import CHEAPEST_FIRST, audit_run, perform, requested
@@ -418,10 +420,14 @@ def test_wrong_shapes_duplicates_and_missing_rounds_are_told(record: RunRecord) 
             return [message, message]
         if message.kind == "update" and message.sender == "client:3":
             return with_params(message, message.payload["params"][:-1])
+        if message.kind == "update" and message.sender == "client:4" and message.round == 2:
+            return replace(message, round=0)
         return message
 
     rewritten(record, spoil)
     found = told(record)
+    assert "1 messages stand behind those of a later round, and count as lost" in found["faults"]
+    assert "1 models were sent and never answered" in found["faults"]
     assert "no messages of rounds 1 to 1" in found["faults"]
     assert any("sent again" in fault for fault in found["faults"])
     assert any("client 3" in fault for fault in found["faults"])
@@ -472,6 +478,72 @@ def test_a_log_alone_is_audited_with_its_study(record: RunRecord, tmp_path: Path
     (kept,) = json.loads((tmp_path / "their.rvg.audit.json").read_text())
     assert [row["verdict"] == "refused" for row in kept["attacks"]] == [True, False]  # no final model
     assert main(["audit", str(log), "--quiet"]) == 2
+
+
+def saved(record: RunRecord, folder: Path) -> None:
+    """The messages of a run as another system would save them."""
+    folder.mkdir()
+    header = MessageLog.read_header(log_of(record))
+    shapes = [{name: entry[name] for name in ("name", "shape")} for entry in header["parameters"]]
+    told = {"loss": header["loss"], "parameters": shapes, "hyper_parameters": {"learning_rate": 0.3}}
+    (folder / "header.toml").write_text(format_toml(told))
+    for message in MessageLog.read(log_of(record)):
+        back = f"-client-{message.sender.removeprefix('client:')}"
+        name = f"round-{message.round}{'-sent' if message.kind == 'broadcast' else back}.npz"
+        np.savez(folder / name, params=message.payload["params"])
+
+
+def test_updates_of_another_system_are_audited_with_their_study(
+    record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, study = tmp_path / "updates", tmp_path / "their.toml"
+    saved(record, folder)
+    study.write_text(STUDY)
+    words = ["audit", str(folder), "--study", str(study), "--attacks", "local_loss_threshold", "--json", "--quiet"]
+    assert main(words) == 0
+    (row,) = json.loads(capsys.readouterr().out)["attacks"]
+    own = rows(audit_run(record, Auditing(attacks=("local_loss_threshold",))))["local_loss_threshold membership"]
+    assert (row["value"], row["p"]) == (own["value"], own["p"])
+    beside, kept = tmp_path / "updates.rvg", tmp_path / "updates.rvg.audit.json"
+    before = beside.read_bytes(), kept.read_bytes()
+    monkeypatch.chdir(folder)
+    assert main(["audit", ".", *words[2:]]) == 0  # the same log again, so nothing is run
+    assert (beside.read_bytes(), kept.read_bytes()) == before
+    beside.write_bytes(log_of(record).read_bytes())
+    assert main(words) == 2
+    assert "updates.rvg: is in the way" in capsys.readouterr().err
+    assert beside.read_bytes() == log_of(record).read_bytes()
+
+
+def test_updates_in_a_place_that_cannot_be_written_are_audited(
+    record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(record, tmp_path / "updates")
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr("rivage.studies.audit_imports.os.access", lambda *_: False)  # tests may run as root
+    with imported_log(tmp_path / "updates") as log:
+        assert log.exists()
+        assert len(list(MessageLog.read(log))) == 30
+    assert not log.exists()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_methods_without_a_server_are_refused_and_passed_over(tmp_path: Path) -> None:
+    methods = '[{ kind = "fedavg", learning_rate = 0.3 }, { kind = "local" }, { kind = "fedem" }]'
+    text = STUDY.replace(methods, '[{ kind = "dpasgd" }, { kind = "fedavg" }]').replace("rounds = 3", "rounds = 1")
+    record = run_study(parse_study(text), out=tmp_path)
+    assert told(record)["method"] == "fedavg"
+    with pytest.raises(ConfigError, match='"dpasgd" has no server'):
+        audit_run(record, Auditing(method="dpasgd"))
+
+
+def test_malicious_clients_are_attacked_when_named_or_nobody_else_is_left(tmp_path: Path) -> None:
+    text = STUDY.replace("rounds = 3", "rounds = 1") + "[adversary]\nkind = 'sign_flip'\nclients = "
+    record = run_study(parse_study(text + "[0, 3]\n"), out=tmp_path)
+    assert scene_of_run(record, Auditing(), 0).targets == (1, 2, 4)
+    assert scene_of_run(record, Auditing(clients=(3, 1)), 0).targets == (3, 1)
+    record = run_study(parse_study(text + "[0, 1, 2, 3, 4]\n"), out=tmp_path)
+    assert len(scene_of_run(record, Auditing(), 0).targets) == 5
 
 
 # --- nulls -----------------------------------------------------------------------------------------------------------

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rivage.cli.folders import open_run
 from rivage.cli.output import DEFAULTS, VIOLATION, Options, logs, number, show, stderr, table
-from rivage.core.errors import ConfigError, RivageError, require_extra
+from rivage.core.errors import ConfigError, RivageError, StoreError, require_extra
 
 if TYPE_CHECKING:
     from rivage.core.records import RunRecord
@@ -37,14 +38,14 @@ def audit(
     """Say what the messages of a training tell those who read them.
 
     Args:
-        run: Folder of a run; or a message log, with --study.
+        run: Folder of a run; or, with --study, a message log or a folder of updates of another system.
         attacks: Kinds of attacks joined by commas, epsilon among them to test what is claimed; or all.
         method: Whose messages; left out, the first method that has any.
         clients: Numbers of the clients to attack, joined by commas; left out, those with most records and messages.
         attribute: Sensitive column of the tables; left out, every column of two to six values, the first three.
         targets: How many clients to attack, at most.
         budget: Seconds after which no further attack is started; 0 for no limit.
-        study: TOML file of the study that a message log comes from: it tells model and data.
+        study: TOML file of the study that a log or updates come from: it tells model and data.
         fresh: Forget an earlier audit.
         strict: Exit with 3 when an attack finds something, too.
         options: of every verb.
@@ -73,22 +74,44 @@ def _found(run: Path, settings: Auditing, study: Path | None, *, fresh: bool, op
         sys.path.append(str(Path.cwd()))  # where the model of a study may be, as for `train`
     from rivage.cli.progress import progress
     from rivage.studies.audit_answer import answer
+    from rivage.studies.audit_imports import imported_log
     from rivage.studies.auditing import audit_log, audit_run
     from rivage.studies.settings import load_study
 
-    if run.is_file() != (study is not None):
-        raise ConfigError(
-            f"{run} is a {'file' if run.is_file() else 'folder'}",
-            where="--study",
-            mend="Give --study with a message log, and only with one: a run folder knows its study.",
-        )
+    _require_study(run, study)
     console, seed = stderr(), options.seed or 0
     with logs(options, console), progress(console, quiet=options.quiet) as observer:
         if study is not None:
-            found = audit_log(run, load_study(study), settings, seed=seed, fresh=fresh, observer=observer)
+            with imported_log(run) if run.is_dir() else nullcontext(run) as log:
+                found = audit_log(log, load_study(study), settings, seed=seed, fresh=fresh, observer=observer)
         else:
             found = audit_run(open_run(run), settings, seed=seed, fresh=fresh, observer=observer)
     return {**found, "answer": answer(found["attacks"], found["epsilon"])}
+
+
+def _require_study(run: Path, study: Path | None) -> None:
+    """Logs and updates need a study beside them, runs know theirs.
+
+    Raises:
+        ConfigError: for the other one.
+        StoreError: for a folder that is none of them.
+    """
+    from rivage.studies.audit_imports import is_import
+
+    known, updates = (run / "settings.toml").is_file(), is_import(run)
+    if run.is_dir() and not (known or updates):
+        raise StoreError(
+            "is neither the folder of a run, which has a settings.toml, nor one of updates, which has a header.toml",
+            where=str(run),
+            mend="Give a folder that `rivage run` or `train` has made, or updates with their header.",
+        )
+    if run.exists() and (not known) != (study is not None):
+        kind = "the folder of a run" if known else "a folder of updates" if updates else "a file"
+        raise ConfigError(
+            f"{run} is {kind}",
+            where="--study",
+            mend="Give --study with a message log or with updates, and only with these: a run knows its study.",
+        )
 
 
 def audit_trained(record: RunRecord, settings: Auditing | None, options: Options) -> dict[str, Any] | None:

@@ -63,7 +63,8 @@ class RecordCase:
         own = match(x[:size], self.train.x, mean, tolerance)
         blind = match(np.tile(mean, (size, *[1] * mean.ndim)), self.train.x, mean, tolerance)
         exact, guessed = round(own.exact * size), round(blind.exact * size)
-        return {"part": "inputs", "correct": exact, "baseline_correct": guessed, "mse": own.mse, "blind_mse": blind.mse}
+        errors = {"mse": float(np.median(own.errors)), "blind_mse": float(np.median(blind.errors))}
+        return {"part": "inputs", "correct": exact, "baseline_correct": guessed, **errors}
 
     def _labels(self, y: Shaped[ndarray, "records"] | None) -> dict[str, Any]:
         truth = self.train.y
@@ -104,5 +105,6 @@ def matched(pieces: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[s
     sums = {key: sum(int(piece[key]) for piece in pieces) for key in keys if key in pieces[0]}
     if pieces[0]["part"] == "labels":
         return {"kind": "counts", "metric": "labels", **sums}, {"baseline": "frequencies of other clients' labels"}
-    facts = {key: float(np.mean([piece[key] for piece in pieces])) for key in ("mse", "blind_mse")}
+    # Medians, over records and over targets: a quotient by almost nothing is a candidate far from everything.
+    facts = {f"median_{key}": float(np.median([piece[key] for piece in pieces])) for key in ("mse", "blind_mse")}
     return {"kind": "matches", "targets": kept, **sums}, {"baseline": "the mean record of other clients", **facts}

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import InitVar, dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from numpy import ndarray
@@ -201,6 +201,7 @@ class CuriousClient(_OfLog):
         return self._log.exchanges([self.client])
 
 
+@runtime_checkable
 class Answers(Protocol):
     """A client that trains from whatever model it is sent: what an active server can ask."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -99,7 +99,10 @@ class Scene:
 
     @cached_property
     def targets(self) -> tuple[int, ...]:
-        """Who is attacked: those named, or the clients with most records times messages.
+        """Who is attacked: those named, or the honest clients with most records times messages.
+
+        What a malicious client sends tells nothing of its records; where nobody else is left, it is attacked all the
+        same.
 
         Raises:
             ConfigError: for a named client without a message.
@@ -111,9 +114,17 @@ class Scene:
             )
         if self.settings.clients:
             return self.settings.clients
-        seen = sorted(self.exchanges)
+        seen = self._honest(sorted(self.exchanges))
         worth = {client: self.exchanges[client] * len(self.data(client).train) for client in seen[:1000]}
         return tuple(sorted(sorted(worth, key=lambda client: (-worth[client], client))[: self.settings.targets]))
+
+    def _honest(self, clients: list[int]) -> list[int]:
+        """Those that do no harm; all where there are none."""
+        adversary = self.trial.adversary
+        if adversary is None:
+            return clients
+        malicious = adversary.malicious(np.array(clients, np.int64), self.trial.seed)
+        return [client for client, harms in zip(clients, malicious.tolist(), strict=True) if not harms] or clients
 
     def data(self, client: int) -> ClientData:
         """What a client holds at the end; for the evaluator."""
@@ -126,6 +137,8 @@ class Scene:
         told = [f"no messages of rounds {first} to {last}" for first, last in survey.gaps]
         counts = {
             "messages were sent again, and the last of each counts": survey.repeated,
+            "messages stand behind those of a later round, and count as lost": survey.late,
+            "models were sent and never answered": survey.unanswered,
             "updates answer no broadcast": survey.unasked,
             "bytes at the end are no whole message": survey.torn,
         }
@@ -284,8 +297,13 @@ def scene_of_run(record: RunRecord, settings: Auditing, seed: int) -> Scene:
         StoreError: if there is no such trial, or none with a log.
         ConfigError: if the method cannot be audited.
     """
-    trial = _trial(record, settings.method)
+    if record.is_game:
+        raise ConfigError(
+            f"`rivage {record.verb}` trains nothing", where=str(record.folder), mend="Give a run of `rivage train`."
+        )
     study = load_study(record.folder / "settings.toml")
+    silos = {method.name for method in study.methods if is_decentralized(method.algorithm)}
+    trial = _trial(record, settings.method, silos)
     stage = Stage.build(study, trial.seed)
     require_same_data(stage, trial)
     return Scene(_played(stage, trial.method), trial.folder / LOG_NAME, trial.folder / MODELS, settings, seed)
@@ -297,16 +315,14 @@ def scene_of_log(log: Path, study: Study, settings: Auditing, seed: int) -> Scen
     return Scene(_played(stage, settings.method or study.methods[0].name), log, None, settings, seed)
 
 
-def _trial(record: RunRecord, method: str) -> TrialRecord:
-    if record.is_game:
-        raise ConfigError(
-            f"`rivage {record.verb}` trains nothing", where=str(record.folder), mend="Give a run of `rivage train`."
-        )
+def _trial(record: RunRecord, method: str, last: Collection[str]) -> TrialRecord:
+    """Methods of the names in ``last`` are taken where there is no other."""
     if method:
         trial = record.trial(method, min((t.seed for t in record.trials if t.method == method), default=0))
         trials = [trial]
     else:
         trials = [trial for trial in record.trials if any(event.get("bytes_up") for event in trial.events("round"))]
+        trials.sort(key=lambda trial: trial.method in last)
     logged = [trial for trial in trials if (trial.folder / LOG_NAME).exists() and trial.finished]
     if not logged:
         raise StoreError(
