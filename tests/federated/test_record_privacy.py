@@ -64,9 +64,10 @@ def trained(
     groups: int = 1,
     round: int = 0,
     algorithm: Any = None,
+    task: Any = None,
 ) -> np.ndarray:
     """Where clients that start at 0 end: [clients, groups, D]."""
-    task = linear_task(population)
+    task = task or linear_task(population)
     data = [population.client(client) for client in range(population.size)]
     jobs = [Job(held.id, Local(torch.zeros(groups, task.dimension, dtype=torch.float64)), held.train) for held in data]
     with Executor(task, execution) as executor:
@@ -193,6 +194,19 @@ def test_a_record_without_a_finite_gradient_counts_as_zero(
     np.testing.assert_allclose(ends[0], ends[2], rtol=0, atol=1e-12)
     np.testing.assert_allclose(ends[1], ends[2], rtol=0, atol=1e-12)
     assert np.isfinite(ends).all()
+
+
+def test_it_counts_as_zero_as_often_as_it_is_read() -> None:
+    """With biases, inputs of 0 have a gradient: the record must stay out of both gradients of a step."""
+    one, ends = linear_clients((7, 12)), []
+    x, y = one.records[0]
+    x = x.copy()
+    x[[0, 2]] = math.nan
+    population = Clients(((x, y), one.records[1]), one.schema)
+    for execution in EXECUTORS:
+        ends.append(trained(population, PRIVATE, execution, algorithm=Twice(), task=layered_task(population)))
+    assert np.isfinite(ends).all()
+    np.testing.assert_allclose(ends[0], ends[1], rtol=0, atol=1e-12)
 
 
 def test_without_noise_such_a_record_makes_the_update_unusable() -> None:
