@@ -195,6 +195,17 @@ def test_inputs_are_recovered_or_not() -> None:
         _ = RecordCase(0, samples(2001), others).question
 
 
+def test_one_wild_candidate_does_not_decide_how_near_the_others_are() -> None:
+    """A quotient by almost nothing is far from everything; its mean square says nothing of the rest."""
+    truth = samples(5)
+    found = truth.x.astype(np.float64)
+    found[0] = 1e12
+    piece = RecordCase(0, truth, samples(9)).grade(RecordAnswer(found, None, "mixed", {}))
+    _, facts = pooled("record", [piece])
+    assert facts["median_mse"] == 0
+    assert piece["correct"] == 4
+
+
 def test_properties_are_graded_over_clients() -> None:
     attribute = Attribute("sex", (0,), np.array([[0.0], [1.0]]), ("f", "m"))
 

@@ -282,6 +282,7 @@ def test_nothing_is_found_in_a_target_that_does_not_know_its_members(models: int
     assert min(leaks) < 0.05, "the trap is there"
 
 
+@pytest.mark.slow
 def test_digits_learnt_by_heart() -> None:
     """The claims of `rivage reproduce` in small: 17 models of 200 digits, a fifth of their labels redrawn."""
     recipe = Recipe(optimizer="adam", learning_rate=0.01, work=Phase(updates=80, batch_size=None))

@@ -290,6 +290,33 @@ def test_attributes_are_found_in_the_schema(tables: Path) -> None:
         audit_run(record, Auditing(attacks=("constant",), attribute="smokr"))
 
 
+def test_a_property_of_clients_is_asked_about_and_refused_where_all_are_alike(tmp_path: Path) -> None:
+    """At every other of twelve sites most people smoke, and smoking decides the label; men are as rare everywhere."""
+    generator = np.random.default_rng(0)
+    (tmp_path / "sites").mkdir()
+    for site in range(12):
+        smokes, men = generator.random(60) < (0.85 if site % 2 else 0.15), np.arange(60) % 3 == 0
+        p = generator.normal(size=60)
+        y = p + 2.0 * smokes - 1.0 + 0.5 * generator.normal(size=60) > 0
+        words = (np.where(each, "yes", "no") for each in (smokes, men, y))
+        lines = [",".join(map(str, row)) for row in zip(p.round(3), *words, strict=True)]
+        (tmp_path / "sites" / f"{site:02}.csv").write_text("\n".join(["p,smokes,male,y", *lines]))
+    study = f"""
+    name = "sites"
+    data = {{ kind = "tables", folder = "{tmp_path / "sites"}", target = "y" }}
+    methods = [{{ kind = "fedavg" }}]
+    run = {{ rounds = 2 }}
+    """
+    record = run_study(parse_study(study), out=tmp_path / "runs")
+    found = rows(audit_run(record, Auditing(attacks=("property",))))
+    smoking, men = found["property property smokes"], found["property property male"]
+    assert smoking["verdict"] == "leaks", smoking["reason"]
+    assert smoking["value"] > 0.9
+    assert sum(len(smoking["evidence"]["targets"][0][side]) for side in ("members", "others")) == 12
+    assert men["verdict"] == "refused"
+    assert 'all of 12 clients hold mostly records with "no"' in men["reason"]
+
+
 def test_images_have_no_attributes(record: RunRecord) -> None:
     row = rows(audit_run(record, Auditing(attacks=("constant",))))["constant attribute"]
     assert (row["verdict"], "no column of two to six values" in row["reason"]) == ("refused", True)

@@ -19,6 +19,9 @@ from scipy.spatial.distance import cdist
 __all__ = ["Matched", "label_matches", "match"]
 
 
+_FAR = 1e6  # times the largest squared distance to the baseline: guesses beyond are equally far
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Matched:
     """Guesses held against the truth.
@@ -60,7 +63,9 @@ def match(
     guesses = np.where(np.isfinite(guesses), guesses, base)
     assigned = np.tile(base, (len(flat), 1))
     missed = np.ones(len(flat), bool)
-    rows, columns = linear_sum_assignment(cdist(flat, guesses, "sqeuclidean"))
+    # Beside a guess that is far from everything the distances of all others would round to nothing.
+    far = _FAR * (float(cdist(flat, base[None], "sqeuclidean").max()) or 1.0)
+    rows, columns = linear_sum_assignment(np.minimum(cdist(flat, guesses, "sqeuclidean"), far))
     assigned[rows], missed[rows] = guesses[columns], False
     errors = ((flat - assigned) ** 2).mean(axis=1)
     hits = np.abs(flat - assigned) <= np.broadcast_to(np.asarray(tolerance), truth.shape[1:]).reshape(-1)
