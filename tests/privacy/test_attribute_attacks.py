@@ -376,7 +376,6 @@ def test_gradients_read_the_log_through_the_view(tmp_path: Path) -> None:
         Eavesdropper(log, 0), asks, tools(task)).values).all()  # fmt: skip
 
 
-@pytest.mark.slow
 def test_an_attribute_that_nothing_depends_on_is_not_found(tmp_path: Path) -> None:
     """y without the attribute: no passive attack beats the majority at 1e-3 (four tests)."""
     clients, task = population(BINARY, sizes=(300, 300)), regression(dtype=torch.float32)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -109,6 +109,7 @@ def test_a_mixture_by_hand() -> None:
 
 
 @given(st.integers(1, 4), st.integers(0, 100))
+@settings(max_examples=20)
 def test_equal_models_are_one_model(copies: int, seed: int) -> None:
     task, samples = TASKS["mlp"], records(CLASSES, seed=seed)
     row = task.initial(seed).numpy()

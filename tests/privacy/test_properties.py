@@ -83,7 +83,6 @@ def test_every_client_is_scored_even_if_it_is_rarely_seen(server: CuriousServer)
     assert np.isnan(scores).tolist() == [False, True]
 
 
-@pytest.mark.slow
 def test_nothing_is_found_of_a_property_that_leaves_no_trace(server: CuriousServer) -> None:
     """A coin for every record of the attacker, another for every client: more than 4 of 20 with chance 0.3 %."""
     rejected, own = 0, question()

@@ -359,7 +359,6 @@ def rejections(view: Any, kinds: dict[str, Any]) -> dict[str, int]:
     return found
 
 
-@pytest.mark.slow
 def test_nothing_is_found_of_records_that_the_client_never_had(log: Recorded) -> None:
     shadows = Shadows(models=8, rounds=1)
     found = rejections(

@@ -576,7 +576,9 @@ def test_malicious_clients_are_attacked_when_named_or_nobody_else_is_left(tmp_pa
 # --- nulls -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["loss_threshold", "local_loss_threshold", "told"])
+@pytest.mark.parametrize(
+    "kind", ["told", "loss_threshold", pytest.param("local_loss_threshold", marks=pytest.mark.slow)]
+)
 def test_shuffled_membership_is_found_by_nobody(record: RunRecord, kind: str) -> None:
     """40 audits at level 5 %: more than 6 rejections have probability 0.3 %, for each of the attacks."""
     base = scene_of_run(record, Auditing(targets=2), 0)
