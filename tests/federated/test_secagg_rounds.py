@@ -118,7 +118,7 @@ def test_the_sum_is_that_of_the_clients_whole_numbers() -> None:
         if m.kind == "update"
     ]
     coding = Weighted(SecAgg().grid, True, entries_of(updates[0], {"params": start["params"]}), float(max(SIZES)))
-    streams = Streams(0).child("round", 0, "collector", "update")
+    streams = Streams(0).child("round", 0, "collector", trial(rounds=1).secret, "update")
     rows = [coding.numbers(update, streams.child(update.client)).tolist() for update in updates]
     total = np.array([sum(column) for column in zip(*rows, strict=True)])
     (read_off,) = [m for m in secure.messages if m.kind == "sum"]
@@ -206,7 +206,7 @@ def test_clients_made_to_leave_at_a_stage(stage: int) -> None:
     assert sum(each[names[stage]] for each in gone) > 0
     for before, after, event, each in zip(states, states[1:], events, gone, strict=False):
         assert all(each[name] == 0 for name in names[:stage])
-        assert len(event["lost"]) == (each["masked"] if stage < 3 else 0)
+        assert len(event["lost"]) == (each[names[stage]] if stage < 3 else 0)
         assert torch.equal(before["params"], after["params"]) == ("refused" in event)
     assert len(events) == 6
 

@@ -52,6 +52,8 @@ def audit(
     """
     from rivage.studies.audit_settings import Auditing
 
+    if not attacks.strip(" ,"):
+        raise ConfigError("no attack is named", where="--attacks", mend="Give names joined by commas, or all.")
     settings = Auditing(
         attacks=() if attacks == "all" else tuple(filter(None, map(str.strip, attacks.split(",")))),
         method=method,

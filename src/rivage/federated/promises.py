@@ -129,7 +129,12 @@ def _local(clip: Clip, noise: GaussianNoise) -> dict[str, Any]:
         "sampling": "none",
         "clip": clip.norm,
         "delta": noise.delta,
-        "not_covered": ["that a client took part", "set-up messages", "evaluations"],
+        "not_covered": [
+            "that a client took part, and the number of its records, which is the weight of its update",
+            "metrics that a method sends along",
+            "set-up messages",
+            "evaluations",
+        ],
     }
 
 

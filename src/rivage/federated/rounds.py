@@ -64,7 +64,7 @@ class Round:
         if isinstance(self.collector, PrivateSum):
             entry = entry_of(trial.algorithm)
             assert entry is not None, "settings are refused otherwise"
-            self.collector.begin(entry, state, trial.expected, self.streams.child("collector"))
+            self.collector.begin(entry, state, trial.expected, self.streams.child("collector", self.trial.secret))
 
     def play(self) -> tuple[State, dict[str, Any]]:
         """The server's next state, and the round's event."""
@@ -76,7 +76,9 @@ class Round:
         weights = dict(zip(cohort.ids.tolist(), cohort.weights.tolist(), strict=True))
         downs = self._broadcast(list(weights))
         if self.talking is not None:
-            arrives = self.talking.open(cohort, arrives, downs, self.postman, self.streams.child("collector"))
+            arrives = self.talking.open(
+                cohort, arrives, downs, self.postman, self.streams.child("collector", self.trial.secret)
+            )
         harmful = self._harmful(cohort)
         changed: dict[int, Memory] = {}
         for block in self._blocks(cohort.ids[arrives].tolist()):
@@ -207,7 +209,9 @@ class Round:
             update = trial.adversary.corrupt(update, down or {}, client, self.streams)
         residuals = memory.residuals
         if trial.stages:
-            sent = trial.pipeline.transmit(update, down or {}, residuals, self.streams.child("stages", client))
+            sent = trial.pipeline.transmit(
+                update, down or {}, residuals, self.streams.child("stages", client, self.trial.secret)
+            )
             update, residuals = sent.update, sent.residuals
         if self.talking is None:
             self.postman.up(client, update, sent.payload if trial.stages else None)

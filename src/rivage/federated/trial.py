@@ -110,6 +110,11 @@ class Trial:
         return min(1.0, self.expected / max(1, self.population.size - len(self.unseen)))
 
     @cached_property
+    def secret(self) -> str:
+        """Names the settings in streams of noise: two methods on the same data must not cancel one another's."""
+        return repr((self.name, self.algorithm, self.stages, self.collector))
+
+    @cached_property
     def promise(self) -> dict[str, Any] | None:
         """What its noise promises; None without."""
         return promise(self.algorithm, self.stages, self.collector, self.sampling)

@@ -106,6 +106,8 @@ class PrivateMean:
         """z_Δ: the multiplier of the noise on the sum."""
         if not self.adaptive:
             return self.noise
+        if faults := self.faults(math.ceil(clients), "the round has", "Raise"):
+            raise faults[0]
         return float((self.noise**-2 - (2 * self.counts(clients)) ** -2) ** -0.5)
 
     def collector(self, *, each: bool) -> PrivateSum:

@@ -60,7 +60,7 @@ def imputed(question: AttributeQuestion, others: Known) -> Shaped[ndarray, "n"] 
     """The values that the public part of each record suggests.
 
     Logistic regression (ridge for a numerical attribute) on standardised inputs and target; whether products of two of
-    them help is decided by cross-validation on the other clients' records.
+    them help, beyond 24 inputs those with the target, is decided by cross-validation on the other clients' records.
 
     Args:
         question: whose ``x`` and ``y`` are read.
@@ -72,11 +72,13 @@ def imputed(question: AttributeQuestion, others: Known) -> Shaped[ndarray, "n"] 
     x, y, values = others
     if len(values) < 2:
         return None
-    known, asked = _features(x, y, question.x, question.y)
+    known, asked, targets = _features(x, y, question.x, question.y)
     model = _number if question.attribute.kind == "numerical" else _class
-    candidates = [partial(model, expand=lambda x: x)]
-    if known.shape[1] <= _PAIRS:
-        candidates.append(partial(model, expand=_products))
+    few = known.shape[1] <= _PAIRS
+    candidates = [
+        partial(model, expand=lambda x: x),
+        partial(model, expand=_products if few else partial(_with_target, targets=targets)),
+    ]
     scores = [_validated(fit, known, values) for fit in candidates]
     return candidates[int(np.argmin(scores))](known, values, asked)
 
@@ -125,8 +127,11 @@ def is_linear(task: Task) -> bool:
 # --- imputation -------------------------------------------------------------------------------------------------------
 
 
-def _features(x: ndarray, y: ndarray, asked_x: ndarray, asked_y: ndarray) -> tuple[ndarray, ndarray]:
-    """Inputs and target side by side, standardised by the known records; columns that say nothing are left out."""
+def _features(x: ndarray, y: ndarray, asked_x: ndarray, asked_y: ndarray) -> tuple[ndarray, ndarray, int]:
+    """Inputs and target side by side, standardised by the known records; columns that say nothing are left out.
+
+    The last columns are of the target; their number is returned, too.
+    """
     classes = np.unique(y) if y.dtype.kind in "iu" else None
     known, asked = (
         np.concatenate([a.reshape(len(a), -1).astype(np.float64), _target(b, classes)], axis=1)
@@ -134,7 +139,8 @@ def _features(x: ndarray, y: ndarray, asked_x: ndarray, asked_y: ndarray) -> tup
     )
     varies = known.std(axis=0) > 0
     mean, deviation = known.mean(axis=0)[varies], known.std(axis=0)[varies]
-    return (known[:, varies] - mean) / deviation, (asked[:, varies] - mean) / deviation
+    targets = int(varies[x.reshape(len(x), -1).shape[1] :].sum())
+    return (known[:, varies] - mean) / deviation, (asked[:, varies] - mean) / deviation, targets
 
 
 def _target(y: Shaped[ndarray, "n *target"], classes: Shaped[ndarray, "k"] | None) -> Float64[ndarray, "n k"]:
@@ -147,6 +153,14 @@ def _target(y: Shaped[ndarray, "n *target"], classes: Shaped[ndarray, "k"] | Non
 def _products(x: Float64[ndarray, "n d"]) -> Float64[ndarray, "n k"]:
     rows, columns = np.triu_indices(x.shape[1])
     return np.concatenate([x, x[:, rows] * x[:, columns]], axis=1)
+
+
+def _with_target(x: Float64[ndarray, "n d"], targets: int) -> Float64[ndarray, "n k"]:
+    """The target beside its products with every input: an attribute that decides how another one counts."""
+    if not targets:
+        return x
+    inputs, outcome = x[:, :-targets], x[:, -targets:]
+    return np.concatenate([x, (inputs[:, :, None] * outcome[:, None]).reshape(len(x), -1)], axis=1)
 
 
 Expand = Callable[[Any], Any]

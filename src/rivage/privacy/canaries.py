@@ -6,7 +6,8 @@ is clipped to exactly that; one that is out sends the broadcast, which adds noth
 the server's model makes in round k, its scores are
 
     Σ_k (−1)^k ⟨u_c, Δ_k⟩        over all rounds, an even number of them,
-    Σ_k (−1)^k ⟨u_c, Δ_k⟩        over the rounds in which c was chosen.
+    Σ_k (−1)^k ⟨u_c, Δ_k⟩        over the rounds in which c was chosen, where that is no secret: not under sampling by
+                                 chance, which the accountant counts on.
 
 The signs cost no power against noise that is drawn anew, take out the drift that honest clients cause, and cancel noise
 that is the same in every round: the first score is a sum of differences of successive rounds. The coins are what
@@ -151,13 +152,16 @@ class CanaryClients:
         scores = np.zeros((self.count, 2))
         journal = Notebook()
         with Session(larger, journal) as session:
+            _require_one_model(session.state, dimension)
             before = to_numpy(session.state["params"]).copy()
             for event in session:
                 after = to_numpy(session.state["params"]).copy()
                 found = sign(event["round"]) * ((after - before)[places] * signs).sum(axis=1)
                 scores += np.stack([found, found * self._chosen(event, first)], axis=1)
                 before = after
-        return Scored(scores, self.inside, ledger(trial, journal, range(first, first + self.count)))
+        secret = trial.promise is not None and trial.promise["sampling"] == "poisson"
+        spent = ledger(trial, journal, range(first, first + self.count))
+        return Scored(scores[:, :1] if secret else scores, self.inside, spent)
 
     def _chosen(self, event: Mapping[str, Any], first: int) -> Bool[ndarray, "canaries"]:
         """Which of them were in the cohort of a round."""
@@ -166,6 +170,15 @@ class CanaryClients:
             return np.ones(self.count, bool)
         chosen: ndarray = np.isin(np.arange(first, first + self.count), cohort)
         return chosen
+
+
+def _require_one_model(state: State, dimension: int) -> None:
+    shape = tuple(state["params"].shape) if "params" in state else None
+    if shape != (dimension,):
+        raise ConfigError(
+            "canary clients need a method with one shared model of all parameters",
+            mend="Audit the claim on FedAvg with the same noise.",
+        )
 
 
 @lru_cache(maxsize=2)

@@ -51,8 +51,8 @@ _HELD = {
 def _held(claim: Row) -> str:
     """A claimed ε against canaries."""
     return (
-        f"Epsilon {claim['epsilon']:.3g} per {claim['unit']} is claimed; {claim['canaries']} canaries prove at least "
-        f"{claim['bound']:.3g}: {_HELD[claim['verdict']]}."
+        f"Of a training with {claim['canaries']} canaries in it, epsilon {claim['epsilon']:.3g} per {claim['unit']} is "
+        f"claimed; they prove at least {claim['bound']:.3g}: {_HELD[claim['verdict']]}."
     )
 
 
@@ -69,6 +69,10 @@ def _best(rows: Sequence[Row]) -> list[Row]:
 
 
 def _found(row: Row) -> str:
+    if row["metric"] == "exact":
+        rebuilt = round(row["value"] * row["facts"]["records"]) if "records" in row["facts"] else None
+        count = f"{row['value']:.2g} of them" if rebuilt is None else f"{rebuilt} of {row['facts']['records']}"
+        return f"{_what(row)}, {count} ({row['attack']})"
     numbers = f"{row['value']:.3g} against {row['baseline']:.3g}"
     return f"{_what(row)} ({row['attack']}, {row['metric']} {numbers})"
 

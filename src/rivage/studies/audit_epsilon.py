@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from rivage.core.seeding import Streams
 from rivage.federated.collectors import Averaged
+from rivage.federated.secagg import SecAgg
 from rivage.federated.trial import Trial
 from rivage.privacy.canaries import CanaryClients, Scored
 from rivage.privacy.canary_records import CanaryRecords
@@ -22,6 +23,8 @@ __all__ = ["CANARIES", "audited_epsilon"]
 
 CANARIES = {"user": 1000, "record": 300}
 """Planted at most, by unit; never more than the model has parameters."""
+
+_MASKED = 100  # under secure aggregation, where every canary takes part in the protocol
 
 _NAMES = {CanaryClients: "canary clients", CanaryUpdates: "canary updates", CanaryRecords: "canary records"}
 _VIEWS = {CanaryClients: "released_model", CanaryUpdates: "eavesdropper", CanaryRecords: "eavesdropper"}
@@ -50,7 +53,8 @@ def audited_epsilon(
     """
     if trial.promise is None:
         return None
-    count = min(CANARIES[trial.promise["unit"]] if canaries is None else canaries, trial.task.dimension)
+    most = _MASKED if isinstance(trial.collector, SecAgg) else CANARIES[trial.promise["unit"]]
+    count = min(most if canaries is None else canaries, trial.task.dimension)
     started, plan = time.monotonic(), _planned(trial, target, streams, count)
     scored = plan.canaries.scored(trial)
     evidence = recorded(scored, delta=float(trial.promise["delta"]))

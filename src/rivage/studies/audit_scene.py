@@ -179,7 +179,7 @@ class Scene:
 
     @cached_property
     def _live(self) -> LiveClients:
-        return LiveClients(self.trial, Streams(self.seed).child("live"))
+        return LiveClients(self.trial, Streams(Streams(self.seed).seed("live")))
 
     @cached_property
     def _final(self) -> Float[ndarray, "*groups dim"]:
@@ -253,7 +253,9 @@ class Scene:
     def _membership(self, client: int | None) -> MembershipCase:
         held = [self.data(target) for target in (self.targets if client is None else (client,))]
         others = self._background(client, held_out=True)
-        streams = Streams(self.seed).child("membership", -1 if client is None else client)
+        # The data are in the path: whoever knows the seed of an audit cannot draw the answer.
+        secret = self.trial.population.fingerprint
+        streams = Streams(self.seed).child("membership", secret, -1 if client is None else client)
         return MembershipCase.of(held, [others], streams, client=client)
 
     def _background(self, target: int | None, *, held_out: bool) -> Samples:

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from rivage import __version__
 from rivage.core.certificates import CHECKS
 from rivage.core.encoding import dumps
-from rivage.core.errors import RivageError
+from rivage.core.errors import ConfigError, RivageError, StoreError
 from rivage.core.observers import Observer, Silent
 from rivage.core.records import RunRecord
 from rivage.core.seeding import Streams
 from rivage.core.store import read_json, write_json
+from rivage.federated.secagg import SecAgg
 from rivage.privacy.attack import ATTACKS, Attack, Tools
 from rivage.privacy.checks import leakage, numbers
 from rivage.privacy.evidence import adjust, finding
@@ -163,8 +164,26 @@ class _Written:
         """What an earlier audit of the same log, targets and seed has left; nothing without."""
         for audit in audits:
             if isinstance(audit, dict) and all(dumps(audit.get(key)) == dumps(value) for key, value in head.items()):
-                return cls(head, audit["attacks"], audit.get("faults", ()), audit.get("epsilon", ()))
+                return cls._read(head, audit)
         return cls(head, ())
+
+    @classmethod
+    def _read(cls, head: Mapping[str, Any], audit: Mapping[str, Any]) -> _Written:
+        """An audit that is whole.
+
+        Raises:
+            StoreError: for one that is not.
+        """
+        try:
+            found = cls(head, audit["attacks"], tuple(audit.get("faults", ())), audit.get("epsilon", ()))
+            assert all("cost" in row for row in found.rows)
+            found.whole  # noqa: B018  # computes every certificate
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, RivageError):
+                raise
+            what = f"what it says of {audit.get('method')} is no audit ({type(error).__name__}: {error})"
+            raise StoreError(what, where="audit.json", mend="Audit again with --fresh.") from error
+        return found
 
     def now(self, rows: Sequence[Row], scene: Scene) -> _Written:
         """The same with these rows; faults of the log are met when it is read, and stay."""
@@ -263,20 +282,31 @@ def claims(
         known: rows of an earlier audit, which are kept.
         not_run: gets the reason why nothing was tested.
         elapsed: seconds since the audit began.
+
+    Raises:
+        ConfigError: where this is asked for by name, and nothing is claimed.
     """
-    wanted = not scene.settings.attacks or EPSILON in scene.settings.attacks
-    if known or not wanted or scene.trial.promise is None:
+    asked = EPSILON in scene.settings.attacks
+    if asked and scene.trial.promise is None:
+        raise ConfigError(
+            f'"{scene.trial.name}" claims no epsilon, so there is nothing to test',
+            where="--attacks epsilon",
+            mend='Train with noise, such as collector.kind = "private_mean" or work.noise.',
+        )
+    if known or scene.trial.promise is None or (scene.settings.attacks and not asked):
         return known
-    budget, reason = scene.settings.budget, ""
+    budget = scene.settings.budget
     if budget and elapsed > budget:
-        reason = f"the budget of {budget:g} s is spent"
+        why = f"the budget of {budget:g} s is spent"
+    elif budget and isinstance(scene.trial.collector, SecAgg):
+        why = "a training under secure aggregation with canaries takes minutes, and there is a budget"
     else:
         try:
             row = audited_epsilon(scene.trial, scene.targets[0], Streams(scene.seed).child(EPSILON))
             return () if row is None else (row,)
-        except RivageError as error:
-            reason = str(error)
-    not_run.append({"attack": EPSILON, "question": "claim", "reason": reason})
+        except Exception as error:  # whatever goes wrong stops nothing else
+            why = reason(error)
+    not_run.append({"attack": EPSILON, "question": "claim", "reason": why})
     return ()
 
 
@@ -365,7 +395,9 @@ def _asked(scene: Scene, attack: Attack, attribute: Attribute | None, failures: 
 
 
 def _streams(scene: Scene, kind: str, question: str, case: Case) -> Streams:
-    return Streams(scene.seed).child("attack", kind, question, -1 if case.client is None else case.client)
+    # A root of their own: from that of the audit an attack could draw the question's answer.
+    root = Streams(Streams(scene.seed).seed("attacks"))
+    return root.child("attack", kind, question, -1 if case.client is None else case.client)
 
 
 def reason(error: Exception) -> str:

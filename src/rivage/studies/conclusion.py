@@ -34,7 +34,7 @@ def _summary(record: RunRecord, certificates: list[Certificate]) -> dict[str, An
         "methods": summarize(record),
         "certificates": [certificate.as_dict() for certificate in certificates],
         **({} if tuning is None else {"tuning": tuning}),
-        **({"audited": before["audited"]} if "audited" in before else {}),
+        **{key: before[key] for key in ("audited", "audit") if key in before},
     }
 
 

@@ -16,6 +16,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from functools import cached_property
 from typing import Any, Self, TypeVar, cast
 
@@ -121,9 +122,11 @@ class Executor:
                 round,
                 [job.position for job in jobs],
             )
+            # Other settings get other noise: two runs on the same data must not cancel one another's.
+            secret = None if phase.noise is None else streams.child("privacy", _named(algorithm))
             for job, (job.batches, job.position) in zip(jobs, drawn, strict=True):
                 job.local.steps += len(job.batches.sizes)
-                job.noise = None if phase.noise is None else streams.child("privacy", round, job.client, number)
+                job.noise = None if secret is None else secret.child(round, job.client, number)
             if self.tiled is None:
                 self._one_by_one(algorithm, phase, jobs, streams, round)
             else:
@@ -339,6 +342,11 @@ class Executor:
             yield engine
         finally:
             self._spare.put(engine)
+
+
+def _named(algorithm: Algorithm) -> str:
+    """Class and settings of a method."""
+    return repr(algorithm) if is_dataclass(algorithm) else type(algorithm).__qualname__
 
 
 @contextmanager
