@@ -70,9 +70,8 @@ def _best(rows: Sequence[Row]) -> list[Row]:
 
 def _found(row: Row) -> str:
     if row["metric"] == "exact":
-        rebuilt = round(row["value"] * row["facts"]["records"]) if "records" in row["facts"] else None
-        count = f"{row['value']:.2g} of them" if rebuilt is None else f"{rebuilt} of {row['facts']['records']}"
-        return f"{_what(row)}, {count} ({row['attack']})"
+        records = int(row["evidence"]["records"])
+        return f"{_what(row)}, {round(row['value'] * records)} of {records} ({row['attack']})"
     numbers = f"{row['value']:.3g} against {row['baseline']:.3g}"
     return f"{_what(row)} ({row['attack']}, {row['metric']} {numbers})"
 
