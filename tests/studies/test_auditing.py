@@ -16,7 +16,7 @@ import pytest
 from rivage.cli.app import main
 from rivage.cli.audit import audit_trained
 from rivage.cli.output import Options
-from rivage.core.errors import ConfigError, DataError, StoreError
+from rivage.core.errors import ConfigError, DataError
 from rivage.core.message_log import MessageLog
 from rivage.core.records import RunRecord
 from rivage.core.toml import format_toml
@@ -262,7 +262,7 @@ def test_methods_of_several_models_are_audited_or_refused(record: RunRecord) -> 
     assert rows(found)["loss_threshold membership"]["verdict"] != "refused"
     with pytest.raises(ConfigError, match='"local" sends nothing'):
         audit_run(record, Auditing(method="local"))
-    with pytest.raises(StoreError, match=r'no trial of "fedavgg".*Did you mean "fedavg"'):
+    with pytest.raises(ConfigError, match=r'no method "fedavgg".*Did you mean "fedavg"'):
         audit_run(record, Auditing(method="fedavgg"))
 
 

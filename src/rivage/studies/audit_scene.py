@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from rivage.core.errors import ConfigError, DataError, RivageError, StoreError
+from rivage.core.errors import ConfigError, DataError, RivageError, StoreError, nearest
 from rivage.core.message_log import LOG_NAME, MessageLog
 from rivage.core.records import RunRecord, TrialRecord
 from rivage.core.seeding import Streams
@@ -320,6 +320,9 @@ def scene_of_log(log: Path, study: Study, settings: Auditing, seed: int) -> Scen
 def _trial(record: RunRecord, method: str, last: Collection[str]) -> TrialRecord:
     """Methods of the names in ``last`` are taken where there is no other."""
     if method:
+        if method not in record.methods:
+            mend = f"{nearest(method, record.methods)} Methods: {', '.join(record.methods)}.".strip()
+            raise ConfigError(f'there is no method "{method}"', where="--method", mend=mend)
         trial = record.trial(method, min((t.seed for t in record.trials if t.method == method), default=0))
         trials = [trial]
     else:
