@@ -6,8 +6,9 @@ is clipped to exactly that; one that is out sends the broadcast, which adds noth
 the server's model makes in round k, its scores are
 
     Σ_k (−1)^k ⟨u_c, Δ_k⟩        over all rounds, an even number of them,
-    Σ_k (−1)^k ⟨u_c, Δ_k⟩        over the rounds in which c was chosen, where that is no secret: not under sampling by
-                                 chance, which the accountant counts on.
+    Σ_k (−1)^k ⟨u_c, Δ_k⟩        over the rounds in which c was chosen.
+
+The second is left out where who was chosen is a secret: under sampling by chance the accountant counts on that.
 
 The signs cost no power against noise that is drawn anew, take out the drift that honest clients cause, and cancel noise
 that is the same in every round: the first score is a sum of differences of successive rounds. The coins are what
