@@ -88,7 +88,7 @@ def _found(run: Path, settings: Auditing, study: Path | None, *, fresh: bool, op
                 found = audit_log(log, load_study(study), settings, seed=seed, fresh=fresh, observer=observer)
         else:
             found = audit_run(open_run(run), settings, seed=seed, fresh=fresh, observer=observer)
-    return {**found, "answer": answer(found["attacks"], found["epsilon"], found["faults"])}
+    return {**found, "answer": answer(found["attacks"], found["epsilon"])}
 
 
 def _require_study(run: Path, study: Path | None) -> None:

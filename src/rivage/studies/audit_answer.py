@@ -21,12 +21,10 @@ _WHAT = {
     "record": "whole records",
 }
 
-_SHOWN = 2  # faults of the log that the answer names
-
 Row = Mapping[str, Any]
 
 
-def answer(rows: Sequence[Row], claims: Sequence[Row] = (), faults: Sequence[str] = ()) -> str:
+def answer(rows: Sequence[Row], claims: Sequence[Row] = ()) -> str:
     """Who learns what; about what nothing was found; what could not be asked; whether what is claimed stands."""
     leaks = [row for row in rows if row["verdict"] in ("leaks", "recovered") and not row["oracle"]]
     found = {view: _best([row for row in leaks if row["view"] == view]) for view in dict.fromkeys(map(_view, leaks))}
@@ -40,8 +38,6 @@ def answer(rows: Sequence[Row], claims: Sequence[Row] = (), faults: Sequence[str
     if refused := sum(row["verdict"] == "refused" for row in rows):
         sentences.append(f"{_counted(refused)} could not be run.")
     sentences += map(_held, claims)
-    if faults:
-        sentences.insert(0, f"The log is not whole: {'; '.join(faults[:_SHOWN])}.")
     return " ".join(sentences) or "Nothing was asked."
 
 
