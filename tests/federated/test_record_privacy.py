@@ -217,6 +217,17 @@ def test_without_noise_such_a_record_makes_the_update_unusable() -> None:
         assert not np.isfinite(trained(poisoned, replace(WHOLE, noise=None), execution)).all()
 
 
+@pytest.mark.parametrize("execution", EXECUTORS)
+def test_other_settings_get_other_noise(execution: Execution) -> None:
+    """Two methods on the same data with the same noise would be told apart from none by their difference."""
+    one = linear_clients((12, 12))
+    loud, quiet = replace(PRIVATE, noise=100.0), replace(PRIVATE, noise=50.0)
+    ends = [trained(one, phase, execution, algorithm=FedAvg(work=phase)) for phase in (loud, quiet)]
+    again = trained(one, loud, execution, algorithm=FedAvg(work=loud))
+    np.testing.assert_array_equal(ends[0], again)
+    assert np.linalg.norm(ends[0] - 2 * ends[1]) > 0.3 * np.linalg.norm(ends[0])
+
+
 def test_without_the_clip_one_record_changes_it_by_more() -> None:
     """The property above bites."""
     x, y = np.array([[100.0, 0.0], [1.0, 1.0]]), np.array([[50.0], [1.0]])

@@ -65,6 +65,16 @@ def test_products_are_tried() -> None:
     assert (guess == s[:300]).mean() > 0.95
 
 
+def test_products_with_the_target_are_tried_among_many_inputs() -> None:
+    """The attribute turns the effect of another input round: in the target alone it does not show."""
+    generator = Streams(7).numpy("many")
+    x, s = generator.normal(size=(800, 40)), generator.integers(2, size=800)
+    x[:, 1] = 0  # where the attribute is
+    y = 2 * (2 * s - 1) * np.sign(x[:, 0]) + 0.1 * generator.normal(size=800)
+    guess = imputed(question(x[:300], y[:300]), (x[300:], y[300:], s[300:]))
+    assert np.mean(guess == s[:300]) > 0.9
+
+
 def test_classes_numbers_and_single_values() -> None:
     x, _, s = records(0)
     label = 2 * s + (x[:, 0] > 0)
