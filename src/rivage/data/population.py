@@ -6,15 +6,17 @@ implement `Population`. Nothing here scans the population: everything is asked b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import Bool, Float64, Int64, Shaped
 from numpy import ndarray
 
 from rivage.core.messages import Message
 
-__all__ = ["ClientData", "ClientIds", "Population", "Samples", "Schema", "called"]
+__all__ = ["ClientData", "ClientIds", "Population", "Samples", "Schema", "called", "joined"]
 
 ClientIds = Int64[ndarray, "clients"]
 
@@ -40,6 +42,13 @@ class Samples:
     def take(self, rows: Int64[ndarray, "m"]) -> Samples:
         """The records at these row positions, in this order."""
         return Samples(self.x[rows], self.y[rows], self.index[rows])
+
+
+def joined(parts: Sequence[Samples]) -> Samples:
+    """Records end to end, at least one part; their numbers stay."""
+    if len(parts) == 1:
+        return parts[0]
+    return Samples(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y", "index")))
 
 
 @dataclass(frozen=True, slots=True)

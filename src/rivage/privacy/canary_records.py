@@ -28,19 +28,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float64
 from numpy import ndarray
 from torch import Tensor
 
 from rivage.core.messages import Message
 from rivage.core.seeding import Streams
-from rivage.data.population import ClientData, ClientIds, Population, Samples, Schema
+from rivage.data.population import ClientData, ClientIds, Population, Samples, Schema, joined
 from rivage.federated.checkpoint import Notebook
 from rivage.federated.engine import Session
 from rivage.federated.trial import Trial
 from rivage.learning.params import from_numpy
-from rivage.learning.task import Bound, Task
+from rivage.learning.task import Task
 from rivage.privacy.canaries import Scored, coins, ledger
+from rivage.privacy.probing import gradient_of
 
 __all__ = ["CanaryRecords"]
 
@@ -87,7 +88,7 @@ class CanaryRecords:
         """
         data = trial.population.client(self.client)
         canaries = self.records(trial.population.schema, data.train)
-        everyone = joined(canaries, data.train.take(np.arange(min(len(data.train), _OTHERS))))
+        everyone = joined([canaries, data.train.take(np.arange(min(len(data.train), _OTHERS)))])
         planted = replace(trial, population=_Fuller(trial.population, self, canaries), every=max(trial.rounds, 1))
         channel, scores = _Channel(self.client), np.zeros((self.count, 2))
         with Session(planted, channel) as session:
@@ -115,21 +116,9 @@ def _clipped(task: Task, records: Samples, params: ndarray, norm: float) -> Floa
     bound = task.bind()
     bound.load(from_numpy(params, dtype=task.dtype))
     x, y = task.tensors(records)
-    rows: Tensor = torch.stack([_gradient(bound, x[i : i + 1], y[i : i + 1]) for i in range(len(records))]).double()
+    rows: Tensor = torch.stack([gradient_of(bound, x[i : i + 1], y[i : i + 1]) for i in range(len(records))]).double()
     clipped: Tensor = rows * (norm / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(norm))
     return clipped
-
-
-def _gradient(bound: Bound, x: Tensor, y: Tensor) -> Float[Tensor, "trainable"]:
-    loss = bound.losses(x, y).sum()
-    parts = torch.autograd.grad(loss, bound.parameters, allow_unused=True, materialize_grads=True)
-    return torch.cat([part.reshape(-1) for part in parts])
-
-
-def joined(one: Samples, other: Samples) -> Samples:
-    """The records of both."""
-    x, y, index = (np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("x", "y", "index"))
-    return Samples(x, y, index)
 
 
 class _Channel(Notebook):
@@ -175,7 +164,7 @@ class _Fuller:
         if id != self.canaries.client:
             return data
         extra = self.planted.take(np.flatnonzero(self.canaries.inside))
-        return replace(data, train=joined(data.train, extra), weight=data.weight + len(extra))
+        return replace(data, train=joined([data.train, extra]), weight=data.weight + len(extra))
 
     def sizes(self, ids: ClientIds, round: int = 0) -> Float64[ndarray, "clients"]:
         more = np.where(ids == self.canaries.client, self.canaries.inside.sum(), 0)

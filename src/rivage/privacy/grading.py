@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Float64, Shaped
 from numpy import ndarray
 
 from rivage.core.seeding import Streams
-from rivage.data.population import ClientData, Samples
+from rivage.data.population import ClientData, Samples, joined
 from rivage.privacy.attribute_baselines import imputed, majority
 from rivage.privacy.model_grading import distances
 from rivage.privacy.questions import (
@@ -37,7 +37,6 @@ __all__ = [
     "AttributeCase",
     "Case",
     "MembershipCase",
-    "joined",
     "pooled",
 ]
 
@@ -154,11 +153,6 @@ class MembershipCase:
         scores = np.nan_to_num(scores, posinf=np.finfo(np.float64).max, neginf=np.finfo(np.float64).min)
         members, others = (np.sort(scores[asked & side]) for side in (self.truth, ~self.truth))
         return {"client": self.client, "members": members.tolist(), "others": others.tolist()}
-
-
-def joined(parts: Sequence[Samples]) -> Samples:
-    """Records end to end; their numbers stay."""
-    return Samples(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y", "index")))
 
 
 # --- attributes -----------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from rivage.privacy.attack import Tools
 if TYPE_CHECKING:
     from rivage.learning.task import Bound
 
-__all__ = ["Probe"]
+__all__ = ["Probe", "gradient_of"]
 
 _CHUNK = 1024  # records per forward pass
 _GRADIENT_BYTES = 32 << 20  # of gradients formed at a time
@@ -177,11 +177,11 @@ class Probe:
         bound = self.bound
         most = max(1, _GRADIENT_BYTES // (self.task.layout.trainable * self.bound.vector.element_size()))
         for x, y in _chunks(self.x, self.y, min(most, _CHUNK)):
-            rows = torch.stack([_gradient(bound, x[i : i + 1], y[i : i + 1]) for i in range(len(x))])
+            rows = torch.stack([gradient_of(bound, x[i : i + 1], y[i : i + 1]) for i in range(len(x))])
             yield aims @ rows.T, rows.square().sum(1)
 
 
-def _gradient(bound: Bound, x: Tensor, y: Tensor) -> Float[Tensor, "P"]:
+def gradient_of(bound: Bound, x: Tensor, y: Tensor) -> Float[Tensor, "P"]:
     """Of one record's loss, by what is trained."""
     with torch.enable_grad():
         loss = bound.losses(x, y).sum()

@@ -17,11 +17,11 @@ from rivage.core.errors import ConfigError, DataError, RivageError, StoreError, 
 from rivage.core.message_log import LOG_NAME, MessageLog
 from rivage.core.records import RunRecord, TrialRecord
 from rivage.core.seeding import Streams
-from rivage.data.population import ClientData, Samples
+from rivage.data.population import ClientData, Samples, joined
 from rivage.federated.trial import Trial
 from rivage.learning.bundle import ModelBundle
 from rivage.privacy.attack import Attack
-from rivage.privacy.grading import AttributeCase, Case, MembershipCase, joined
+from rivage.privacy.grading import AttributeCase, Case, MembershipCase
 from rivage.privacy.model_grading import ModelCase
 from rivage.privacy.property_grading import PropertyCase
 from rivage.privacy.questions import Attribute

@@ -176,9 +176,10 @@ class _Written:
         """
         try:
             found = cls(head, audit["attacks"], tuple(audit.get("faults", ())), audit.get("epsilon", ()))
-            assert all("cost" in row for row in found.rows)
+            if not all("cost" in row for row in found.rows):
+                raise ValueError("an attack without its cost")
             found.whole  # noqa: B018  # computes every certificate
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, RivageError):
                 raise
             what = f"what it says of {audit.get('method')} is no audit ({type(error).__name__}: {error})"

@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rivage.data.population import Samples
+from rivage.data.population import joined
 from rivage.federated.algorithm import Algorithm, Local, Phase, Pull
 from rivage.federated.executors.chain import Chain, Stack
 from rivage.federated.executors.jobs import Job, chosen, expected, joint_update, strength_of
@@ -129,7 +129,7 @@ class _Tile:
         self.lowest = next(i for i, layer in enumerate(self.chain.layers) if self.trained & {layer.weight, layer.bias})
         jobs = list({id(row.job): row.job for row in rows}.values())
         self.packed = pack([row.job for row in rows], jobs)
-        x, y = engine.task.tensors(_join([job.samples for job in jobs]))
+        x, y = engine.task.tensors(joined([job.samples for job in jobs]))
         self.x = x.flatten(1)
         self.index = torch.from_numpy(self.packed.index).to(self.x.device)
         self.used = torch.from_numpy(self.packed.places).to(self.x.device)
@@ -354,13 +354,6 @@ class _Together(_Tile):
         for entry, noise in self.drawn([noise for own in self.noise[:active] for noise in own[:groups]]):
             result[entry] += noise
         return self.chain.flatten(result).view(at.shape)
-
-
-def _join(parts: Sequence[Samples]) -> Samples:
-    if len(parts) == 1:
-        return parts[0]
-    x, y, index = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y", "index"))
-    return Samples(x, y, index)
 
 
 def _stack(members: Sequence[tuple[Tensor, int]]) -> Float[Tensor, "rows dim"]:
