@@ -484,7 +484,6 @@ print(len(server.clients), total, resident("VmHWM") - before)
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="peaks are measured on Linux")
 def test_a_thousand_exchanges_of_a_hundred_thousand_parameters_need_little_memory(tmp_path: Path) -> None:
     """One cohort of 1,000 clients, 0.4 GB; the benchmark does it with 10^4."""
