@@ -18,9 +18,10 @@ from rivage.core.errors import StoreError
 from rivage.core.seeding import Streams
 from rivage.data.population import ClientData, Samples
 from rivage.learning.task import Task
+from rivage.privacy.attribute_grading import AttributeCase, values_of
 from rivage.privacy.checks import leakage
 from rivage.privacy.evidence import LEVEL, adjust, finding, verdict
-from rivage.privacy.grading import AttributeCase, MembershipCase, pooled, values_of
+from rivage.privacy.grading import MembershipCase, pooled
 from rivage.privacy.model_grading import ModelCase, local_optimum
 from rivage.privacy.property_grading import PropertyCase
 from rivage.privacy.questions import (
@@ -254,6 +255,73 @@ def test_attributes_are_graded_against_the_better_baseline() -> None:
     assert (attribute.plug(case.question.x, case.truth) == x).all()
     numbers = Attribute("age", (2,), np.array([[0.0], [9.0]]))
     assert values_of(numbers, x).tolist() == [9, 9, 9, 9]
+
+
+SMOKER = Attribute("smoker", (0,), np.array([[0.0], [1.0]]), ("no", "yes"))
+AGE = Attribute("age", (2,), np.array([[0.0], [9.0]]))
+
+
+def unseen_case(attribute: Attribute, train: int = 200, spare: int = 60) -> AttributeCase:
+    """Records of which column 0 is 0 or 1, the others 1 to 8; two held-out ones have values that nobody asks for."""
+
+    def drawn(size: int, seed: int) -> Samples:
+        generator = np.random.default_rng(seed)
+        x = np.concatenate([generator.integers(0, 2, (size, 1)), generator.uniform(1, 8, (size, 2))], axis=1)
+        return Samples(x.astype(np.float32), np.zeros(size, np.int64), np.arange(size))
+
+    test = drawn(spare + 2, 1)
+    test.x[:2, 0], test.x[:2, 2] = 7, 12
+    return AttributeCase.of(attribute, ClientData(0, drawn(train, 0), drawn(10, 2), test, 1.0), drawn(50, 3))
+
+
+@pytest.mark.parametrize(("attribute", "right"), [(SMOKER, 1.0), (AGE, 0.0)], ids=["binary", "number"])
+def test_a_rule_is_put_to_records_that_nobody_trained_on(attribute: Attribute, right: float) -> None:
+    """One that knows a training record when it sees it, and one that finds the value in any record."""
+    case = unseen_case(attribute)
+    assert case.held_out is not None
+    column, (unseen, truth) = attribute.columns[0], case.held_out
+    assert (unseen.x[:, column] == 0).all()
+    assert len(truth) == 70  # 60 of the test records and 10 of validation
+    asked: list[int] = []
+
+    def by_heart(question: Any) -> Any:
+        asked.append(len(question.x))
+        return case.truth if len(question.x) == len(case.truth) else np.zeros_like(truth)
+
+    memorised = pooled("attribute", [case.grade(AttributeAnswer(case.truth, rule=by_heart))])[1]
+    anyone = pooled("attribute", [case.grade(AttributeAnswer(case.truth, rule=lambda question: truth))])[1]
+    assert asked == [70]
+    assert memorised["held_out_records"] == anyone["held_out_records"] == 70
+    off = truth if attribute is AGE else truth == 0
+    assert memorised["held_out"] == pytest.approx(float(off.mean()))
+    assert memorised["held_out_p"] < 1e-9
+    assert memorised["beyond_held_out"]
+    assert not anyone["beyond_held_out"]
+    assert anyone["held_out"] == right
+    assert anyone["held_out_p"] == 1.0
+
+
+def test_who_answers_for_these_records_alone_is_not_held_against_others() -> None:
+    case = unseen_case(SMOKER)
+    given, ruled = (
+        case.grade(AttributeAnswer(case.truth, rule=rule)) for rule in (None, lambda question: np.zeros(70))
+    )
+    assert "held_out" not in pooled("attribute", [given])[1]
+    assert "held_out" not in pooled("attribute", [given, ruled])[1]  # value and baselines are of all targets
+    none = AttributeCase.of(SMOKER, ClientData(0, samples(5), samples(0), samples(0), 1.0), samples(9))
+    assert none.held_out is None
+
+
+@given(st.integers(0, 30), st.integers(0, 20))
+def test_better_than_on_unseen_records_is_fishers_test(right: int, unseen: int) -> None:
+    """Given how many are right in all, those among the trained ones are hypergeometric."""
+    piece = {"client": 0, "numerical": False, "guesses": {"majority": np.ones(30)}}
+    piece |= {"attack": np.repeat([0.0, 1.0], [right, 30 - right])}
+    facts = pooled("attribute", [{**piece, "held_out": np.repeat([0.0, 1.0], [unseen, 20 - unseen])}])[1]
+    ways = [math.comb(30, k) * math.comb(20, right + unseen - k) for k in range(31) if 0 <= right + unseen - k <= 20]
+    least = max(0, right + unseen - 20)
+    expected = sum(ways[max(right - least, 0) :]) / sum(ways)
+    assert facts["held_out_p"] == pytest.approx(expected)
 
 
 def mean_loss(task: Task, data: Samples, params: Any) -> float:

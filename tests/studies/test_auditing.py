@@ -397,6 +397,11 @@ def test_the_answer_names_who_learns_what() -> None:
         'Nothing was found about the attribute "sex". One attack had too few records to tell. '
         "One attack could not be run."
     )
+    facts = {"held_out": 0.69, "held_out_records": 40, "held_out_p": 0.6, "beyond_held_out": False}
+    guess = {"attack": "f", "question": "attribute sex", "view": "eavesdropper", "verdict": "leaks", **base}
+    (apart,) = answer([{**guess, "facts": facts}]).split(" (")[1:]
+    assert apart == "f, auc 0.7 against 0.5; 0.69 for records never trained on, so it may hold for anyone alike)."
+    assert "so part of it is about these" in answer([{**guess, "facts": {**facts, "beyond_held_out": True}}])
 
 
 # --- logs that are not what they should be ---------------------------------------------------------------------------

@@ -132,7 +132,7 @@ class ActiveAttributes:
         """
         client = _target(view, question)
         params, facts = self.estimate(view, client, tools.streams)
-        return AttributeAnswer(self.decision(params, question, tools), facts)
+        return self.decision.answer(params, question, tools, facts)
 
     def estimate(
         self, view: ActiveServer, client: int, streams: Streams

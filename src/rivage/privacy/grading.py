@@ -12,33 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Shaped
+from jaxtyping import Bool
 from numpy import ndarray
 
 from rivage.core.seeding import Streams
 from rivage.data.population import ClientData, Samples, joined
-from rivage.privacy.attribute_baselines import imputed, majority
+from rivage.privacy.attribute_grading import compared
 from rivage.privacy.model_grading import distances
-from rivage.privacy.questions import (
-    Attribute,
-    AttributeAnswer,
-    AttributeQuestion,
-    MembershipAnswer,
-    MembershipQuestion,
-)
+from rivage.privacy.questions import MembershipAnswer, MembershipQuestion
 from rivage.privacy.record_grading import matched
 from rivage.privacy.views import Refused
 
-__all__ = [
-    "AttributeCase",
-    "Case",
-    "MembershipCase",
-    "pooled",
-]
+__all__ = ["Case", "MembershipCase", "pooled"]
 
 _MOST_MEMBERS = 500
 _LEAST_MEMBERS = 8  # of either kind: four are known and four evaluated
@@ -155,77 +143,6 @@ class MembershipCase:
         return {"client": self.client, "members": members.tolist(), "others": others.tolist()}
 
 
-# --- attributes -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class AttributeCase:
-    """Which value has the attribute in each training record of the target?
-
-    Args:
-        client: the target.
-        question: the records without it.
-        truth: index into the codes, or the number, per record.
-        others: training records of other clients, from which the imputation baseline learns.
-    """
-
-    client: int
-    question: AttributeQuestion
-    truth: Shaped[ndarray, "n"]
-    others: Samples
-
-    @classmethod
-    def of(cls, attribute: Attribute, data: ClientData, others: Samples) -> AttributeCase:
-        """Ask about all training records of a client."""
-        question = AttributeQuestion(attribute, _without(attribute, data.train.x), data.train.y, data.id)
-        return cls(data.id, question, values_of(attribute, data.train.x), others)
-
-    @cached_property
-    def guesses(self) -> Mapping[str, Shaped[ndarray, "n"]]:
-        """Baseline -> its guess for every record."""
-        attribute, others = self.question.attribute, self.others
-        # Of numbers the median: no guess that knows nothing of a record has a smaller absolute error.
-        constant = np.median(self.truth) if attribute.kind == "numerical" else majority(self.truth)
-        found = {"majority": np.full(len(self.truth), constant)}
-        known = _without(attribute, others.x), others.y, values_of(attribute, others.x)
-        guess = imputed(self.question, known)
-        return found if guess is None else {**found, "imputation": guess}
-
-    def grade(self, answer: AttributeAnswer) -> Piece:
-        """What is right, or how far off, record by record; kept until it is pooled."""
-        values = np.asarray(answer.values)
-        if values.shape != self.truth.shape:
-            raise Refused(
-                f"the answer has shape {values.shape}", mend=f"Give one value for each of {len(self.truth)} records."
-            )
-        return {
-            "client": self.client,
-            "numerical": self.question.attribute.kind == "numerical",
-            "attack": self._off(values),
-            "guesses": {name: self._off(guess) for name, guess in self.guesses.items()},
-        }
-
-    def _off(self, values: Shaped[ndarray, "n"]) -> Float64[ndarray, "n"]:
-        """0 for right and 1 for wrong; of numbers the absolute error."""
-        if self.question.attribute.kind == "numerical":
-            errors: ndarray = np.abs(values - self.truth)
-            return errors
-        return np.asarray(values != self.truth, np.float64)
-
-
-def values_of(attribute: Attribute, x: Float[ndarray, "n d"]) -> Shaped[ndarray, "n"]:
-    """What the attribute is in these records: nearest code, or the number."""
-    coded = x[:, list(attribute.columns)].astype(np.float64)
-    nearest: ndarray = np.square(coded[:, None] - attribute.codes).sum(axis=2).argmin(axis=1)
-    return coded[:, 0] if attribute.kind == "numerical" else nearest
-
-
-def _without(attribute: Attribute, x: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
-    result = x.copy()
-    result[:, list(attribute.columns)] = 0
-    return result
-
-
 # --- from pieces to evidence ----------------------------------------------------------------------------------------
 
 
@@ -242,33 +159,4 @@ def pooled(asks: str, pieces: Sequence[Piece]) -> tuple[dict[str, Any], dict[str
         return matched(pieces)
     if asks == "model":
         return {"kind": "estimates", "targets": [dict(piece) for piece in pieces]}, distances(pieces)
-    return _pooled_records(pieces)
-
-
-def _pooled_records(pieces: Sequence[Piece]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The attack against the better of the baselines that every target has."""
-    attack = np.concatenate([piece["attack"] for piece in pieces])
-    shared = [name for name in pieces[0]["guesses"] if all(name in piece["guesses"] for piece in pieces)]
-    guesses = {name: np.concatenate([piece["guesses"][name] for piece in pieces]) for name in shared}
-    best = min(guesses, key=lambda name: float(guesses[name].mean()))
-    guess, facts = guesses[best], {"baseline": best}
-    if pieces[0]["numerical"]:
-        found = {
-            "kind": "errors",
-            "records": len(attack),
-            "error": float(attack.mean()),
-            "error_deviation": float(attack.std(ddof=1)) if len(attack) > 1 else 0.0,
-            "baseline_error": float(guess.mean()),
-            "deviation": float((guess - attack).std(ddof=1)) if len(attack) > 1 else 0.0,
-        }
-        return found, {**facts, **{f"{name}_error": float(value.mean()) for name, value in guesses.items()}}
-    right, guessed = attack == 0, guess == 0
-    found = {
-        "kind": "counts",
-        "records": len(attack),
-        "correct": int(right.sum()),
-        "baseline_correct": int(guessed.sum()),
-        "better": int((right & ~guessed).sum()),
-        "worse": int((guessed & ~right).sum()),
-    }
-    return found, {**facts, **{name: float((value == 0).mean()) for name, value in guesses.items()}}
+    return compared(pieces)

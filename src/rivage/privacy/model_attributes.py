@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -104,6 +105,13 @@ class Decision:
             return self._number(bound, question, tools)
         return _fitting(bound, question, tools)
 
+    def answer(
+        self, params: Float[ndarray, "dim"], question: AttributeQuestion, tools: Tools, facts: Mapping[str, Any]
+    ) -> AttributeAnswer:
+        """The values, with the model as a rule for any records; only the values asked for count as cost."""
+        rule = partial(self, params, tools=Tools(tools.task, tools.streams))
+        return AttributeAnswer(self(params, question, tools), facts, rule)
+
     def _number(self, bound: Bound, question: AttributeQuestion, tools: Tools) -> Float64[ndarray, "n"]:
         attribute, task = question.attribute, tools.task
         x, y = task.tensors(Samples(question.x, question.y, np.arange(len(question.x))))
@@ -164,7 +172,7 @@ class ModelAttributes:
             Refused: for methods that send several models.
         """
         params, facts = self.estimate(view, question, tools)
-        return AttributeAnswer(self.decision(params, question, tools), facts)
+        return self.decision.answer(params, question, tools, facts)
 
     def estimate(
         self, view: Eavesdropper, question: AttributeQuestion, tools: Tools

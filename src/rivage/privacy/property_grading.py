@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from numpy import ndarray
 
 from rivage.data.population import ClientData, Samples
-from rivage.privacy.grading import values_of
+from rivage.privacy.attribute_grading import values_of
 from rivage.privacy.questions import Attribute, PropertyAnswer, PropertyQuestion
 from rivage.privacy.views import Refused
 

@@ -5,7 +5,7 @@ The evaluator knows the truth; an attack gets a question, which holds what the t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -82,10 +82,13 @@ class AttributeAnswer:
     Args:
         values: index into ``codes`` per record, or a number per record for a numerical attribute.
         facts: what else the report should show.
+        rule: what gave them, where it answers for any records and not for these alone. The evaluator asks it about
+            records that nobody trained on.
     """
 
     values: Shaped[ndarray, "n"]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    rule: Callable[[AttributeQuestion], Shaped[ndarray, "n"]] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

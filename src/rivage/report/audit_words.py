@@ -5,7 +5,7 @@ Every sentence follows from the rows of ``audit.json``, and none needs the table
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rivage.report.audit_numbers import answered, asked, reasons
@@ -130,14 +130,26 @@ def _finding(row: Row) -> str:
             rebuilt, blind = round(value * records), round(baseline * records)
             return f"can rebuild {rebuilt} of {records} records, without the messages {blind}"
         case "mae":
-            return f"can guess “{name}” to within {number(value)} on average, without the messages {number(baseline)}"
+            unseen = _unseen(row, number)
+            known = f"without the messages {number(baseline)}"
+            return f"can guess “{name}” to within {number(value)} on average, {known}{unseen}"
         case "distance":
             return (
                 "can rebuild the model that one client's data alone would give, to within "
                 f"{_share(value)} of its size; the last model that the client sent is {_share(baseline)} away"
             )
     right, guessed = _of_100(value, baseline)
-    return f"can guess “{name}” right in {right} of 100 records, without the messages {guessed}"
+    unseen = _unseen(row, lambda share: f"{100 * share:.0f} of 100")
+    return f"can guess “{name}” right in {right} of 100 records, without the messages {guessed}{unseen}"
+
+
+def _unseen(row: Row, words: Callable[[float], str]) -> str:
+    """How the same attack fares on records that nobody trained on."""
+    facts = row.get("facts") or {}
+    if "held_out" not in facts:
+        return ""
+    about = "part of this is about these very records" if facts["beyond_held_out"] else "it may hold for anyone alike"
+    return f", and in records that were never trained on {words(float(facts['held_out']))}: {about}"
 
 
 def _roughly(row: Row) -> str:

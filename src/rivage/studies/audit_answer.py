@@ -73,7 +73,15 @@ def _found(row: Row) -> str:
         records = int(row["evidence"]["records"])
         return f"{_what(row)}, {round(row['value'] * records)} of {records} ({row['attack']})"
     numbers = f"{row['value']:.3g} against {row['baseline']:.3g}"
-    return f"{_what(row)} ({row['attack']}, {row['metric']} {numbers})"
+    return f"{_what(row)} ({row['attack']}, {row['metric']} {numbers}{_unseen(row.get('facts') or {})})"
+
+
+def _unseen(facts: Mapping[str, Any]) -> str:
+    """Whether the same is found about records that nobody trained on."""
+    if "held_out" not in facts:
+        return ""
+    about = "part of it is about these records" if facts["beyond_held_out"] else "it may hold for anyone alike"
+    return f"; {facts['held_out']:.3g} for records never trained on, so {about}"
 
 
 def _what(row: Row) -> str:

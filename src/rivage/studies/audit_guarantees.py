@@ -8,7 +8,8 @@ from typing import Any
 from rivage.core.errors import ProtocolError
 from rivage.privacy.attack import Attack, Tools
 from rivage.privacy.attribute_baselines import markov_bound
-from rivage.privacy.grading import AttributeCase, Case
+from rivage.privacy.attribute_grading import AttributeCase
+from rivage.privacy.grading import Case
 from rivage.privacy.model_attributes import ModelAttributes
 
 __all__ = ["guarantee"]

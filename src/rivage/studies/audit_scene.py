@@ -21,7 +21,8 @@ from rivage.data.population import ClientData, Samples, joined
 from rivage.federated.trial import Trial
 from rivage.learning.bundle import ModelBundle
 from rivage.privacy.attack import Attack
-from rivage.privacy.grading import AttributeCase, Case, MembershipCase
+from rivage.privacy.attribute_grading import AttributeCase
+from rivage.privacy.grading import Case, MembershipCase
 from rivage.privacy.model_grading import ModelCase
 from rivage.privacy.property_grading import PropertyCase
 from rivage.privacy.questions import Attribute
