@@ -320,6 +320,8 @@ class Weighted(FedAvg):
 class Joint(Weighted):
     """The same through `correct`."""
 
+    record_private: ClassVar[bool] = True
+
     def correct(self, extra: Any, params: Tensor, gradients: Tensor) -> Tensor:
         return gradients + 0.01 * params.sign()
 

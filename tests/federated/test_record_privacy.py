@@ -386,9 +386,20 @@ def test_a_method_of_a_plug_in_must_vouch_for_itself() -> None:
     class Vouched(FedAvg):
         record_private = True
 
+    class SendsMore(Vouched):
+        def finish(self, local: Any, task: Any) -> Any:
+            update = super().finish(local, task)
+            return replace(update, payload={**update.payload, "records": local.params})
+
+    class VouchedAgain(SendsMore):
+        record_private = True
+
     with pytest.raises(ConfigError, match="nobody has checked"):
         trial(Mine(work=PRIVATE))
+    with pytest.raises(ConfigError, match="nobody has checked"):
+        trial(SendsMore(work=PRIVATE))
     trial(Vouched(work=PRIVATE))
+    trial(VouchedAgain(work=PRIVATE))
     trial(Mine())
 
 

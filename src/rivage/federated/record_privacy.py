@@ -7,7 +7,8 @@ Every step of a client that trains under `Phase.noise` publishes, in effect, one
 What a client sends is then a function of such sums, of what it was sent, and of nothing else that depends on its
 records: that is what a method has to ensure. Those of `SOUND` do. The others also send, or weigh records by, numbers
 that are taken from the records without noise; they are refused, as is a method nobody has looked at. A method of a
-plug-in vouches for itself with a class attribute ``record_private = True``.
+plug-in vouches for itself with an attribute ``record_private = True`` of its own class: a subclass inherits no promise, as
+it may send more.
 
 The relation is *add or remove* one record while the number n of a client's records is public: it is sent as the weight
 of the update, and it decides q. Local models leave the device in every round, so that all rounds a client takes part in
@@ -29,7 +30,7 @@ from rivage.federated.batches import round_to_word
 from rivage.federated.executors.jobs import expected
 from rivage.learning.params import ParameterMap
 
-__all__ = ["SOUND", "UNSOUND", "model_faults", "phase_of", "record_faults", "sampling_rate", "statement"]
+__all__ = ["SOUND", "UNSOUND", "model_faults", "phase_of", "record_faults", "sampling_rate", "statement", "vouched"]
 
 SOUND = frozenset(
     {
@@ -72,6 +73,11 @@ def phase_of(algorithm: Any) -> Phase | None:
     return work if private else None
 
 
+def vouched(algorithm: Any, attribute: str) -> Any:
+    """What the author of a method says of it, in its very class; None where only a base class says so, or nobody."""
+    return vars(type(algorithm)).get(attribute)
+
+
 def record_faults(algorithm: Any, name: str) -> Iterator[ConfigError]:
     """Why noise would promise nothing under this method.
 
@@ -82,7 +88,7 @@ def record_faults(algorithm: Any, name: str) -> Iterator[ConfigError]:
     if phase_of(algorithm) is None:
         return
     kind = f"{type(algorithm).__module__}:{type(algorithm).__qualname__}"
-    if kind in SOUND or getattr(algorithm, "record_private", False) is True:
+    if kind in SOUND or vouched(algorithm, "record_private") is True:
         return
     reason = UNSOUND.get(kind, "nobody has checked that all it sends is covered by the noise")
     if not isinstance(algorithm, Algorithm):
