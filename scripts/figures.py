@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.summaries import bottom_decile, summarize
+from rivage.core.trial_records import TrialRecord
 from rivage.data.partition import IID, Dirichlet, Hand, Pachinko, Partition, Pathological, Quantity
 from rivage.report import client_tables, figures, series, tables
 from rivage.report.theme import INK, LABEL, MUTED, looks, theme_css, to_svg

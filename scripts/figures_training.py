@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy import ndarray
 
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.summaries import weighted_mean
+from rivage.core.trial_records import TrialRecord
 from rivage.report.series import trials_of
 from rivage.report.theme import looks, to_svg
 from rivage.studies.pipeline import run_study

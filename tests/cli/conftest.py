@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from rivage.core.certificates import CHECKS
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.summaries import summarize
+from rivage.core.trial_records import TrialRecord
 
 REFERENCE = {
     "key": "one17",

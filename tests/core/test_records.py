@@ -11,8 +11,9 @@ import pytest
 
 from rivage.core.certificates import Certificate
 from rivage.core.errors import StoreError
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.store import read_table
+from rivage.core.trial_records import TrialRecord
 
 SETTINGS = {
     "name": "hospitals",
@@ -298,3 +299,24 @@ def test_differences_are_named(tmp_path):
         "mean, seed 1: only here",
         "mean, seed 2: only there",
     ]
+
+
+def test_a_number_of_another_type_is_a_difference(tmp_path):
+    run, other = make(tmp_path / "a", seeds=(0,)), RunRecord.create(tmp_path / "b", "hospitals", SETTINGS)
+    changed = events("local", 0)
+    changed[3]["bytes_up"] = 20.0  # equal in Python, not in the file, nor for the hash
+    fill(TrialRecord.open(other.trial_folder("local", 0)), changed)
+    fill(TrialRecord.open(other.trial_folder("mean", 0)), events("mean", 0))
+    assert run.hash != other.hash
+    assert run.compare(other) == ["local, seed 0: event 3 (round of round 0) differs: it.bytes_up: 20 here, 20.0 there"]
+
+
+@pytest.mark.parametrize(
+    ("table", "verb"), [("methods", "train"), ("policies", "play"), ("planners", "place"), ("overlays", "design")]
+)
+def test_what_is_compared(tmp_path, table, verb):
+    run = RunRecord.create(tmp_path, "x", {table: [{"kind": "b"}, {"kind": "c", "name": "a"}]})
+    for name in ("a", "b"):
+        fill(TrialRecord.open(run.trial_folder(name, 0)), events(name, 0))
+    assert (run.compared, run.verb, run.is_game) == (table, verb, verb != "train")
+    assert run.methods == ("b", "a")

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.spending import budgets, covered, gradients, spent, training_clients
+from rivage.core.trial_records import TrialRecord
 
 
 def _record(parent: Path, methods: Mapping[str, str]) -> RunRecord:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.summaries import (
     bottom_decile,
     local_method,
@@ -21,6 +21,7 @@ from rivage.core.summaries import (
     worst_decile_mean,
     worst_first,
 )
+from rivage.core.trial_records import TrialRecord
 
 Tests = Mapping[str, Mapping[int, Sequence[float | None]]]  # method -> seed -> last test values
 VALUES = st.lists(st.none() | st.floats(-1e3, 1e3), max_size=45)

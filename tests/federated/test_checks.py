@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.federated.checks import choice_gap, guard, paired_difference
 
 Values = dict[str, Any]

@@ -20,7 +20,7 @@ import torch
 from rivage.core.database import Database
 from rivage.core.message_log import LOG_NAME, MessageLog
 from rivage.core.messages import LogPolicy, Message
-from rivage.core.records import TrialRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.core.writer import Writer
 from rivage.federated.checkpoint import CHECKPOINT, Files, Snapshot
 from rivage.federated.memories import Box, Memories, Memory

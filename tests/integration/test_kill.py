@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from rivage.core.message_log import LOG_NAME
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 
 STUDY = """
 name = "kill"

@@ -10,8 +10,9 @@ import pytest
 
 from rivage.core.certificates import CHECKS, Certificate
 from rivage.core.errors import StoreError
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.seeding import Streams
+from rivage.core.trial_records import TrialRecord
 from rivage.online.cache_network_setups import published_setup
 from rivage.online.cache_networks import play_network
 from rivage.online.chance import in_expectation

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from rivage.convex.sets import Box, CappedSimplex, Simplex
 from rivage.core.certificates import CHECKS
 from rivage.core.errors import RivageError, ShapeError, StoreError
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.online.fair_benchmarks import horizon_optimum, price_of_fairness, slot_optimum
 from rivage.online.fair_checks import (
     fairness_bound,

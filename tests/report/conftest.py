@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from rivage.core.certificates import Certificate
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 
 REFERENCE = {
     "key": "mcmahan17",

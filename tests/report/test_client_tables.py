@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.summaries import summarize
+from rivage.core.trial_records import TrialRecord
 from rivage.report import client_tables
 
 MakeRun = Callable[..., RunRecord]

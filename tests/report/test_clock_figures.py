@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.report import write_report
 from rivage.report.clock_figures import ClockCurve, against_time, clock_curves, first_reached, told_reached
 from rivage.report.theme import looks

@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from rivage.core.games import view
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.report import write_report
 from rivage.report.games.placements import _gap
 

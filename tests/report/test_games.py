@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.report import write_report
 from rivage.report.games.cache_numbers import capacities, optima, summarize_policies
 from rivage.report.games.cache_words import game_answer, game_compared, game_progress

@@ -13,7 +13,8 @@ import pytest
 
 from rivage.core.certificates import Certificate
 from rivage.core.errors import ConfigError, MissingExtra
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.report import write_report
 
 MakeRun = Callable[..., RunRecord]

@@ -13,7 +13,8 @@ import pytest
 
 from rivage.cli.app import main
 from rivage.core.games import view
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.report import write_report
 from rivage.report.games.sentences import unfinished
 from rivage.report.games.sharing import SharingView

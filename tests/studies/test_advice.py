@@ -15,7 +15,8 @@ from scipy.stats import t
 from rivage.cli.app import main
 from rivage.core.certificates import CHECKS
 from rivage.core.errors import ConfigError, DataError, StoreError
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.studies.advice import Advice, advise, compare
 from rivage.studies.advice_checks import Values, _differences, advised, decide, nothing_beats, values_of
 from rivage.studies.advice_data import COMPARED, question, require_enough

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rivage.cli.app import main
 from rivage.core.certificates import CHECKS
 from rivage.core.errors import ConfigError, DataError, ProtocolError, StoreError
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.federated.ditto import Ditto
 from rivage.federated.fedavg import FedAvg
 from rivage.federated.fedopt import FedAdam

@@ -7,13 +7,15 @@ of a run, without retraining.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
+from rivage.core.errors import StoreError
 from rivage.core.registry import Registry
 
-__all__ = ["CHECKS", "Certificate", "Check", "Kind", "Verdict"]
+__all__ = ["CHECKS", "Certificate", "Check", "Kind", "Verdict", "read_certificates"]
 
 Kind = Literal["bound", "gap", "test"]
 Verdict = Literal["holds", "fails", "no_power"]
@@ -54,6 +56,28 @@ class Certificate:
     def from_dict(cls, values: Mapping[str, Any]) -> Certificate:
         """The inverse of `as_dict`."""
         return cls(**values)
+
+
+def read_certificates(values: Iterable[Any], where: str, mend: str) -> tuple[Certificate, ...]:
+    """The certificates in a file; numbers that JSON cannot say come back as NaN.
+
+    Args:
+        values: what was read.
+        where: the file.
+        mend: what to do when it holds something else.
+
+    Raises:
+        StoreError: if it holds something else.
+    """
+    try:
+        return tuple(_certificate(each) for each in values)
+    except (TypeError, AttributeError) as error:
+        raise StoreError(f"does not hold certificates ({error})", where=where, mend=mend) from error
+
+
+def _certificate(values: Mapping[str, Any]) -> Certificate:
+    numbers = {name: math.nan for name in ("measured", "reference") if values.get(name) is None}
+    return Certificate.from_dict({**values, **numbers})
 
 
 class Check(Protocol):

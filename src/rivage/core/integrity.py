@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from rivage.core.audit_records import audit_hashes
 from rivage.core.encoding import dumps
 from rivage.core.games import view
 from rivage.core.message_log import LOG_NAME, MessageLog
@@ -29,7 +30,8 @@ def changes(record: RunRecord) -> Iterator[str]:
     summary = record.summary
     if summary.get("hash") != record.hash:
         yield "the settings or a record.jsonl are not those that the summary was made from"
-    if summary.get("audited", record.audit_hashes) != record.audit_hashes:
+    audited = audit_hashes(record.audits)
+    if summary.get("audited", audited) != audited:
         yield "audit.json is not what the audit wrote"
     told = view(record).policies if record.is_game else summarize(record)
     if _rounded(summary.get(record.compared)) != _rounded(json.loads(dumps(told))):

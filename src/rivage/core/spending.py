@@ -17,7 +17,8 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 if TYPE_CHECKING:
-    from rivage.core.records import RunRecord, TrialRecord
+    from rivage.core.records import RunRecord
+    from rivage.core.trial_records import TrialRecord
 
 __all__ = ["Covered", "Spent", "budgets", "covered", "gradients", "spent", "training_clients"]
 

@@ -24,7 +24,8 @@ from numpy import ndarray
 from rivage.core.spending import budgets, covered, gradients, spent, training_clients
 
 if TYPE_CHECKING:
-    from rivage.core.records import RunRecord, TrialRecord
+    from rivage.core.records import RunRecord
+    from rivage.core.trial_records import TrialRecord
 
 __all__ = [
     "Value",

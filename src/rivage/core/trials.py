@@ -10,7 +10,8 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from rivage.core.errors import StoreError
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 
 __all__ = ["finished_trials", "points"]
 

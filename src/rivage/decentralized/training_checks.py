@@ -11,7 +11,8 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from rivage.core.certificates import Certificate
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 
 __all__ = ["is_timed", "round_times"]
 

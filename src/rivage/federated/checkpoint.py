@@ -28,7 +28,7 @@ from rivage.core.encoding import decode_tensors, dumps, tensor_chunks
 from rivage.core.errors import ConfigError, RivageError, StoreError, require
 from rivage.core.message_log import LOG_NAME, MessageLog
 from rivage.core.messages import LogPolicy, Message
-from rivage.core.records import TrialRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.federated.algorithm import State
 from rivage.federated.memories import CACHE_BYTES, Box, Entry, Memories, Memory, decode_memory, encode_memory
 from rivage.learning.params import from_numpy, to_numpy

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rivage.core.certificates import Certificate
 from rivage.core.errors import StoreError
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.federated.privacy_ledger import EVERYONE, spent
 
 __all__ = ["is_private", "privacy_spent"]

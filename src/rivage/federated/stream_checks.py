@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from rivage.core.certificates import Certificate
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.federated.stream_shares import bound, effective_records, historical_share
 
 __all__ = ["is_streamed", "stream_share"]

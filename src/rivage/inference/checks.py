@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from rivage.core.certificates import Certificate, Verdict
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.core.trials import finished_trials, points
 
 __all__ = ["delivery_gap", "delivery_regret", "placement_fits", "placement_gap"]

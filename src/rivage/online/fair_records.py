@@ -18,7 +18,8 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from rivage.core.errors import StoreError
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.core.trials import finished_trials
 from rivage.online.fair_regret import FairBounded, FairSums, FairTerms
 from rivage.online.fairness import AlphaFairness

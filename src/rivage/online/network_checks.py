@@ -16,7 +16,8 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from rivage.core.certificates import Certificate
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.core.trials import finished_trials
 from rivage.online.chance import in_expectation
 

@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.summaries import weighted_mean
+from rivage.core.trial_records import TrialRecord
 from rivage.report.series import trials_of
 from rivage.report.tables import human_seconds, number
 from rivage.report.theme import INK, Look, to_svg

@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.summaries import local_method
+from rivage.core.trial_records import TrialRecord
 from rivage.report import series
 from rivage.report.theme import INK, LABEL, Look, to_svg
 from rivage.report.ticks import whole_numbers

@@ -15,9 +15,10 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.spending import spent, training_clients
 from rivage.core.summaries import paired_with_local, weighted_mean, worst_first
+from rivage.core.trial_records import TrialRecord
 
 __all__ = [
     "Curve",

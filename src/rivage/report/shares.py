@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.report.series import trials_of
 from rivage.report.theme import LABEL, MUTED, Look, to_svg
 from rivage.report.ticks import whole_numbers

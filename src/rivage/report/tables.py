@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rivage.core.certificates import Certificate
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.summaries import local_method
+from rivage.core.trial_records import TrialRecord
 from rivage.report import series
 
 __all__ = [

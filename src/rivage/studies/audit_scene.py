@@ -15,8 +15,9 @@ from numpy import ndarray
 
 from rivage.core.errors import ConfigError, DataError, RivageError, StoreError, nearest
 from rivage.core.message_log import LOG_NAME, MessageLog
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.seeding import Streams
+from rivage.core.trial_records import TrialRecord
 from rivage.data.population import ClientData, Samples, joined
 from rivage.federated.trial import Trial
 from rivage.learning.bundle import ModelBundle

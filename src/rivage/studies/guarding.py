@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.federated.guarded import Guarded, compose, preference
 from rivage.studies.models import save_chosen
 from rivage.studies.stage import Stage

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
-from rivage.core.records import TrialRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.decentralized import gossip
 from rivage.decentralized.gossip import GossipAlgorithm
 from rivage.federated.algorithm import Predictor

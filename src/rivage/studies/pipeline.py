@@ -17,8 +17,9 @@ from typing import Any
 from rivage.core.errors import ConfigError, RivageError
 from rivage.core.messages import LogPolicy
 from rivage.core.observers import Observer, Silent
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.settings import combine
+from rivage.core.trial_records import TrialRecord
 from rivage.decentralized.session import run as run_silos
 from rivage.decentralized.silo_trial import SiloTrial
 from rivage.federated.checkpoint import Files

@@ -15,8 +15,9 @@ from rivage.core.certificates import CHECKS, Certificate
 from rivage.core.errors import ConfigError
 from rivage.core.games import view
 from rivage.core.observers import Observer, Silent
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.settings import dump
+from rivage.core.trial_records import TrialRecord
 from rivage.studies.games.study import STAGES, GameStudy, Stage, Trial
 
 __all__ = ["play_study"]

@@ -20,8 +20,9 @@ from typing import Any, cast
 from rivage.core.errors import ConfigError
 from rivage.core.messages import LogPolicy
 from rivage.core.observers import Observer, Silent
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.settings import combine
+from rivage.core.trial_records import TrialRecord
 from rivage.decentralized.gossip import GossipAlgorithm
 from rivage.decentralized.silo_trial import SiloTrial
 from rivage.decentralized.torchdist.company import Company, gathered

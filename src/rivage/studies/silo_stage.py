@@ -19,8 +19,8 @@ from numpy import ndarray
 
 from rivage.core.encoding import dumps
 from rivage.core.errors import ConfigError, RivageError, nearest
-from rivage.core.records import TrialRecord
 from rivage.core.settings import dump, kind_of
+from rivage.core.trial_records import TrialRecord
 from rivage.decentralized.designers import DESIGNERS, Links
 from rivage.decentralized.gossip import GossipAlgorithm, initial
 from rivage.decentralized.mixing_plan import Drawn, MixingPlan

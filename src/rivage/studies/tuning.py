@@ -22,9 +22,10 @@ from typing import Any
 from rivage.core.errors import DataError, ProtocolError
 from rivage.core.messages import LogPolicy
 from rivage.core.observers import Observer, Silent
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.store import write_json
 from rivage.core.summaries import weighted_mean
+from rivage.core.trial_records import TrialRecord
 from rivage.decentralized.session import run as run_silos
 from rivage.decentralized.silo_trial import SiloTrial
 from rivage.federated.checkpoint import Files

@@ -12,9 +12,10 @@ from typing import Any
 
 from rivage.core.certificates import Certificate
 from rivage.core.errors import StoreError
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
 from rivage.core.store import read_json
 from rivage.core.summaries import weighted_mean
+from rivage.core.trial_records import TrialRecord
 from rivage.studies.tuning_grid import label
 
 __all__ = ["TUNING", "best", "trial_name", "tuned", "tuning_of", "value_of"]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rivage.core.games import spread
 
 if TYPE_CHECKING:
-    from rivage.core.records import RunRecord, TrialRecord
+    from rivage.core.records import RunRecord
+    from rivage.core.trial_records import TrialRecord
 
 __all__ = ["capacities", "optima", "summarize_policies", "trials_of"]
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rivage.core.games import spread
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 
 __all__ = ["by_tier", "most_gained", "summarize_delivery", "trials_of"]
 

@@ -17,7 +17,8 @@ from numpy import ndarray
 
 from rivage.core.errors import StoreError
 from rivage.core.games import spread
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 
 __all__ = [
     "BOUND",

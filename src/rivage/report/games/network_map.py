@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from numpy import ndarray
 
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.report.games.network_numbers import summarize_network, trials_of
 from rivage.report.theme import INK, LABEL, MUTED, PAPER, Look, to_svg
 

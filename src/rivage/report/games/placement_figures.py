@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rivage.core.records import TrialRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.report.theme import INK, MUTED, to_svg
 
 if TYPE_CHECKING:

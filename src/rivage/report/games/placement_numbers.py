@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rivage.core.games import spread
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.report.games.delivery_numbers import by_tier, trials_of
 
 __all__ = ["allocation", "best_planner", "routing", "shadow_prices", "summarize_placements"]

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from rivage.core.games import Column, Drawing
-from rivage.core.records import RunRecord, TrialRecord
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
 from rivage.report.games import delivery_figures, placement_figures
 from rivage.report.games.delivery_numbers import trials_of
 from rivage.report.games.placement_numbers import (

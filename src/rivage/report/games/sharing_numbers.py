@@ -13,7 +13,8 @@ import numpy as np
 from rivage.core.games import spread
 
 if TYPE_CHECKING:
-    from rivage.core.records import RunRecord, TrialRecord
+    from rivage.core.records import RunRecord
+    from rivage.core.trial_records import TrialRecord
 
 __all__ = ["fairest_fixed", "jain", "summarize_sharing", "trials_of"]
 
