@@ -487,13 +487,18 @@ def test_gradients_of_an_isolated_client(tmp_path: Path) -> None:
     assert (answer.values == values).mean() >= 0.9
 
 
-def test_walks_that_diverge_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("factor", [np.nan, np.inf])
+def test_walks_that_diverge_are_refused_without_a_warning(tmp_path: Path, factor: float) -> None:
     clients, task = population(BINARY), regression(dtype=torch.float32)
     log = logged(FedAvg(), clients, task, tmp_path, rounds=2)
     asks, _ = asked(clients, BINARY)
-    server = ActiveServer(log, lambda client, params, turn: params * np.nan)
+
+    def runs_away(client: int, params: Array, turn: int) -> Array:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(np.float32(factor) * params)
+
     with pytest.raises(Refused, match="not finite"):
-        ActiveAttributes(rounds=2, draws=2).run(server, asks, tools(task))
+        ActiveAttributes(rounds=6, draws=3).run(ActiveServer(log, runs_away), asks, tools(task))
 
 
 @pytest.mark.parametrize(

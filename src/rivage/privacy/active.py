@@ -77,17 +77,19 @@ class Walk:
         x = last.returned.astype(np.float64)
         mean, square = np.zeros_like(x), np.zeros_like(x)
         for k in range(1, rounds + 1):
-            sent = x.astype(last.returned.dtype)
+            with np.errstate(over="ignore"):
+                sent = x.astype(last.returned.dtype)
             exchange = Exchange(last.round + turn + k, client, sent, view.send(client, sent, turn + k - 1))
             yield exchange
             if not self.step_size:
                 x = exchange.returned.astype(np.float64)
                 continue
-            pseudo = exchange.pseudo_gradient
-            mean = self.first * mean + (1 - self.first) * pseudo
-            square = self.second * square + (1 - self.second) * pseudo**2
-            scale = np.sqrt(square / (1 - self.second**k)) + _EPSILON
-            x = x - self.step_size * mean / (1 - self.first**k) / scale
+            with np.errstate(all="ignore"):  # a walk that runs away is known by its last answer
+                pseudo = exchange.pseudo_gradient
+                mean = self.first * mean + (1 - self.first) * pseudo
+                square = self.second * square + (1 - self.second) * pseudo**2
+                scale = np.sqrt(square / (1 - self.second**k)) + _EPSILON
+                x = x - self.step_size * mean / (1 - self.first**k) / scale
 
 
 def isolated(view: ActiveServer, client: int, rounds: int) -> Iterator[Exchange]:
@@ -142,7 +144,8 @@ class ActiveAttributes:
         walks = list(self._walks(streams))
         for number, walk in enumerate(walks):
             (last,) = deque(walk.exchanges(view, client, self.rounds, number * self.rounds), maxlen=1)
-            norm = float(np.linalg.norm(last.pseudo_gradient))
+            with np.errstate(all="ignore"):
+                norm = float(np.linalg.norm(last.pseudo_gradient))
             norms.append(norm if math.isfinite(norm) and np.isfinite(last.returned).all() else math.inf)
             ends.append(last.returned)
         best = int(np.argmin(norms))

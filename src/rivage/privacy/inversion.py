@@ -197,8 +197,10 @@ def first_layer(task: Task) -> str:
     """What the parameters of the linear layer that reads the input are called, up to ``weight`` and ``bias``.
 
     Raises:
-        Refused: if there is none, or it has no bias or is frozen.
+        Refused: if there is none, or it has no bias or is frozen, or the inputs are symbols.
     """
+    if task.schema.target == "tokens":
+        raise Refused("inputs are symbols, which no linear layer reads", mend="Leave this attack out.")
     bound = task.bind()
     bound.module.eval()
     size = math.prod(task.schema.input_shape)

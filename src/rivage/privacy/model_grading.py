@@ -24,6 +24,11 @@ __all__ = ["ModelCase", "distances", "local_optimum"]
 
 _ITERATIONS = 300  # of L-BFGS towards the optimum of a client's data
 
+_MEND = {
+    "rank-deficient": "Audit a log in which this client takes part in more rounds.",
+    "ill-conditioned": "Audit a log in float64, or one of rounds in which other clients take part.",
+}
+
 Piece = Mapping[str, Any]
 
 
@@ -53,8 +58,10 @@ class ModelCase:
     def grade(self, answer: ModelAnswer) -> Piece:
         """Distances to the optimum, in parameters and in outputs."""
         if answer.params is None:
-            facts = ", ".join(f"{name} {_short(value)}" for name, value in answer.facts.items())
-            raise Refused(f"{answer.status} ({facts})" if facts else answer.status)
+            told = dict(answer.facts)
+            why = f": {reason}" if (reason := told.pop("reason", "")) else ""
+            facts = ", ".join(f"{name} {_short(value)}" for name, value in told.items())
+            raise Refused(f"{answer.status}{why}" + (f" ({facts})" if facts else ""), mend=_MEND.get(answer.status, ""))
         scale = float(np.linalg.norm(self.optimum)) or 1.0
         aim = self._outputs(self.optimum)
         return {

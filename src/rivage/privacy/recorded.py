@@ -89,9 +89,10 @@ class Recorded:
         """
         if self.header.secure_aggregation:
             raise Refused(
-                "aggregation was secure: the log holds sums over clients, no single update",
+                "aggregation was secure: the log holds sums over clients and hides what each of them returned",
                 where="message log",
-                mend="Use an attack on sums (view SecAggServer).",
+                mend="Attack the model that these sums made (loss_threshold, lira, rmia), or write an attack on sums "
+                "(view SecAggServer).",
             )
         _ = self.survey  # refuses trainings without a server now, not when reading has begun
         self._require_kept(clients)

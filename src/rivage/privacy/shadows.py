@@ -303,12 +303,12 @@ def _joined(first: Samples, second: Samples) -> Samples:
 
 def _spaced(view: Eavesdropper, count: int | None) -> Iterator[Exchange]:
     """So many of the target's exchanges, evenly spaced, the last among them; one in memory at a time."""
-    seen = view.rounds
+    exchanges, seen = view.exchanges(), view.rounds  # a log without single updates refuses now, and says why
     if not seen:
         raise Refused(f"client {view.target} has no exchange", mend="Name another one.")
     wanted = seen if count is None else min(count, seen)
     chosen = {seen - 1 - (seen * i) // wanted for i in range(wanted)}
-    for number, exchange in enumerate(view.exchanges()):
+    for number, exchange in enumerate(exchanges):
         if exchange.sent.ndim != 1:
             raise Refused(_SEVERAL, mend=_ONE)
         if number in chosen:

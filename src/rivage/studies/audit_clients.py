@@ -45,7 +45,11 @@ class LiveClients:
         data = trial.population.client(client, max(trial.rounds - 1, 0))
         (losses,) = self._executor.client_losses(method, [down], [data])
         streams = self._streams.child("turn", turn, "client", client)
-        job = Job(client, method.start(down, {}, data, losses, streams, task), data.train)
+        try:
+            local = method.start(down, {}, data, losses, streams, task)
+        except KeyError as error:  # of the broadcast, or of what a client remembers
+            raise Refused(f'clients of "{trial.name}" need {error} beside the one model that they are sent') from error
+        job = Job(client, local, data.train)
         job.local.weight = float(data.weight)
         work = LocalWork((method.work,), method.learning_rate)
         self._executor.train(method, work, [job], self._streams.child("train"), turn)
