@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rivage.core.seeding import Streams
+from rivage.data.population import Schema
 from rivage.federated import FedAvg, FedSGD, Phase
 from rivage.learning.losses import CROSS_ENTROPY
 from rivage.learning.metrics import ACCURACY
-from rivage.learning.task import Task
+from rivage.learning.task import Task, TaskSettings, make_task
 from rivage.privacy.attack import ATTACKS, Attack, Tools
 from rivage.privacy.exchanges import Exchange
 from rivage.privacy.inversion import IDLG, AnalyticInversion, first_layer, label_counts, read_labels
@@ -183,6 +184,12 @@ def test_what_cannot_be_read_is_refused(heard: Overheard) -> None:
     )
     with pytest.raises(Refused, match="reads the input as it is"):
         first_layer(behind)
+
+
+def test_symbols_are_no_input_that_can_be_read() -> None:
+    schema = Schema(input_shape=(4,), target="tokens", num_classes=9)
+    with pytest.raises(Refused, match="inputs are symbols"):
+        first_layer(make_task(TaskSettings(model="char_ngram"), schema))
 
 
 def test_the_first_layer_is_found_where_the_input_is_flattened() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy import ndarray
 
 from rivage.core.errors import ConfigError
+from rivage.core.message_log import MessageLog
 from rivage.core.messages import LogPolicy
 from rivage.core.seeding import Streams
 from rivage.core.settings import dump
@@ -328,6 +329,12 @@ def test_what_cannot_be_attacked_is_refused(tmp_path: Path, log: Recorded) -> No
         LiRA().run(several, question, tools)
     with pytest.raises(Refused, match="client 9 has no exchange"):
         LocalLiRA().run(Eavesdropper(log, 9), question, tools)
+    with MessageLog.create(tmp_path / "sums.rvg", {**log.header.fields, "secure_aggregation": True}) as sums:
+        for message in MessageLog.read(log.path):
+            sums.append(message)
+    for attack in (LocalLiRA(), LocalRMIA()):
+        with pytest.raises(Refused, match=r"hides what each of them returned.*Attack the model that these sums made"):
+            attack.run(Eavesdropper(Recorded(tmp_path / "sums.rvg"), 1), question, tools)
     wild = Shadows(models=4, recipe=Recipe(learning_rate=1e200))
     with pytest.raises(Refused, match="no finite confidence"):
         LocalLiRA(shadows=wild).run(Eavesdropper(log, 1), question, tools)

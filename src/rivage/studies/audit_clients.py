@@ -56,6 +56,8 @@ class LiveClients:
         update = method.finish(job.local, task)
         if trial.stages:
             update = Pipeline(trial.stages).transmit(update, down, {}, streams.child("stages")).update
+        if "params" not in update.payload:
+            raise Refused(f'clients of "{trial.name}" return {", ".join(update.payload)}, no whole model')
         returned: ndarray = to_numpy(update.payload["params"][0])
         return np.asarray(returned).reshape(-1)
 
