@@ -59,7 +59,7 @@ def row(attack: str, question: str, view: str, evidence: Mapping[str, Any] | Non
         "p_adjusted": None,
         "verdict": "refused",
         "status": "",
-        "reason": "",
+        "reasons": {},
         "facts": {"answers": {}},
         "evidence": evidence,
         "cost": {"seconds": 1.5, "peak_bytes": 2_000_000, "evaluations": 1200},
@@ -93,8 +93,9 @@ REBUILT = row("analytic_inversion", "record", "eavesdropper",
               {"kind": "matches", "records": 100, "correct": 40, "baseline_correct": 0, "targets": []})  # fmt: skip
 MODEL = row("local_model", "model", "eavesdropper", {"kind": "estimates", "targets": [
     {"client": 0, "status": "recovered", "distance": 1e-9, "baseline": 0.5}]}, status="recovered")  # fmt: skip
-REFUSED = row("dlg", "record", "eavesdropper", None, reason="client 0: the client holds 313 records, too many. "
-              "Raise most_records.; client 1: the client holds 297 records, too many. Raise most_records.")  # fmt: skip
+REFUSED = row("dlg", "record", "eavesdropper", None, reasons={
+    "the client holds 313 records, too many. Raise most_records.": ["client 0", "client 2"],
+    "the client holds 297 records, too many. Raise most_records.": ["client 1"]})  # fmt: skip
 
 
 def said(found: Mapping[str, Any], **context: Any) -> dict[str, str]:
@@ -272,10 +273,8 @@ def test_rates_that_stand_for_fewer_than_ten_are_not_told() -> None:
 
 
 def test_equal_reasons_are_told_once() -> None:
-    assert reasons(REFUSED["reason"]) == ["the client holds 313 records, too many. Raise most_records."]
-    assert reasons("all targets: no column") == ["no column"]
-    assert reasons("client 0: it failed (a; b); client 1, client 2: no") == ["it failed (a; b)", "no"]
-    assert reasons("") == []
+    assert reasons(REFUSED) == ["the client holds 313 records, too many. Raise most_records."]
+    assert reasons(NULL) == []
 
 
 def test_rows_have_all_that_was_measured_and_findings_first() -> None:
@@ -331,7 +330,7 @@ def test_an_audit_adds_its_section_and_nothing_else(make_run: MakeRun, tmp_path:
 
 def test_names_in_an_audit_are_escaped(make_run: MakeRun, tmp_path: Path) -> None:
     record, hostile = make_run(rounds=4, clients=6), "<img src=x>"
-    asked, refused = {**GUESS, "question": f"attribute {hostile}"}, {**REFUSED, "reason": f"all targets: {hostile}"}
+    asked, refused = {**GUESS, "question": f"attribute {hostile}"}, {**REFUSED, "reasons": {hostile: ["all targets"]}}
     record.write_audit(audit(asked, refused, faults=[hostile]))
     assert hostile not in write_report([record], tmp_path / "r.html").read_text("utf-8")
 

@@ -41,7 +41,7 @@ def audit(
         run: Folder of a run; or, with --study, a message log or a folder of updates of another system.
         attacks: Kinds of attacks joined by commas, epsilon among them to test what is claimed; or all.
         method: Whose messages; left out, the first method that has any.
-        clients: Numbers of the clients to attack, joined by commas; left out, those with most records and messages.
+        clients: Clients to attack, by number or name, joined by commas; left out, those with most records and messages.
         attribute: Sensitive column of the tables; left out, every column of two to six values, the first three.
         targets: How many clients to attack, at most.
         budget: Seconds after which no further attack is started; 0 for no limit.
@@ -57,20 +57,23 @@ def audit(
     settings = Auditing(
         attacks=() if attacks == "all" else tuple(filter(None, map(str.strip, attacks.split(",")))),
         method=method,
-        clients=_numbers(clients),
+        clients=_clients(clients),
         targets=targets,
         attribute=attribute,
         budget=budget,
     )
     found = _found(run, settings, study, fresh=fresh, options=options)
-    result = {"run": str(run), **found, **{key: [_told(row) for row in found[key]] for key in ("attacks", "epsilon")}}
-    show(options, result, found["answer"], _table(found["attacks"]), then="\n".join(_notes(found)))
+    from rivage.studies.audit_answer import notes  # imports torch, which is there by now
+
+    told = {key: list(map(_told, found[key])) for key in ("attacks", "epsilon")}
+    result = {"run": str(run), **found, **told, "others": len(found["others"])}
+    show(options, result, found["answer"], _table(found["attacks"]), then="\n".join(notes(found)))
     leaks = strict and any(row["verdict"] in ("leaks", "recovered") for row in found["attacks"])
     return VIOLATION if leaks or any(each["verdict"] == "fails" for each in found["certificates"]) else 0
 
 
 def _found(run: Path, settings: Auditing, study: Path | None, *, fresh: bool, options: Options) -> dict[str, Any]:
-    """What is found, and the answer in sentences; progress on standard error."""
+    """What is found, in numbers and in words; progress on standard error."""
     require_extra("torch", extra="train", purpose="Auditing")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # where the model of a study may be, as for `train`
@@ -88,7 +91,7 @@ def _found(run: Path, settings: Auditing, study: Path | None, *, fresh: bool, op
                 found = audit_log(log, load_study(study), settings, seed=seed, fresh=fresh, observer=observer)
         else:
             found = audit_run(open_run(run), settings, seed=seed, fresh=fresh, observer=observer)
-    return {**found, "answer": answer(found["attacks"], found["epsilon"])}
+    return {**found, "answer": answer(found["attacks"], found["epsilon"], found["faults"])}
 
 
 def _require_study(run: Path, study: Path | None) -> None:
@@ -135,24 +138,21 @@ def audit_trained(record: RunRecord, settings: Auditing | None, options: Options
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[Sequence[str]]:
-    """One row per attack."""
-    names = ("attack", "question", "view", "metric", "value", "base", "interval", "p", "verdict", "s")
-    return table(names, [_cells(row) for row in rows])
+    """One row per attack; view and interval are in the JSON object."""
+    return table(("attack", "question", "metric", "value", "base", "p", "verdict", "s"), map(_cells, rows))
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    interval = row["ci"]
+    seconds = row["cost"]["seconds"]
     return (
         row["attack"],
-        row["question"].split(" ", 1)[-1],  # of an attribute or a property its name
-        row["view"],
+        row["question"],
         row["metric"] or "–",
         number(row["value"], 3),
         number(row["baseline"], 3),
-        "–" if interval is None else f"{interval[0]:.2f}–{interval[1]:.2f}",
         _chance(row["p_adjusted"]),
-        row["verdict"].removesuffix(" found"),
-        number(row["cost"]["seconds"], 2),
+        row["verdict"],
+        f"{seconds:.1f}" if seconds < 10 else f"{seconds:.0f}",
     )
 
 
@@ -161,25 +161,11 @@ def _chance(p: float | None) -> str:
     return "<0.0001" if p is not None and p < 1e-4 else "–" if p is None else f"{p:.2g}"
 
 
-def _notes(found: Mapping[str, Any]) -> list[str]:
-    """What is missing: of the log, of attacks, attacks as a whole; equal reasons once."""
-    reasons: dict[str, list[str]] = {}
-    for row in found["attacks"]:
-        if row["reason"]:
-            reasons.setdefault(row["reason"], []).append(row["attack"])
-    for each in found["not_run"]:
-        reasons.setdefault(f"not run, {each['reason']}", []).append(each["attack"])
-    notes = [f"{', '.join(dict.fromkeys(names))}: {why}" for why, names in reasons.items()]
-    return [*(f"log: {fault}" for fault in found["faults"]), *notes]
-
-
 def _told(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row without its evidence, which is long."""
     return {key: value for key, value in row.items() if key not in ("evidence", "status")}
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(",") if word.strip())
-    except ValueError as error:
-        raise ConfigError(f'clients is "{text}"', where="--clients", mend="Give numbers, such as 0,3.") from error
+def _clients(text: str) -> tuple[int | str, ...]:
+    words = filter(None, map(str.strip, text.split(",")))
+    return tuple(int(word) if word.isdecimal() else word for word in words)

@@ -248,6 +248,23 @@ def report(*runs: Path, out: Path | None = None, options: Options = DEFAULTS) ->
     return 0
 
 
+_AUDITED = {
+    "leakage": ("attacks", ("attack", "question", "targets")),
+    "epsilon_audited": ("epsilon", ("unit", "client")),
+}
+"""Check -> rows of an audit, and what names one of them."""
+
+
+def _word(certificate: Certificate, record: RunRecord) -> str:
+    """A verdict; of what an audit found in the words of the audit, which tell nothing found from no power."""
+    if certificate.check not in _AUDITED or certificate.verdict == "fails":
+        return certificate.verdict.replace("_", " ")
+    rows, names = _AUDITED[certificate.check]
+    fields = certificate.fields
+    audit = record.audit(fields["method"], fields["seed"])
+    return next(str(row["verdict"]) for row in audit[rows] if all(row[name] == fields[name] for name in names))
+
+
 def verify(run: Path, /, *, options: Options = DEFAULTS) -> int:
     """Compute every certificate of a run again.
 
@@ -286,7 +303,7 @@ def verify(run: Path, /, *, options: Options = DEFAULTS) -> int:
             [
                 (
                     "ok" if good else "differs" if not same else "fails",
-                    new.verdict.replace("_", " "),
+                    _word(new, record),
                     new.claim,
                     number(old.measured),
                     number(new.measured),

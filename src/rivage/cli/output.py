@@ -144,7 +144,7 @@ def _draw(rows: Sequence[Sequence[str]]) -> None:
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
     drawing = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column, cells in enumerate(zip(*body, strict=True)):
-        numeric = all(cell[:1].isdigit() or cell[:1] in "-–" for cell in cells)
+        numeric = all(cell[:1].isdigit() or cell[:1] in "-–<" for cell in cells)
         name = all(len(cell) <= _NAME_WIDTH and " " not in cell for cell in cells)
         justify: Literal["left", "right"] = "right" if numeric else "left"
         drawing.add_column(header[column], justify=justify, overflow="fold", no_wrap=name)

@@ -56,8 +56,9 @@ class _Tally:
         self.clock = clock
         self.total = self.before = self.done = self.planned = 0
         self.label = self.score = ""
-        self.unit = "rounds"
+        self.unit, self.alike = "rounds", True
         self.first: tuple[float, int] | None = None
+        self.started = clock()
 
     def see(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
@@ -65,6 +66,7 @@ class _Tally:
                 self.before = self.done = self.planned = 0
                 self.label, self.score, self.first = "", "", None
                 self.total, self.unit = int(event["rounds"]), str(event.get("unit", "rounds"))
+                self.alike, self.started = bool(event.get("alike", True)), self.clock()
             case "trial":
                 self.done, self.planned = 0, int(event["rounds"])
                 self.label, self.score = f"{event['method']}, seed {event['seed']}", ""
@@ -98,12 +100,18 @@ class _Tally:
 
     @property
     def text(self) -> str:
-        """``12.5 rounds/s, 0:00:31 left``."""
+        """``12.5 rounds/s, 0:00:31 left``; of what is not alike, and tells nothing of the rest, ``0:00:31 so far``."""
+        if not self.alike:
+            return f"{_span(self.clock() - self.started)} so far"
         if not self.rate:
             return ""
-        left = round(max(self.total - self.rounds, 0) / self.rate)
-        minutes, seconds = divmod(left, 60)
-        return f"{_short(self.rate)} {self.unit}/s, {minutes // 60}:{minutes % 60:02}:{seconds:02} left"
+        left = max(self.total - self.rounds, 0) / self.rate
+        return f"{_short(self.rate)} {self.unit}/s, {_span(left)} left"
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def _short(rate: float) -> str:

@@ -14,11 +14,15 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64, Shaped
 from numpy import ndarray
 
+from rivage.core.errors import ConfigError, nearest
 from rivage.core.messages import Message
 
-__all__ = ["ClientData", "ClientIds", "Population", "Samples", "Schema", "called", "joined"]
+__all__ = ["ClientData", "ClientIds", "Population", "Samples", "Schema", "called", "joined", "numbers_of"]
 
 ClientIds = Int64[ndarray, "clients"]
+
+_MOST_NAMED = 10_000  # clients of a population in which names are looked up
+_SHOWN = 8  # names that a message lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,3 +158,33 @@ def called(population: Population, client: int) -> str:
     """A client in a message: its number, and what people call it where that says more."""
     name = population.name(client)
     return f"client {client}" if name in (str(client), f"client {client}") else f"client {client} ({name})"
+
+
+def numbers_of(population: Population, names: Sequence[str], *, where: str) -> dict[str, int]:
+    """The number of each client by its name.
+
+    Args:
+        population: of at most 10,000 clients.
+        names: that must be among them.
+        where: they were given.
+
+    Raises:
+        ConfigError: for a name that nobody has.
+    """
+    size = population.size
+    if size > _MOST_NAMED:
+        raise ConfigError(
+            f'clients names "{names[0]}", but among {size:,} clients no name is looked up',
+            where=where,
+            mend="Give numbers.",
+        )
+    number = {population.name(client): client for client in range(size)}
+    unknown = [name for name in names if name not in number]
+    if unknown:
+        shown = ", ".join([*number][:_SHOWN]) + (", …" if size > _SHOWN else "")
+        raise ConfigError(
+            f'clients names "{unknown[0]}", but no client is called so',
+            where=where,
+            mend=f"{nearest(unknown[0], number)} They are called: {shown}.".strip(),
+        )
+    return number

@@ -16,7 +16,6 @@ References:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self, runtime_checkable
 
@@ -26,18 +25,16 @@ from jaxtyping import Bool
 from numpy import ndarray
 from torch import Tensor
 
-from rivage.core.errors import ConfigError, nearest, require
+from rivage.core.errors import ConfigError, require
 from rivage.core.philox import uniforms
 from rivage.core.seeding import Streams
-from rivage.data.population import ClientIds, Population
+from rivage.data.population import ClientIds, Population, numbers_of
 from rivage.federated.algorithm import State, Update
 from rivage.learning.params import from_numpy
 
 __all__ = ["Adversary", "Huge", "Malicious", "NotANumber", "SignFlip"]
 
 _SHARE = 0.2
-_MOST_NAMED = 10_000  # clients of a population in which names are looked up
-_SHOWN = 8  # names that a message lists
 
 
 @runtime_checkable
@@ -93,7 +90,7 @@ class Malicious(ABC):
                 mend=f"Give numbers from 0 to {size - 1}.",
             )
         names = [client for client in self.clients if isinstance(client, str)]
-        numbers = _numbers(names, population) if names else {}
+        numbers = numbers_of(population, names, where="[adversary] clients") if names else {}
         ids = tuple(numbers[client] if isinstance(client, str) else client for client in self.clients)
         return replace(self, clients=tuple(dict.fromkeys(ids)))
 
@@ -173,27 +170,6 @@ class NotANumber(Malicious):
 
     def _harm(self, vector: Tensor, base: Tensor, streams: Streams) -> Tensor:
         return torch.full_like(vector, torch.nan)
-
-
-def _numbers(names: Sequence[str], population: Population) -> dict[str, int]:
-    """The number of each of these clients."""
-    where, size = "[adversary] clients", population.size
-    if size > _MOST_NAMED:
-        raise ConfigError(
-            f'clients names "{names[0]}", but among {size:,} clients no name is looked up',
-            where=where,
-            mend="Give numbers.",
-        )
-    number = {population.name(client): client for client in range(size)}
-    unknown = [name for name in names if name not in number]
-    if unknown:
-        shown = ", ".join([*number][:_SHOWN]) + (", …" if size > _SHOWN else "")
-        raise ConfigError(
-            f'clients names "{unknown[0]}", but no client is called so',
-            where=where,
-            mend=f"{nearest(unknown[0], number)} They are called: {shown}.".strip(),
-        )
-    return number
 
 
 def _base(down: Tensor | None, vector: Tensor) -> Tensor:

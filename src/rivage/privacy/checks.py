@@ -6,14 +6,16 @@ Pure: no attack is run again, no model and no data are touched.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from rivage.core.certificates import Certificate
 from rivage.core.errors import StoreError
 from rivage.privacy.evidence import LEVEL, Finding, adjust, finding, verdict
 
-__all__ = ["Audited", "leakage", "numbers"]
+__all__ = ["Audited", "leakage", "leakages", "numbers"]
+
+_SHOWN = 5  # clients that a claim names
 
 _WORDS = {
     "membership": "tells training records from others better than chance",
@@ -30,31 +32,44 @@ class Audited(Protocol):
         ...
 
 
-def leakage(record: Audited, *, method: str, seed: int, attack: str, question: str) -> Certificate:
-    """Did an attack find something that its baseline does not?
+def leakage(
+    record: Audited, *, method: str, seed: int, attack: str, question: str, targets: Sequence[int]
+) -> Certificate:
+    """Did an attack on these targets find something that its baseline does not?
 
-    Measured is its p-value after Holm's correction over all attacks of the audit. The certificate fails when what the
-    audit says of the attack does not follow from its evidence.
+    Measured is its p-value after Holm's correction over all attacks ever made on the trial. The certificate fails when
+    what the audit says of the attack does not follow from its evidence.
     """
-    rows = [row for row in record.audit(method, seed)["attacks"] if row["evidence"] is not None]
-    at = next((n for n, row in enumerate(rows) if (row["attack"], row["question"]) == (attack, question)), None)
-    if at is None:
-        raise StoreError(
-            f'holds no evidence of attack "{attack}" on "{question}"',
-            where="audit.json",
-            mend="Audit again with --fresh.",
-        )
-    found = [finding(row["evidence"]) for row in rows]
+    wanted = {"attack": attack, "question": question, "targets": list(targets)}
+    for each in leakages(record.audit(method, seed)["attacks"], method=method, seed=seed):
+        if wanted.items() <= dict(each.fields).items():
+            return each
+    raise StoreError(
+        f'holds no evidence of attack "{attack}" on "{question}"', where="audit.json", mend="Audit again with --fresh."
+    )
+
+
+def leakages(rows: Sequence[Mapping[str, Any]], *, method: str, seed: int) -> list[Certificate]:
+    """The certificate of every row that tests something; see `leakage`."""
+    held = [row for row in rows if row["evidence"] is not None]
+    found = [finding(row["evidence"]) for row in held]
     adjusted = adjust([each.p for each in found])
-    told, one, p = rows[at], found[at], adjusted[at]
-    assert p is not None, "only what is tested is certified"
-    tests = sum(each is not None for each in adjusted)
-    computed = numbers(one, p, tests)
-    honest = all(_same(told.get(key), value) for key, value in computed.items())
+    tests = sum(p is not None for p in adjusted)
+    return [
+        _certificate(row, one, p, tests, {"method": method, "seed": seed})
+        for row, one, p in zip(held, found, adjusted, strict=True)
+        if p is not None
+    ]
+
+
+def _certificate(told: Mapping[str, Any], one: Finding, p: float, tests: int, trial: Mapping[str, Any]) -> Certificate:
+    """Holds a row against what follows from its evidence."""
+    honest = all(_same(told.get(key), value) for key, value in numbers(one, p, tests).items())
+    attack, question, targets = told["attack"], told["question"], told["targets"]
+    at = f"{told['view']}, {_clients(targets)}, {trial['method']}, seed {trial['seed']}"
     return Certificate(
         kind="test",
-        claim=f"{attack} {_achievement(question)}: {one.metric} {one.value:.4f} against {one.baseline:.4f} "
-        f"({told['view']}, {method}, seed {seed}).",
+        claim=f"{attack} {_achievement(question)}: {one.metric} {one.value:.4f} against {one.baseline:.4f} ({at}).",
         measured=p,
         reference=LEVEL,
         method=f"one-sided p-value {one.p:.4g} from the evidence in audit.json, corrected by Holm's method over the "
@@ -62,8 +77,14 @@ def leakage(record: Audited, *, method: str, seed: int, attack: str, question: s
         confidence=1 - LEVEL,
         verdict="fails" if not honest else "holds" if p <= LEVEL else "no_power",
         check="leakage",
-        fields={"method": method, "seed": seed, "attack": attack, "question": question},
+        fields={**trial, "attack": attack, "question": question, "targets": list(targets)},
     )
+
+
+def _clients(targets: Sequence[int]) -> str:
+    if len(targets) > _SHOWN:
+        return f"{len(targets)} clients"
+    return f"client{'s' * (len(targets) > 1)} {', '.join(map(str, targets))}"
 
 
 def _achievement(question: str) -> str:

@@ -111,13 +111,14 @@ def judged(claim: float, bound: float) -> Literal["VIOLATION", "consistent", "no
     return "consistent" if bound > 0 else "no power"
 
 
-def epsilon_audited(record: RunRecord, *, method: str, seed: int, unit: str) -> Certificate:
+def epsilon_audited(record: RunRecord, *, method: str, seed: int, unit: str, client: int | None = None) -> Certificate:
     """Is the claimed ε not contradicted by canaries?
 
     Claim and bound are computed again from what was released and from the coins; the certificate also fails where the
     audit says something else.
     """
-    rows = [row for row in record.audit(method, seed).get("epsilon", []) if row["unit"] == unit]
+    told = record.audit(method, seed).get("epsilon", [])
+    rows = [row for row in told if (row["unit"], row.get("client")) == (unit, client)]
     if not rows:
         mend = "Audit again with --fresh."
         raise StoreError(f"holds no canaries for {unit}s", where=str(record.folder / "audit.json"), mend=mend)
@@ -136,5 +137,5 @@ def epsilon_audited(record: RunRecord, *, method: str, seed: int, unit: str) -> 
         confidence=float(evidence["confidence"]),
         verdict=_CERTIFIED[judged(claim, bound)] if honest else "fails",
         check="epsilon_audited",
-        fields={"method": method, "seed": seed, "unit": unit},
+        fields={"method": method, "seed": seed, "unit": unit, "client": client},
     )

@@ -3,14 +3,14 @@
 All is computed from what ``audit.json`` holds; nothing knows an attack, a model or a record.
 
 Example:
-    >>> reasons("client 0, client 2: it has 9 layers. Take fewer.; client 1: it has 8 layers. Take fewer.")
-    ['it has 9 layers. Take fewer.']
+    >>> reasons({"reasons": {"it has 9 layers.": ["client 0", "client 2"], "it has 8 layers.": ["client 1"]}})
+    ['it has 9 layers.']
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,20 @@ from scipy.stats import beta
 
 from rivage.report.tables import MISSING, human_bytes, human_seconds, number, whole
 
-__all__ = ["SIGNS", "Curve", "alarm_rows", "answered", "asked", "curve", "epsilon_rows", "pooled", "reasons", "rows"]
+__all__ = [
+    "SIGNS",
+    "Curve",
+    "alarm_rows",
+    "answered",
+    "asked",
+    "attacked",
+    "curve",
+    "epsilon_rows",
+    "numberless",
+    "pooled",
+    "reasons",
+    "rows",
+]
 
 Row = Mapping[str, Any]
 Array = Float64[ndarray, "points"]
@@ -29,6 +42,7 @@ Array = Float64[ndarray, "points"]
 ALARMS = 10  # others that a share of false alarms must stand for
 LEAST = 1e-5  # share of false alarms at which a curve begins, with others enough for that
 _POINTS = 120
+_SHOWN = 5  # clients that a row names
 _SHARES = (0.1, 0.01, 0.001)
 
 SIGNS: Mapping[str, tuple[str, str]] = {
@@ -63,21 +77,38 @@ def asked(row: Row) -> str:
     return f"{name} at clients" if kind == "property" and name else name or kind
 
 
-def reasons(text: str) -> list[str]:
+def reasons(row: Row) -> list[str]:
     """Why an attack was refused, without the targets; reasons that differ in numbers alone count once."""
-    target = r"(?:client \d+|all targets)"
-    found = re.split(rf"(?:^|; ){target}(?:, {target})*: ", text)
     first: dict[str, str] = {}
-    for why in filter(None, found):
-        first.setdefault(re.sub(r"\d+", "#", why), why)
+    for why in row.get("reasons") or {}:
+        first.setdefault(numberless(why), why)
     return list(first.values())
+
+
+def numberless(text: str) -> str:
+    """A text that is the same for texts that differ in numbers alone."""
+    return re.sub(r"\d+", "#", text)
 
 
 def rows(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row per attack and question, what was found first."""
     order = {verdict: place for place, verdict in enumerate(SIGNS)}
     ordered = sorted(audit["attacks"], key=lambda row: order.get(str(row["verdict"]), len(order)))
-    return [_row(row) for row in ordered]
+    return [_row(row) | {"targets": _targets(row, audit)} for row in ordered]
+
+
+def attacked(rows: Iterable[Row]) -> set[int]:
+    """The clients that these attacks were about."""
+    return {client for row in rows for client in row["targets"]}
+
+
+def _targets(row: Row, audit: Mapping[str, Any]) -> str:
+    """Whom an attack was about, where not all were about the same."""
+    if all(each["targets"] == row["targets"] for each in audit["attacks"]):
+        return ""
+    clients = row["targets"]
+    shown = ", ".join(map(str, clients)) if len(clients) <= _SHOWN else f"{len(clients)} of them"
+    return f"client {shown}" if len(clients) == 1 else f"clients {shown}"
 
 
 def _row(row: Row) -> dict[str, Any]:
@@ -98,7 +129,7 @@ def _row(row: Row) -> dict[str, Any]:
         "sign": sign,
         "style": style,
         "oracle": str(row.get("oracle") or ""),
-        "reasons": reasons(str(row.get("reason") or "")),
+        "reasons": reasons(row),
         "seconds": MISSING if seconds is None else human_seconds(seconds),
         "evaluations": whole(cost.get("evaluations")),
         "peak": MISSING if peak is None else human_bytes(peak),
@@ -203,7 +234,7 @@ def bands(hits: Int64[ndarray, "points"], trials: int, confidence: float) -> tup
 
 def alarm_rows(audit: Mapping[str, Any]) -> list[dict[str, str]]:
     """One row per attack on membership: members found at few false alarms; n/a where these are fewer than ten."""
-    return [_alarms(row) for row in audit["attacks"] if is_scored(row)]
+    return [_alarms(row) | {"targets": _targets(row, audit)} for row in audit["attacks"] if is_scored(row)]
 
 
 def is_scored(row: Row) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rivage.report.audit_numbers import answered, asked, reasons
+from rivage.report.audit_numbers import answered, asked, attacked, reasons
 from rivage.report.tables import number, whole
 
 __all__ = ["Context", "sentences"]
@@ -65,7 +65,7 @@ def _listeners(attacks: Sequence[Row]) -> str:
 
 def _tried(audit: Mapping[str, Any], context: Context) -> str:
     done = [row for row in audit["attacks"] if answered(row)]
-    targets, clients = len(audit.get("targets") or ()), int(context["clients"])
+    targets, clients = len(attacked(audit["attacks"])), int(context["clients"])
     who = "the only client" if clients == 1 else f"all {clients} clients" if targets == clients else ""
     asked_for = list(dict.fromkeys(_asked_for(row) for row in done))
     what = f" What they want to know: {_joined(asked_for)}." if asked_for else ""
@@ -197,7 +197,7 @@ def _refused(attacks: Sequence[Row]) -> str:
     """Which attacks could not be run, and the first sentence of why; equal reasons once."""
     grouped: dict[str, list[str]] = {}
     for row in (row for row in attacks if row["verdict"] == "refused"):
-        why = next(iter(reasons(str(row.get("reason") or ""))), "no reason was kept").partition(". ")[0].rstrip(".")
+        why = next(iter(reasons(row)), "no reason was kept").partition(". ")[0].rstrip(".")
         names = grouped.setdefault(why, [])
         names += [str(row["attack"])] if str(row["attack"]) not in names else []
     told = [f"{_joined(names)} ({why})" for why, names in list(grouped.items())[:_MOST_REASONS]]
@@ -253,7 +253,7 @@ def _untested(audit: Mapping[str, Any], context: Context) -> str:
     late = [row["attack"] for row in context["not_run"] if (row["attack"], row["question"]) not in known]
     if late:
         parts.append(f"for want of time {_joined(list(dict.fromkeys(late)))}")
-    if (spared := int(context["clients"]) - len(audit.get("targets") or ())) > 0:
+    if (spared := int(context["clients"]) - len(attacked(attacks))) > 0:
         parts.append(f"the data of {spared} further {'client' if spared == 1 else 'clients'}")
     if context["others"]:
         parts.append(f"the messages of {_joined(context['others'])}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["answer"]
+from rivage.report.audit_numbers import numberless, reasons
+from rivage.studies.audit_attack import ALL_TARGETS
+
+__all__ = ["answer", "notes"]
 
 _WHO = {
     "eavesdropper": "An eavesdropper of one client's channel",
@@ -24,21 +27,46 @@ _WHAT = {
 Row = Mapping[str, Any]
 
 
-def answer(rows: Sequence[Row], claims: Sequence[Row] = ()) -> str:
-    """Who learns what; about what nothing was found; what could not be asked; whether what is claimed stands."""
+def answer(rows: Sequence[Row], claims: Sequence[Row] = (), faults: Sequence[str] = ()) -> str:
+    """What of the log is missing; who learns what; what could not be asked, and why; about what nothing was found.
+
+    Args:
+        rows: of attacks.
+        claims: of epsilon, held against canaries.
+        faults: of the log.
+    """
     leaks = [row for row in rows if row["verdict"] in ("leaks", "recovered") and not row["oracle"]]
     found = {view: _best([row for row in leaks if row["view"] == view]) for view in dict.fromkeys(map(_view, leaks))}
-    sentences = [f"{_WHO.get(view, view)} learns {'; '.join(map(_found, best))}." for view, best in found.items()]
+    sentences = [_torn(faults)] if faults else []
+    sentences += [f"{_WHO.get(view, view)} learns {'; '.join(map(_found, best))}." for view, best in found.items()]
+    if refused := [row for row in rows if row["verdict"] == "refused"]:
+        sentences.append(_refused(refused, len(rows)))
     learnt = set(map(_what, leaks))
     tested = dict.fromkeys(_what(row) for row in rows if row["verdict"] == "nothing found")
     if clean := [what for what in tested if what not in learnt]:
-        sentences.append(f"Nothing was found about {', '.join(clean)}.")
+        where = "In what is left of it nothing" if faults else "Nothing"
+        sentences.append(f"{where} was found about {', '.join(clean)}.")
     if weak := sum(row["verdict"] == "no power" for row in rows):
         sentences.append(f"{_counted(weak)} had too few records to tell.")
-    if refused := sum(row["verdict"] == "refused" for row in rows):
-        sentences.append(f"{_counted(refused)} could not be run.")
     sentences += map(_held, claims)
     return " ".join(sentences) or "Nothing was asked."
+
+
+def _torn(faults: Sequence[str]) -> str:
+    more = f", and {len(faults) - 1} more {'fault' if len(faults) == 2 else 'faults'}" if len(faults) > 1 else ""
+    return f"The log is not whole: {faults[0].rstrip('.')}{more}."
+
+
+def _refused(rows: Sequence[Row], total: int) -> str:
+    """How many could not be run, and the first sentence of the reason that most of them have."""
+    whys = [reasons(row)[0] for row in rows]
+    kinds = [numberless(why) for why in whys]
+    most = max(kinds, key=kinds.count)
+    why = whys[kinds.index(most)].partition(". ")[0].rstrip(".")
+    count = kinds.count(most)
+    part = "" if count == len(rows) else f" {'one' if count == 1 else count} of them"
+    none = len(rows) == total > 1
+    return f"{'No attack could' if none else f'{_counted(len(rows))} could not'} be run,{part} because {why}."
 
 
 _HELD = {
@@ -95,3 +123,48 @@ def _what(row: Row) -> str:
 
 def _counted(count: int) -> str:
     return "One attack" if count == 1 else f"{count} attacks"
+
+
+_SHOWN = 2  # targets that a note names
+
+
+def notes(found: Mapping[str, Any]) -> list[str]:
+    """What is missing of the log, of attacks, and attacks as a whole, equal reasons once; and what else is on file."""
+    grouped: dict[tuple[str, tuple[str, ...]], tuple[str, list[str]]] = {}
+    for row in found["attacks"]:
+        for why, names in _targets_of(row).items():
+            grouped.setdefault((numberless(why), tuple(names)), (why, []))[1].append(row["attack"])
+    lines = [f"{_listed(dict.fromkeys(kinds))}: {_some(names)}{why}" for (_, names), (why, kinds) in grouped.items()]
+    late: dict[str, list[str]] = {}
+    for each in found["not_run"]:
+        late.setdefault(each["reason"], []).append(each["attack"])
+    lines += [f"{_listed(dict.fromkeys(kinds))}: not run, {why}" for why, kinds in late.items()]
+    return [*(f"log: {fault}" for fault in found["faults"]), *lines, *_on_file(found)]
+
+
+def _targets_of(row: Row) -> dict[str, list[str]]:
+    """Reason -> the targets that it holds for; reasons that differ in numbers alone are one."""
+    named: dict[str, list[str]] = {}
+    for why, names in row["reasons"].items():
+        first = next((each for each in named if numberless(each) == numberless(why)), why)
+        named.setdefault(first, []).extend(names)
+    return named
+
+
+def _some(names: Sequence[str]) -> str:
+    """``client 0 (north), client 2 (west) and 3 more: ``; nothing for all targets together."""
+    if list(names) == [ALL_TARGETS]:
+        return ""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}: "
+
+
+def _on_file(found: Mapping[str, Any]) -> list[str]:
+    same = [row["attack"] for row in found["others"] if row["targets"] == found["targets"]]
+    other = len(found["others"]) - len(same)
+    told = [f"{len(same)} more on file: {_listed(dict.fromkeys(same))}"] if same else []
+    return [*told, *([f"{other} more on file about other clients"] if other else [])]
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(words)

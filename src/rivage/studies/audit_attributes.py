@@ -26,13 +26,14 @@ def columns_of(schema: Schema) -> dict[str, tuple[int, ...]]:
     return {name: tuple(places) for name, places in found.items()}
 
 
-def attributes(schema: Schema, x: Float[ndarray, "n d"], name: str = "") -> list[Attribute]:
+def attributes(schema: Schema, x: Float[ndarray, "n d"], name: str = "", *, target: str = "") -> list[Attribute]:
     """The attributes to ask for.
 
     Args:
         schema: of the records.
         x: records of all targets.
         name: column of the raw table; empty for every column of two to six values, the first three.
+        target: the column that the model predicts, where it has a name.
 
     Raises:
         ConfigError: for a column that is not there or has one value only.
@@ -43,6 +44,9 @@ def attributes(schema: Schema, x: Float[ndarray, "n d"], name: str = "") -> list
         return [kind for kind in kinds if 2 <= len(kind.values) <= _MOST_VALUES][:_MOST_ATTRIBUTES]
     if name not in columns:
         known = f"Its columns are: {', '.join(columns)}." if columns else "These data have no columns with names."
+        if name == target:
+            what = f'"{name}" is the target, which the model predicts: attacks ask for columns of its input'
+            raise ConfigError(what, where="--attribute", mend=known)
         raise ConfigError(
             f'there is no column "{name}"', where="--attribute", mend=f"{nearest(name, columns)} {known}".strip()
         )

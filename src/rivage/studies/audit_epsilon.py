@@ -19,7 +19,7 @@ from rivage.privacy.canary_records import CanaryRecords
 from rivage.privacy.canary_updates import CanaryUpdates
 from rivage.privacy.epsilon_audit import claimed, judged, proved, recorded
 
-__all__ = ["CANARIES", "audited_epsilon"]
+__all__ = ["CANARIES", "audited_epsilon", "planted_at"]
 
 CANARIES = {"user": 1000, "record": 300}
 """Planted at most, by unit; never more than the model has parameters."""
@@ -27,7 +27,7 @@ CANARIES = {"user": 1000, "record": 300}
 _MASKED = 100  # under secure aggregation, where every canary takes part in the protocol
 
 _NAMES = {CanaryClients: "canary clients", CanaryUpdates: "canary updates", CanaryRecords: "canary records"}
-_VIEWS = {CanaryClients: "released_model", CanaryUpdates: "eavesdropper", CanaryRecords: "eavesdropper"}
+_VIEWS = {CanaryClients: "models_of_all_rounds", CanaryUpdates: "eavesdropper", CanaryRecords: "eavesdropper"}
 
 
 class _Canaries(Protocol):
@@ -61,6 +61,7 @@ def audited_epsilon(
     claim, bound, kind = claimed(evidence), proved(evidence), type(plan.canaries)
     return {
         "unit": trial.promise["unit"],
+        "client": planted_at(trial, target),
         "mechanism": trial.promise["mechanism"],
         "epsilon": claim,
         "delta": evidence["delta"],
@@ -73,6 +74,11 @@ def audited_epsilon(
         "seconds": time.monotonic() - started,
         "evidence": evidence,
     }
+
+
+def planted_at(trial: Trial, target: int) -> int | None:
+    """The client that holds the canaries; None where they are clients themselves."""
+    return target if trial.promise is not None and trial.promise["unit"] == "record" else None
 
 
 def _planned(trial: Trial, target: int, streams: Streams, count: int) -> _Plan:

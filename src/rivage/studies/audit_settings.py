@@ -20,7 +20,7 @@ class Auditing:
         attacks: kinds, cheapest first whatever their order here, and ``epsilon`` for the test of what is claimed; left
             out, all.
         method: whose messages; left out, the first method that has any.
-        clients: targets; left out, those with most records and exchanges.
+        clients: targets, by number or name; left out, those with most records and exchanges.
         targets: how many of these at most, >= 1.
         attribute: the sensitive column; left out, every column of two to six values, the first three.
         budget: seconds after which no further attack is started; 0 asks for no audit.
@@ -28,7 +28,7 @@ class Auditing:
 
     attacks: tuple[str, ...] = ()
     method: str = ""
-    clients: tuple[int, ...] = ()
+    clients: tuple[int | str, ...] = ()
     targets: int = 5
     attribute: str = ""
     budget: float = 30.0
@@ -37,7 +37,8 @@ class Auditing:
         require(self.targets, "targets", least=1)
         require(self.budget, "budget", least=0)
         for client in self.clients:
-            require(client, "clients", least=0)
+            if not isinstance(client, str):
+                require(client, "clients", least=0)
         if self.attacks:
             from rivage.privacy.attack import ATTACKS  # imports torch, which whoever names attacks needs
 

@@ -26,9 +26,12 @@ from rivage.data.dataset import Arrays, Dataset
 from rivage.data.population import Schema
 from rivage.privacy.attack import ATTACKS, Attack
 from rivage.privacy.evidence import LEVEL
-from rivage.studies.audit_scene import Scene, scene_of_run
+from rivage.studies.audit_attack import perform
+from rivage.studies.audit_kept import corrected
+from rivage.studies.audit_opening import scene_of_run
+from rivage.studies.audit_scene import Scene
 from rivage.studies.audit_settings import Auditing
-from rivage.studies.auditing import corrected, perform, requested
+from rivage.studies.auditing import requested
 from rivage.studies.claims.claim import Claim, Outcome
 from rivage.studies.pipeline import run_study
 from rivage.studies.settings import parse_study

@@ -1,0 +1,79 @@
+"""Which trial, and whose log, an audit is about."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from rivage.core.errors import ConfigError, StoreError, nearest
+from rivage.core.message_log import LOG_NAME
+from rivage.core.records import RunRecord
+from rivage.core.trial_records import TrialRecord
+from rivage.federated.trial import Trial
+from rivage.studies.audit_scene import Scene
+from rivage.studies.audit_settings import Auditing
+from rivage.studies.models import MODELS
+from rivage.studies.pipeline import require_same_data
+from rivage.studies.settings import Study, is_decentralized, load_study
+from rivage.studies.stage import Stage
+
+__all__ = ["scene_of_log", "scene_of_run"]
+
+
+def scene_of_run(record: RunRecord, settings: Auditing, seed: int) -> Scene:
+    """A trial of a run: of the method that is named, or of the first that has sent something; of the first seed.
+
+    Raises:
+        StoreError: if there is no such trial, or none with a log.
+        ConfigError: if the method cannot be audited.
+    """
+    if record.is_game:
+        raise ConfigError(
+            f"`rivage {record.verb}` trains nothing", where=str(record.folder), mend="Give a run of `rivage train`."
+        )
+    study = load_study(record.folder / "settings.toml")
+    silos = {method.name for method in study.methods if is_decentralized(method.algorithm)}
+    trial = _trial(record, settings.method, silos)
+    stage = Stage.build(study, trial.seed)
+    require_same_data(stage, trial)
+    return Scene(_played(stage, trial.method), trial.folder / LOG_NAME, trial.folder / MODELS, settings, seed)
+
+
+def scene_of_log(log: Path, study: Study, settings: Auditing, seed: int) -> Scene:
+    """A log of messages, with the study that tells model and data."""
+    stage = Stage.build(study, study.run.seeds[0])
+    return Scene(_played(stage, settings.method or study.methods[0].name), log, None, settings, seed)
+
+
+def _trial(record: RunRecord, method: str, last: Collection[str]) -> TrialRecord:
+    """Methods of the names in ``last`` are taken where there is no other."""
+    if method:
+        if method not in record.methods:
+            mend = f"{nearest(method, record.methods)} Methods: {', '.join(record.methods)}.".strip()
+            raise ConfigError(f'there is no method "{method}"', where="--method", mend=mend)
+        trial = record.trial(method, min((t.seed for t in record.trials if t.method == method), default=0))
+        trials = [trial]
+    else:
+        trials = [trial for trial in record.trials if any(event.get("bytes_up") for event in trial.events("round"))]
+        trials.sort(key=lambda trial: trial.method in last)
+    logged = [trial for trial in trials if (trial.folder / LOG_NAME).exists() and trial.finished]
+    if not logged:
+        raise StoreError(
+            "holds no message log of a finished trial" + (f' of "{method}"' if method else ""),
+            where=str(record.folder),
+            mend='Train a method that sends updates, with run.log = "all", to its end.',
+        )
+    return logged[0]
+
+
+def _played(stage: Stage, name: str) -> Trial:
+    method = next((each for each in stage.study.methods if each.name == name), None)
+    if method is None:
+        known = ", ".join(each.name for each in stage.study.methods)
+        raise ConfigError(f'there is no method "{name}"', where="--method", mend=f"Methods: {known}.")
+    if is_decentralized(method.algorithm):
+        what = "has no server, and the views of an audit are those of a server and its clients"
+        raise ConfigError(f'"{name}" {what}', where="--method", mend="Audit a federated method.")
+    if not getattr(method.algorithm, "federates", False):
+        raise ConfigError(f'"{name}" sends nothing', where="--method", mend="Audit a federated method.")
+    return stage.trial(name, method)
