@@ -28,7 +28,7 @@ search.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -61,30 +61,22 @@ class _Found:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DLG:
-    """Inputs and labels whose gradient is the client's, by L-BFGS.
+class _Search(ABC):
+    """Searches from random starts, until one is good enough.
 
     Args:
-        iterations: of L-BFGS, per restart.
+        iterations: per start, >= 1.
         restarts: starts, >= 1; a further one is made only while the best objective is above ``enough``.
-        enough: objective at which a start counts as found.
+        enough: objective at which a start counts as found, >= 0.
         most_records: clients with more records are refused.
     """
 
-    reference: ClassVar[Reference] = Reference(
-        key="zhu19",
-        authors="Ligeng Zhu and Zhijian Liu and Song Han",
-        title="Deep Leakage from Gradients",
-        venue="NeurIPS",
-        year=2019,
-        arxiv="1906.08935",
-    )
     asks: ClassVar[Asks] = "record"
     view: ClassVar[type] = Eavesdropper
     oracle: ClassVar[str] = ""
 
-    iterations: int = 300
-    restarts: int = 3
+    iterations: int
+    restarts: int
     enough: float = 1e-8
     most_records: int = 8
 
@@ -101,11 +93,48 @@ class DLG:
         """
         exchange = _few(view, question, self.most_records)
         work = local_steps(tools.task, view.header, exchange, question.records, tools.meter)
-        return _best(
-            work, question, exchange, self.restarts, self.enough, lambda start: self._search(work, start), tools
-        )
+        known = self._known(tools, exchange, question.records)
+        found: list[_Found] = []
+        while len(found) < self.restarts and not any(one.objective <= self.enough for one in found):
+            start = _start(work, question.records, tools.streams.child("start", len(found)))
+            found.append(self._search(work, start, known))
+        best = min(found, key=lambda one: one.objective if np.isfinite(one.objective) else float("inf"))
+        facts = {"objective": best.objective, "starts": len(found), "steps": work.steps, "round": exchange.round}
+        return RecordAnswer(to_numpy(best.x).astype(np.float64), _hard(work, best.y), "estimated", facts)
 
-    def _search(self, work: LocalSteps, start: tuple[Tensor, Tensor]) -> _Found:
+    def _known(self, tools: Tools, exchange: Exchange, records: int) -> Tensor | None:
+        """Targets that need no search; None where they do."""
+        return None
+
+    @abstractmethod
+    def _search(self, work: LocalSteps, start: tuple[Tensor, Tensor], known: Tensor | None) -> _Found:
+        """From one start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DLG(_Search):
+    """Inputs and labels whose gradient is the client's, by L-BFGS.
+
+    Args:
+        iterations: of L-BFGS, per start.
+        restarts: starts, >= 1; a further one is made only while the best objective is above ``enough``.
+        enough: objective at which a start counts as found, >= 0.
+        most_records: clients with more records are refused.
+    """
+
+    reference: ClassVar[Reference] = Reference(
+        key="zhu19",
+        authors="Ligeng Zhu and Zhijian Liu and Song Han",
+        title="Deep Leakage from Gradients",
+        venue="NeurIPS",
+        year=2019,
+        arxiv="1906.08935",
+    )
+
+    iterations: int = 300
+    restarts: int = 3
+
+    def _search(self, work: LocalSteps, start: tuple[Tensor, Tensor], known: Tensor | None) -> _Found:
         x, y = (tensor.requires_grad_() for tensor in start)
         size = work.told.square().sum().clamp_min(torch.finfo(work.told.dtype).tiny)
         search = torch.optim.LBFGS(
@@ -126,16 +155,16 @@ class DLG:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CosineInversion:
+class CosineInversion(_Search):
     """Inputs whose gradient points as the client's does, by signed Adam, with total variation for images.
 
     Args:
-        iterations: per restart; a search ends earlier at an objective of ``enough``.
+        iterations: per start; a search ends earlier at an objective of ``enough``.
         step: size of the first steps.
         smoothness: α.
         box: least and largest number of an input; None leaves inputs free.
         restarts: starts, >= 1; a further one is made only while the best objective is above ``enough``.
-        enough: objective at which a start counts as found.
+        enough: objective at which a start counts as found, >= 0.
         most_records: clients with more records are refused.
     """
 
@@ -147,39 +176,29 @@ class CosineInversion:
         year=2020,
         arxiv="2003.14053",
     )
-    asks: ClassVar[Asks] = "record"
-    view: ClassVar[type] = Eavesdropper
-    oracle: ClassVar[str] = ""
 
     iterations: int = 600
+    restarts: int = 1
     step: float = 0.1
     smoothness: float = 0.1
     box: tuple[float, float] | None = None
-    restarts: int = 1
-    enough: float = 1e-8
-    most_records: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "restarts", "most_records"):
-            require(getattr(self, name), name, least=1)
+        super().__post_init__()
         require(self.step, "step", above=0)
         require(self.smoothness, "smoothness", least=0)
-        require(self.enough, "enough", least=0)
         if self.box is not None and not self.box[0] < self.box[1]:
             raise ConfigError(f"box is {self.box}", mend="Give the least number first.")
 
-    def run(self, view: Eavesdropper, question: RecordQuestion, tools: Tools) -> RecordAnswer:
-        """The best records found.
-
-        Raises:
-            Refused: for too many records or local steps, tokens, several models, or a header without learning rate.
-        """
-        exchange = _few(view, question, self.most_records)
-        work = local_steps(tools.task, view.header, exchange, question.records, tools.meter)
-        known = _known(tools, exchange, question.records)
-        return _best(
-            work, question, exchange, self.restarts, self.enough, lambda start: self._search(work, start, known), tools
-        )
+    def _known(self, tools: Tools, exchange: Exchange, records: int) -> Tensor | None:
+        """Labels as targets, where the last layer tells them."""
+        try:
+            labels = from_numpy(read_labels(tools.task, exchange, records), device=tools.task.device)
+        except Refused:
+            return None
+        if tools.task.loss.name == "logistic":
+            return labels.to(tools.task.dtype)[:, None]
+        return F.one_hot(labels, tools.task.schema.num_classes).to(tools.task.dtype)
 
     def _search(self, work: LocalSteps, start: tuple[Tensor, Tensor], known: Tensor | None) -> _Found:
         x = (start[0] if self.box is None else start[0].clamp(*self.box)).requires_grad_()
@@ -222,41 +241,12 @@ def _few(view: Eavesdropper, question: RecordQuestion, most: int) -> Exchange:
     return chosen(view, question)
 
 
-def _known(tools: Tools, exchange: Exchange, records: int) -> Tensor | None:
-    """Labels as targets, where the last layer tells them."""
-    try:
-        labels = from_numpy(read_labels(tools.task, exchange, records), device=tools.task.device)
-    except Refused:
-        return None
-    if tools.task.loss.name == "logistic":
-        return labels.to(tools.task.dtype)[:, None]
-    return F.one_hot(labels, tools.task.schema.num_classes).to(tools.task.dtype)
-
-
 def _targets(work: LocalSteps, free: Float[Tensor, "records width"]) -> Tensor:
     """Free numbers as targets: probabilities for classes."""
     kind = work.task.loss.name
     if kind == "squared":
         return free
     return free.softmax(dim=1) if kind == "cross_entropy" else free.sigmoid()
-
-
-def _best(
-    work: LocalSteps,
-    question: RecordQuestion,
-    exchange: Exchange,
-    restarts: int,
-    enough: float,
-    search: Callable[[tuple[Tensor, Tensor]], _Found],
-    tools: Tools,
-) -> RecordAnswer:
-    """The best of several starts."""
-    found: list[_Found] = []
-    while len(found) < restarts and not any(one.objective <= enough for one in found):
-        found.append(search(_start(work, question.records, tools.streams.child("start", len(found)))))
-    best = min(found, key=lambda one: one.objective if np.isfinite(one.objective) else float("inf"))
-    facts = {"objective": best.objective, "starts": len(found), "steps": work.steps, "round": exchange.round}
-    return RecordAnswer(to_numpy(best.x).astype(np.float64), _hard(work, best.y), "estimated", facts)
 
 
 def _start(work: LocalSteps, records: int, streams: Streams) -> tuple[Tensor, Tensor]:
