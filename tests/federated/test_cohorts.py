@@ -12,7 +12,8 @@ from scipy.stats import chisquare
 
 from rivage.core.errors import ConfigError
 from rivage.core.seeding import Streams
-from rivage.federated.cohorts import Candidates, Permutation
+from rivage.federated.cohorts import Candidates
+from rivage.federated.permutation import Permutation
 
 NOBODY = np.empty(0, np.int64)
 

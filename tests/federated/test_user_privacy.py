@@ -22,6 +22,7 @@ from rivage.core.seeding import Streams
 from rivage.federated import FedAvg, Notebook, Phase, Trial, run
 from rivage.federated.accounting import Release, epsilon_of
 from rivage.federated.algorithm import Update
+from rivage.federated.clipped_sum import Moment
 from rivage.federated.clipping import Clip
 from rivage.federated.cohorts import Candidates
 from rivage.federated.collectors import Averaged
@@ -42,12 +43,16 @@ from rivage.testing.toys import Clients, layered_task, linear_clients, linear_ta
 NOBODY = np.empty(0, np.int64)
 
 
+def moment(seed: int) -> Moment:
+    return Moment(0, 1, None, Streams(seed), Streams(seed))
+
+
 def summed(
     settings: PrivateMean, vectors: Sequence[Any], records: Sequence[float] | None = None, seed: int = 0, **state: Any
 ) -> PrivateSum:
-    collector = settings.collector(each=False)
+    collector = settings.summed()
     base = torch.zeros(len(vectors[0]) if len(vectors) else 3, dtype=torch.float64)
-    collector.begin("params", {"params": base, **state}, 4.0, Streams(seed))
+    collector.begin("params", {"params": base, **state}, 4.0, moment(seed))
     for vector, weight in zip(vectors, records or [1.0] * len(vectors), strict=True):
         collector.add(Update({"params": (torch.tensor(vector, dtype=torch.float64), weight)}))
     return collector
@@ -109,8 +114,8 @@ def test_the_clip_converges_to_the_quantile(quantile: float, start: float) -> No
     settings = PrivateMean(noise=0.05, clip=start, adaptive=True, quantile=quantile, count_noise=0.4)
     state: dict[str, Any] = {}
     for round in range(150):
-        collector = settings.collector(each=False)
-        collector.begin("params", {"params": torch.zeros(1, dtype=torch.float64), **state}, 41.0, Streams(round))
+        collector = settings.summed()
+        collector.begin("params", {"params": torch.zeros(1, dtype=torch.float64), **state}, 41.0, moment(round))
         for value in norms:
             collector.add(Update({"params": (torch.tensor([value], dtype=torch.float64), 1.0)}))
         state = dict(collector.carried())

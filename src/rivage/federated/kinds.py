@@ -22,6 +22,7 @@ COLLECTIONS = Registry(
     "rivage.collectors",
     "collector",
     {
+        "dp_ftrl": "rivage.federated.dp_ftrl:DPFTRL",
         "krum": "rivage.federated.robust:Krum",
         "mean": "rivage.federated.collectors:Averaged",
         "median": "rivage.federated.robust:Median",

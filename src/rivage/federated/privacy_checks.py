@@ -34,7 +34,10 @@ def privacy_spent(record: RunRecord, *, method: str) -> Certificate:
             f'"{method}" claims no privacy', where=str(record.folder), mend="Set work.noise, and run again."
         )
     pairs = [(_ledger(trial, again=True), _ledger(trial, again=False)) for trial in trials]
-    sound = all(_covers(before, now) and _complete(trial) for trial, (now, before) in zip(trials, pairs, strict=True))
+    sound = all(
+        _covers(before, now) and _complete(trial) and _in_turn(trial, told.get("epoch"))
+        for trial, (now, before) in zip(trials, pairs, strict=True)
+    )
     measured, claimed = (max([0.0, *(e for pair in pairs for e in pair[way].values())]) for way in (0, 1))
     what = told.get("protects", "what the server reads")
     return Certificate(
@@ -71,3 +74,15 @@ def _complete(trial: TrialRecord) -> bool:
         if not set(event["cohort"]) - set(event["lost"]) <= clients:
             return False
     return True
+
+
+def _in_turn(trial: TrialRecord, epoch: int | None) -> bool:
+    """Whether nobody took part twice in an epoch, where the promise counts on that."""
+    if epoch is None:
+        return True
+    parts = [
+        (event["round"] // epoch, client)
+        for event in trial.events("round")
+        for client in event.get("private", {}).get("clients", ())
+    ]
+    return len(set(parts)) == len(parts)

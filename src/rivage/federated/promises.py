@@ -1,8 +1,8 @@
 """What a method of a study promises of its noise, whether it can, and what each round spends of it.
 
 There is at most one promise: of single records by `Phase.noise`, of clients by the server's noise
-(`rivage.federated.user_privacy`), by their own (`rivage.federated.local_noise`), or under a mask
-(`rivage.federated.secagg`).
+(`rivage.federated.user_privacy`, `rivage.federated.dp_ftrl`), by their own (`rivage.federated.local_noise`), or under a
+mask (`rivage.federated.secagg`).
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any, Literal
 from rivage.core.errors import ConfigError, MissingExtra
 from rivage.federated.accounting import require_accountants
 from rivage.federated.algorithm import Algorithm, Phase
+from rivage.federated.clipped_sum import ClippedMean
 from rivage.federated.clipping import Clip
 from rivage.federated.collectors import Collection
 from rivage.federated.local_noise import GaussianNoise
 from rivage.federated.privacy_ledger import EVERYONE
 from rivage.federated.record_privacy import phase_of, record_faults, sampling_rate, statement
 from rivage.federated.stages import UpdateStage
-from rivage.federated.user_privacy import PrivateMean
 
 __all__ = ["Sampling", "Spending", "accounting_faults", "entry_of", "promise", "promise_faults"]
 
-Sampling = Literal["uniform", "poisson"]
+Sampling = Literal["uniform", "poisson", "epochs"]
 
 _ENTRIES = {
     "rivage.federated.apfl:APFL": "params",
@@ -96,16 +96,30 @@ def accounting_faults(algorithm: Any, told: dict[str, Any] | None, share: float)
 
 
 def promise(
-    algorithm: Any, stages: Sequence[UpdateStage], collector: Collection, sampling: Sampling = "uniform"
+    algorithm: Any,
+    stages: Sequence[UpdateStage],
+    collector: Collection,
+    sampling: Sampling = "uniform",
+    epoch: int | None = None,
 ) -> dict[str, Any] | None:
-    """What record and message log say; None without noise."""
+    """What record and message log say; None without noise.
+
+    Args:
+        algorithm: of the method.
+        stages: of its updates.
+        collector: of its updates.
+        sampling: how cohorts are drawn.
+        epoch: rounds in which a client takes part at most once; None where nothing keeps it from more.
+    """
     if (phase := phase_of(algorithm)) is not None:
         return statement(phase)
     clip, noise = _stage(stages, Clip), _stage(stages, GaussianNoise)
     if noise is not None and clip is not None:
         return _local(clip, noise)
-    if isinstance(collector, PrivateMean):
-        return {**collector.promise(), "sampling": "poisson" if sampling == "poisson" else "none"}
+    if isinstance(collector, ClippedMean):
+        chance = sampling == "poisson"
+        relation = {"relation": "add-remove" if chance else "zero-out", "sampling": "poisson" if chance else "none"}
+        return {**collector.promise(), **relation, **({} if epoch is None else {"epoch": epoch})}
     return _masked(collector)
 
 
@@ -139,16 +153,20 @@ def _local(clip: Clip, noise: GaussianNoise) -> dict[str, Any]:
 
 
 def promise_faults(
-    algorithm: Any, name: str, stages: Sequence[UpdateStage], collector: Collection
+    algorithm: Any,
+    name: str,
+    stages: Sequence[UpdateStage],
+    collector: Collection,
+    sampling: Sampling = "uniform",
 ) -> Iterator[ConfigError]:
     """Why noise would promise nothing under these settings."""
     yield from record_faults(algorithm, name)
-    noise, users = _stage(stages, GaussianNoise), isinstance(collector, PrivateMean)
+    noise, users = _stage(stages, GaussianNoise), isinstance(collector, ClippedMean)
     masked = _masked(collector) is not None
     found = {
         "work.noise": phase_of(algorithm) is not None,
         "stage gaussian_noise": noise is not None,
-        "collector private_mean": users,
+        "noise of the collector": users,
         "collector secagg": masked,
     }
     given = [what for what, there in found.items() if there]
@@ -162,6 +180,11 @@ def promise_faults(
         yield ConfigError(
             f'noise on updates cannot protect "{name}": clients send more than one vector, or nobody has looked',
             mend='Take a method such as kind = "fedavg".',
+        )
+    if isinstance(collector, ClippedMean) and collector.needs_epochs and sampling != "epochs":
+        yield ConfigError(
+            "noise on prefix sums counts on clients that take part at most once in an epoch",
+            mend='Set run.sampling = "epochs".',
         )
     if masked and getattr(algorithm, "federates", False) and not _counts_alike(algorithm):
         yield ConfigError(

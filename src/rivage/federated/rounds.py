@@ -21,6 +21,7 @@ from rivage.core.seeding import Streams
 from rivage.data.population import called
 from rivage.federated.algorithm import Cohort, State, Update
 from rivage.federated.checkpoint import Journal
+from rivage.federated.clipped_sum import ClippedSum, Moment
 from rivage.federated.cohorts import Candidates
 from rivage.federated.collectors import Conversing
 from rivage.federated.exchange import Postman, average, fault_of, roster, usual_shapes
@@ -30,7 +31,6 @@ from rivage.federated.failures import Failed, explained
 from rivage.federated.memories import Memory
 from rivage.federated.promises import Spending, entry_of
 from rivage.federated.trial import Trial
-from rivage.federated.user_privacy import PrivateSum
 from rivage.simulation.devices import cost
 
 __all__ = ["Round"]
@@ -61,15 +61,20 @@ class Round:
         self.metrics: dict[str, list[float]] = {}
         self.gradients: dict[int, int] = {}
         self.spending = None if trial.promise is None else Spending(trial.algorithm, trial.promise, trial.share)
-        if isinstance(self.collector, PrivateSum):
+        if isinstance(self.collector, ClippedSum):
             entry = entry_of(trial.algorithm)
             assert entry is not None, "settings are refused otherwise"
-            self.collector.begin(entry, state, trial.expected, self.streams.child("collector", self.trial.secret))
+            self.collector.begin(entry, state, trial.expected, self._moment())
+
+    def _moment(self) -> Moment:
+        trial = self.trial
+        streams, throughout = (root.child("collector", trial.secret) for root in (self.streams, trial.streams))
+        return Moment(self.number, trial.planned, trial.period, streams, throughout)
 
     def play(self) -> tuple[State, dict[str, Any]]:
         """The server's next state, and the round's event."""
         trial = self.trial
-        candidates = Candidates(trial.population, self.number, trial.cohort, trial.unseen, trial.sampling)
+        candidates = Candidates(trial.population, self.number, trial.cohort, trial.unseen, trial.sampling, trial.turns)
         cohort = trial.algorithm.select(self.state, candidates, self.streams, trial.task)
         self._require_sound(cohort)
         arrives = trial.population.completes(cohort.ids, self.number)
@@ -89,7 +94,7 @@ class Round:
             self.talking.close()
         refusal = self.collector.refusal
         state = self.state
-        if (self.collector.count or isinstance(self.collector, PrivateSum)) and refusal is None:
+        if (self.collector.count or isinstance(self.collector, ClippedSum)) and refusal is None:
             state = trial.algorithm.aggregate(self.state, self.collector.result(), trial.task)
         event = {
             "event": "round",
@@ -105,7 +110,7 @@ class Round:
         event |= {"refused": refusal} if refusal is not None else {}
         multiplier = getattr(self.collector, "multiplier", None)
         event |= {} if self.spending is None else {"private": self.spending.event(multiplier)}
-        if isinstance(self.collector, PrivateSum):
+        if isinstance(self.collector, ClippedSum):
             state, event = {**state, **self.collector.carried()}, event | self.collector.report()
         event |= {"forgotten": forgotten} if forgotten else {}
         event |= {} if self.talking is None else self.talking.report()
@@ -115,12 +120,13 @@ class Round:
 
     def _require_sound(self, cohort: Cohort) -> None:
         """Refuse what no `select` may return: it would train on clients that are kept apart, or twice on one."""
-        ids, weights = cohort.ids, cohort.weights
+        ids, weights, turns = cohort.ids, cohort.weights, self.trial.turns
         faults = {
             f"{len(ids)} clients and {len(weights)} weights": len(ids) != len(weights),
             "a client twice": len(np.unique(ids)) != len(ids),
             "a client that is not registered": bool(((ids < 0) | (ids >= self.trial.population.size)).any()),
             "an unseen client": bool(len(self.trial.unseen) and np.isin(ids, self.trial.unseen).any()),
+            "a client whose turn it is not": turns is not None and not turns.due(ids, self.number).all(),
             "a weight that is negative or not finite": not bool((np.isfinite(weights) & (weights >= 0)).all()),
         }
         found = [fault for fault, present in faults.items() if present]

@@ -17,11 +17,12 @@ from rivage.core.settings import combine
 from rivage.data.population import ClientIds, Population
 from rivage.federated.adversaries import Adversary
 from rivage.federated.algorithm import Algorithm
-from rivage.federated.cohorts import Permutation
 from rivage.federated.collectors import Averaged, Collection
 from rivage.federated.execution import Execution
+from rivage.federated.permutation import Permutation
 from rivage.federated.promises import Sampling, accounting_faults, promise, promise_faults
 from rivage.federated.stages import Pipeline, UpdateStage
+from rivage.federated.turns import Turns, period, require_epoch
 from rivage.learning.task import Task
 from rivage.simulation.devices import Devices
 
@@ -41,8 +42,9 @@ class Trial:
         task: what is learnt.
         rounds: exchanges between server and clients, >= 0.
         cohort: clients per round; None takes everyone available.
-        sampling: whether exactly so many are drawn, or each client by itself with the probability that makes it so
-            many on average.
+        sampling: whether exactly so many are drawn, each client by itself with the probability that makes it so many
+            on average, or exactly so many of those whose turn it is: each has one in an epoch.
+        epoch: rounds of an epoch, >= 1; None lets cohorts take in everyone once. Only where sampling is by epochs.
         seed: root of all random streams.
         every: rounds between evaluations; the end is always evaluated.
         unseen: clients that never train, evaluated apart, sorted.
@@ -62,6 +64,7 @@ class Trial:
     rounds: int
     cohort: int | None = None
     sampling: Sampling = "uniform"
+    epoch: int | None = None
     seed: int = 0
     every: int = 10
     unseen: ClientIds = field(default_factory=lambda: np.empty(0, np.int64))
@@ -81,8 +84,9 @@ class Trial:
             )
         require(self.rounds, "rounds", least=0)
         require(self.every, "every", least=1)
-        if faults := list(promise_faults(self.algorithm, self.name, self.stages, self.collector)):
+        if faults := list(promise_faults(self.algorithm, self.name, self.stages, self.collector, self.sampling)):
             raise combine(faults)
+        require_epoch(self.sampling, self.epoch, self.cohort)
         for name in ("cohort", "remembered"):
             if (count := getattr(self, name)) is not None:
                 require(count, name, least=1)
@@ -99,10 +103,26 @@ class Trial:
         """The stages, ready for use."""
         return Pipeline(self.stages)
 
+    @cached_property
+    def streams(self) -> Streams:
+        """The root of all random streams."""
+        return Streams(self.seed)
+
     @property
     def expected(self) -> int:
-        """Clients of a round, where all are there: the cohort, or everyone who may train."""
-        return self.population.size - len(self.unseen) if self.cohort is None else self.cohort
+        """Clients of a round, where all are there: the cohort, or everyone who may train then."""
+        trainable = self.population.size - len(self.unseen)
+        return self.cohort or -(-trainable // (self.epoch or 1))
+
+    @property
+    def period(self) -> int | None:
+        """Rounds in which a client takes part at most once; None where nothing keeps it from more."""
+        return period(self.sampling, self.epoch, self.cohort, self.population.size - len(self.unseen))
+
+    @cached_property
+    def turns(self) -> Turns | None:
+        """Whose turn it is when; None where all may take part in every round."""
+        return None if self.period is None else Turns(self.population.size, self.period, self.streams)
 
     @property
     def share(self) -> float:
@@ -117,7 +137,7 @@ class Trial:
     @cached_property
     def promise(self) -> dict[str, Any] | None:
         """What its noise promises; None without."""
-        return promise(self.algorithm, self.stages, self.collector, self.sampling)
+        return promise(self.algorithm, self.stages, self.collector, self.sampling, self.period)
 
     @property
     def judged(self) -> ClientIds:
@@ -135,6 +155,7 @@ class Trial:
             "rounds": self.planned,
             "cohort": self.cohort,
             "sampling": self.sampling,
+            "epoch": self.epoch,
             "seed": self.seed,
             "every": self.every,
             "unseen": self.unseen.tolist(),

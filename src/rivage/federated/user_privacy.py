@@ -31,17 +31,16 @@ unless ``denominator`` says otherwise. Cost: one vector in float64 per round.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
+from jaxtyping import Float64
+from numpy import ndarray
 
 from rivage.core.errors import ConfigError, require
-from rivage.core.seeding import Streams
-from rivage.federated.algorithm import Mean, State, Update
+from rivage.federated.algorithm import State
+from rivage.federated.clipped_sum import ClippedMean, ClippedSum, Moment, require_inside
 
 __all__ = ["CLIP", "PrivateMean", "PrivateSum"]
 
@@ -50,7 +49,7 @@ CLIP = "collector.clip"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrivateMean:
+class PrivateMean(ClippedMean):
     """The noisy mean of clipped updates.
 
     Args:
@@ -58,36 +57,24 @@ class PrivateMean:
         clip: largest norm S of an update, > 0; where the search starts if it is adaptive.
         cap: records from which on a client has weight 1, > 0; None gives every client weight 1.
         denominator: q W, > 0; None takes the expected number of clients in a round.
+        delta: δ at which ε is told, in (0, 1).
         adaptive: whether S follows the quantile of the clients' norms.
         quantile: γ, in (0, 1).
         clip_rate: η, > 0.
         count_noise: σ_b, > noise / 2; None takes a twentieth of the expected number of clients.
-        delta: δ at which ε is told, in (0, 1).
     """
 
-    noise: float = 1.0
-    clip: float = 1.0
-    cap: float | None = field(default=None, metadata={"none": "off"})
-    denominator: float | None = field(default=None, metadata={"none": "auto"})
     adaptive: bool = False
     quantile: float = 0.5
     clip_rate: float = 0.2
     count_noise: float | None = field(default=None, metadata={"none": "auto"})
-    delta: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name in ("noise", "clip", "clip_rate"):
-            require(getattr(self, name), name, above=0)
-        for name in ("cap", "denominator", "count_noise"):
-            if (value := getattr(self, name)) is not None:
-                require(value, name, above=0)
-        for name in ("quantile", "delta"):
-            if not 0 < getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}", mend="Give a number above 0 and below 1.")
-
-    def refusal(self, received: int) -> str | None:
-        """Any number will do, 0 too."""
-        return None
+        super().__post_init__()
+        require(self.clip_rate, "clip_rate", above=0)
+        if self.count_noise is not None:
+            require(self.count_noise, "count_noise", above=0)
+        require_inside(self.quantile, "quantile")
 
     def faults(self, clients: int, giver: str, mend: str) -> list[ConfigError]:
         """An adaptive clip whose counts need more noise than there are clients for."""
@@ -110,94 +97,50 @@ class PrivateMean:
             raise faults[0]
         return float((self.noise**-2 - (2 * self.counts(clients)) ** -2) ** -0.5)
 
-    def collector(self, *, each: bool) -> PrivateSum:
-        """The collector of one round.
-
-        Raises:
-            ConfigError: for methods that want single updates.
-        """
-        if each:
-            raise ConfigError(
-                "the method wants single updates, but the noise is on their sum",
-                mend="Take another method or collector.",
-            )
+    def summed(self) -> PrivateSum:
+        """The sum of one round."""
         return PrivateSum(self)
 
     def promise(self) -> dict[str, Any]:
-        """What record and message log say of it, but for the sampling."""
-        return {
-            "unit": "user",
-            "relation": "add-remove",
-            "protects": "every model that leaves the server",
-            "mechanism": "DP-FedAvg: Gaussian noise of the server on the sum of clipped updates",
-            "noise_multiplier": self.noise,
-            "clip": "adaptive" if self.adaptive else self.clip,
-            "delta": self.delta,
-            "not_covered": ["single updates, which server and links see", "set-up messages", "evaluations"],
-        }
+        """What record and message log say of it, but for who takes part."""
+        mechanism = "DP-FedAvg: Gaussian noise of the server on the sum of clipped updates"
+        clip = {"clip": "adaptive"} if self.adaptive else {}
+        return {"mechanism": mechanism, **super().promise(), **clip}
 
 
-class PrivateSum:
-    """Adds up clipped updates, and noise.
+class PrivateSum(ClippedSum):
+    """Adds up clipped updates, and noise drawn anew in every round; counts norms below an adaptive clip."""
 
-    Args:
-        settings: of the collection.
-
-    Attributes:
-        count: updates taken in; what it hands on is aggregated also when there were none.
-    """
+    settings: PrivateMean
 
     def __init__(self, settings: PrivateMean) -> None:
-        self.settings, self.count, self.below = settings, 0, 0.0
-        self._sum: Tensor | None = None
+        super().__init__(settings)
+        self.below = 0.0
 
-    def begin(self, entry: str, state: State, expected: float, streams: Streams) -> None:
-        """Before the first update.
-
-        Args:
-            entry: the one payload entry, broadcast under the same name.
-            state: of the server.
-            expected: number of clients.
-            streams: of this round and this collector.
-        """
-        self.entry, self.base, self.expected, self.streams = entry, state[entry], expected, streams
+    def begin(self, entry: str, state: State, expected: float, moment: Moment) -> None:
+        """Before the first update; the clip is what the last round has left."""
+        super().begin(entry, state, expected, moment)
         self.clip = float(state[CLIP]) if CLIP in state else self.settings.clip
-        self._sum = torch.zeros_like(self.base, dtype=torch.float64)
 
-    @property
-    def refusal(self) -> str | None:
-        """Any number of updates will do."""
-        return None
-
-    def add(self, update: Update, down: State | None = None) -> None:
-        """Take in one update: its norm is bounded before its weight counts."""
-        assert self._sum is not None, "begin comes first"
-        vector, records = update.payload[self.entry]
-        change = (vector - self.base).double()
-        norm = float(torch.linalg.vector_norm(change))
-        weight = 1.0 if self.settings.cap is None else min(records / self.settings.cap, 1.0)
-        self._sum += weight * min(1.0, self.clip / max(norm, 1e-300)) * change
+    def measured(self, norm: float) -> None:
+        """Count norms within the clip, less a half each."""
         self.below += 0.5 if norm <= self.clip else -0.5
-        self.count += 1
 
-    def result(self) -> Mapping[str, Mean]:
-        """The noisy mean; its weight is the denominator."""
-        assert self._sum is not None, "begin comes first"
+    def noise(self) -> Float64[ndarray, "dim"]:
+        """Independent of all other rounds."""
         deviation = self.settings.on_sums(self.expected) * self.clip
-        noise = self.streams.numpy("noise").standard_normal(tuple(self.base.shape)) * deviation
-        total = self._sum + torch.from_numpy(np.asarray(noise)).to(self._sum.device)
-        denominator = self.settings.denominator or self.expected
-        return {self.entry: Mean((self.base.double() + total / denominator).to(self.base.dtype), denominator)}
+        drawn: ndarray = self.moment.streams.numpy("noise").standard_normal(tuple(self.base.shape)) * deviation
+        return drawn
 
     def carried(self) -> State:
-        """What the server's state holds until the next round: the clip, if it is adaptive."""
+        """The clip, if it is adaptive."""
         if not self.settings.adaptive:
             return {}
-        noise = self.streams.numpy("count").standard_normal() * self.settings.counts(self.expected)
+        noise = self.moment.streams.numpy("count").standard_normal() * self.settings.counts(self.expected)
         share = 0.5 + (self.below + noise) / self.expected
         clip = self.clip * math.exp(-self.settings.clip_rate * (share - self.settings.quantile))
         return {CLIP: torch.tensor(clip, dtype=torch.float64)}
 
     def report(self) -> dict[str, Any]:
-        """For the round's event."""
+        """The clip, if it is adaptive."""
         return {"clip": self.clip} if self.settings.adaptive else {}

@@ -5,10 +5,12 @@ random signs on coordinates that no other canary has, and L longer than any norm
 is clipped to exactly that; one that is out sends the broadcast, which adds nothing to the sum. With Δ_k the step that
 the server's model makes in round k, its scores are
 
-    Σ_k (−1)^k ⟨u_c, Δ_k⟩        over all rounds, an even number of them,
-    Σ_k (−1)^k ⟨u_c, Δ_k⟩        over the rounds in which c was chosen.
+    Σ_k (−1)^k ⟨u_c, Δ_k⟩                  over all rounds, an even number of them,
+    Σ_k (−1)^k Σ_l (V⁻¹)_kl ⟨u_c, Δ_l⟩     over the rounds k in which c was chosen.
 
-The second is left out where who was chosen is a secret: under sampling by chance the accountant counts on that.
+V is the covariance of the noise over the rounds: the identity for noise that is drawn anew; the noise that a tree
+repeats is taken off with what other rounds show of it (`rivage.federated.dp_ftrl`). The second is left out where who
+was chosen is a secret: under sampling by chance the accountant counts on that.
 
 The signs cost no power against noise that is drawn anew, take out the drift that honest clients cause, and cancel noise
 that is the same in every round: the first score is a sum of differences of successive rounds. The coins are what
@@ -86,6 +88,7 @@ def planted(trial: Trial, canaries: CanaryClients, *, opposed: bool = False) -> 
         population=_Larger(trial.population, canaries.count),
         adversary=_Sends(canaries, first, opposed),
         cohort=None if trial.cohort is None else round(trial.cohort * (1 + canaries.count / first)),
+        epoch=trial.period,
         rounds=rounds,
         every=max(rounds, 1),
     )
@@ -142,7 +145,8 @@ class CanaryClients:
     def scored(self, trial: Trial) -> Scored:
         """Play the trial with the canaries in it, and score them. Time: that of the trial and O(rounds · D).
 
-        The models after each round are all that is read: what every client of the training is sent.
+        The shared model after every round is read, and who was chosen where that is no secret: more than the final
+        model tells, and no single update. A client sees as much only if it is sent the model of every round.
 
         Raises:
             ConfigError: for more canaries than parameters.
@@ -150,18 +154,19 @@ class CanaryClients:
         first, dimension = trial.population.size, trial.task.dimension
         larger = planted(trial, self)
         places, signs = _pattern(self, dimension)
-        scores = np.zeros((self.count, 2))
+        steps, chosen = np.zeros((2, larger.rounds, self.count))
         journal = Notebook()
         with Session(larger, journal) as session:
             _require_one_model(session.state, dimension)
             before = to_numpy(session.state["params"]).copy()
             for event in session:
                 after = to_numpy(session.state["params"]).copy()
-                found = sign(event["round"]) * ((after - before)[places] * signs).sum(axis=1)
-                scores += np.stack([found, found * self._chosen(event, first)], axis=1)
+                steps[event["round"]] = ((after - before)[places] * signs).sum(axis=1)
+                chosen[event["round"]] = self._chosen(event, first)
                 before = after
         secret = trial.promise is not None and trial.promise["sampling"] == "poisson"
         spent = ledger(trial, journal, range(first, first + self.count))
+        scores = _scores(steps, chosen, larger)
         return Scored(scores[:, :1] if secret else scores, self.inside, spent)
 
     def _chosen(self, event: Mapping[str, Any], first: int) -> Bool[ndarray, "canaries"]:
@@ -171,6 +176,16 @@ class CanaryClients:
             return np.ones(self.count, bool)
         chosen: ndarray = np.isin(np.arange(first, first + self.count), cohort)
         return chosen
+
+
+def _scores(
+    steps: Float64[ndarray, "rounds canaries"], chosen: Float64[ndarray, "rounds canaries"], trial: Trial
+) -> Float64[ndarray, "canaries 2"]:
+    """Both scores of all canaries."""
+    covariance = getattr(trial.collector, "covariance", lambda rounds, epoch: np.eye(rounds))
+    noise = covariance(trial.rounds, trial.period)
+    signs = np.array([sign(round) for round in range(trial.rounds)])
+    return np.stack([signs @ steps, signs @ (chosen * np.linalg.solve(noise, steps))], axis=1)
 
 
 def _require_one_model(state: State, dimension: int) -> None:

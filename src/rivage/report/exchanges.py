@@ -80,6 +80,9 @@ def _rule(collector: Settings) -> str:
     if kind == "private_mean":
         clip = "an adaptive norm" if collector["adaptive"] else f"norm {_plain(collector['clip'])}"
         return f"a mean of updates clipped to {clip}, with noise of multiplier {_plain(collector['noise'])}"
+    if kind == "dp_ftrl":
+        clipped, noise = _plain(collector["clip"]), _plain(collector["noise"])
+        return f"a mean of updates clipped to norm {clipped}, with noise of multiplier {noise} on prefix sums"
     if kind == "secagg":
         return f"secure aggregation of at least {collector['survivors']} updates{_noise(collector)}"
     return f"{_RULES.get(kind, kind)}{_details(collector)}"

@@ -27,6 +27,7 @@ from rivage.data.shifts import SHIFTS
 from rivage.decentralized.silo_settings import NETWORKS, SiloSettings
 from rivage.federated.kinds import ADVERSARIES, COLLECTIONS, STAGES
 from rivage.federated.registry import ALGORITHMS
+from rivage.federated.turns import require_epoch
 from rivage.simulation.availability import AVAILABILITY, Always
 from rivage.simulation.devices import DEVICES
 from rivage.studies.audit_settings import Auditing
@@ -112,7 +113,10 @@ class Run:
         rounds: exchanges between server and clients, >= 0.
         cohort: clients per round, >= 1; ``"all"`` takes everyone available.
         sampling: ``uniform`` draws exactly so many; ``poisson`` draws each client by itself, so many on average, as the
-            accountant of ``private_mean`` assumes.
+            accountant of ``private_mean`` assumes; ``epochs`` draws exactly so many of those whose turn it is, which is
+            in one round of every epoch, as ``dp_ftrl`` needs it.
+        epoch: rounds of an epoch, >= 1; ``"auto"`` takes as many as cohorts need to take in everyone once. A longer
+            one leaves more clients to choose from, where many are away.
         seeds: one trial of every method for each, distinct, 0 <= seed < 2**64.
         dtype: numbers of models and losses.
         log: what the message log keeps: ``none``, ``meta``, ``clients:[0, 5]`` or ``all``; left out, everything
@@ -128,7 +132,8 @@ class Run:
 
     rounds: int = 50
     cohort: int | None = field(default=None, metadata={"none": "all"})
-    sampling: Literal["uniform", "poisson"] = "uniform"
+    sampling: Literal["uniform", "poisson", "epochs"] = "uniform"
+    epoch: int | None = field(default=None, metadata={"none": "auto"})
     seeds: tuple[int, ...] = (0,)
     dtype: Literal["float32", "float64"] = "float32"
     log: str | None = None
@@ -141,6 +146,7 @@ class Run:
         require(self.rounds, "rounds", least=0)
         if self.cohort is not None:
             require(self.cohort, "cohort", least=1)
+        require_epoch(self.sampling, self.epoch, self.cohort)
         require_seeds(self.seeds)
         if self.log is not None:
             LogPolicy.parse(self.log)
@@ -227,7 +233,7 @@ class Study:
             *blank(self.name),
             *ambiguous([method.name for method in self.methods], "method", "methods", "fedavg"),
             *_unfit(self.methods),
-            *_unsound(self.methods, self.run.cohort),
+            *_unsound(self.methods, self.run),
             *_without_server(self),
         ]:
             raise combine(problems)
@@ -280,6 +286,7 @@ def _without_server(study: Study) -> Iterator[ConfigError]:
         yield ConfigError(f'"{named[0]}" trains without a server, on records that stay', where="[stream]", mend=mend)
     servers = {
         "[run] cohort": study.run.cohort is not None,
+        "[run] sampling": study.run.sampling != "uniform",
         "[availability]": not isinstance(study.availability, Always),
         "[adversary]": study.adversary is not None,
         "[devices]": study.devices is not None,
@@ -292,18 +299,18 @@ def _without_server(study: Study) -> Iterator[ConfigError]:
         )
 
 
-def _unsound(methods: Sequence[Method], cohort: int | None) -> Iterator[ConfigError]:
+def _unsound(methods: Sequence[Method], run: Run) -> Iterator[ConfigError]:
     """Stages and collectors that cannot do what they promise."""
     for number, method in enumerate(methods, 1):
-        for fault in _faults(method, cohort):
+        for fault in _faults(method, run):
             yield ConfigError(fault.what, where=f"[[methods]] {number}", mend=fault.mend)
 
 
-def _faults(method: Method, cohort: int | None) -> Iterator[RivageError]:
+def _faults(method: Method, run: Run) -> Iterator[RivageError]:
     from rivage.federated.promises import promise_faults  # imports torch, as the methods have done by now
     from rivage.federated.stages import order_faults
 
-    yield from promise_faults(method.algorithm, method.name, method.stages, method.collector)
+    yield from promise_faults(method.algorithm, method.name, method.stages, method.collector, run.sampling)
     yield from order_faults(method.stages)
     if is_decentralized(method.algorithm):
         if method.stages or method.collector != _AVERAGED():
@@ -318,9 +325,9 @@ def _faults(method: Method, cohort: int | None) -> Iterator[RivageError]:
     except RivageError as error:
         yield error
     yield from getattr(method.collector, "unsound", lambda stages: ())(method.stages)
-    if cohort is not None:
+    if run.cohort is not None:
         yield from collector_faults(
-            method.collector, cohort, f"a cohort of {cohort} gives", "Raise run.cohort, or lower"
+            method.collector, run.cohort, f"a cohort of {run.cohort} gives", "Raise run.cohort, or lower"
         )
 
 

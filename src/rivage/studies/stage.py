@@ -22,6 +22,7 @@ from rivage.federated.execution import Execution
 from rivage.federated.promises import accounting_faults, promise
 from rivage.federated.record_privacy import model_faults
 from rivage.federated.trial import Trial, judged
+from rivage.federated.turns import period
 from rivage.learning.task import Task, make_task
 from rivage.studies.settings import Method, Study, collector_faults, is_decentralized
 
@@ -138,6 +139,7 @@ class Stage:
             rounds=settings.run.rounds,
             cohort=settings.run.cohort,
             sampling=settings.run.sampling,
+            epoch=settings.run.epoch,
             seed=self.seed,
             every=settings.evaluation.every,
             unseen=self.unseen,
@@ -169,7 +171,9 @@ class Stage:
 
     def promise(self, method: Method) -> dict[str, Any] | None:
         """What its noise promises; None without, and for methods without a server."""
-        return promise(method.algorithm, method.stages, method.collector, self.study.run.sampling)
+        run = self.study.run
+        turns = period(run.sampling, run.epoch, run.cohort, self.trainable)
+        return promise(method.algorithm, method.stages, method.collector, run.sampling, turns)
 
     def exchange(self, method: Method) -> dict[str, Any]:
         """What happens to updates between clients and server, where that is not the plain mean of what was sent."""

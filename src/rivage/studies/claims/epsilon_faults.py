@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from rivage.core.seeding import Streams
 from rivage.federated.algorithm import Mean, State
+from rivage.federated.clipped_sum import Moment
 from rivage.federated.user_privacy import PrivateMean, PrivateSum
 
 __all__ = ["ClippingLeftOut", "QuarterOfTheNoise", "TheSameNoiseEveryRound"]
@@ -23,14 +25,14 @@ class QuarterOfTheNoise(PrivateMean):
 class ClippingLeftOut(PrivateMean):
     """Adds all the noise, but bounds no update."""
 
-    def collector(self, *, each: bool) -> PrivateSum:
+    def summed(self) -> PrivateSum:
         """A sum of updates of any length."""
         return _Unbounded(self)
 
 
 class _Unbounded(PrivateSum):
-    def begin(self, entry: str, state: State, expected: float, streams: Streams) -> None:
-        super().begin(entry, state, expected, streams)
+    def begin(self, entry: str, state: State, expected: float, moment: Moment) -> None:
+        super().begin(entry, state, expected, moment)
         self.claimed, self.clip = self.clip, math.inf
 
     def result(self) -> Mapping[str, Mean]:
@@ -41,11 +43,11 @@ class _Unbounded(PrivateSum):
 class TheSameNoiseEveryRound(PrivateMean):
     """Draws its noise from one seed, so that it cancels between rounds."""
 
-    def collector(self, *, each: bool) -> PrivateSum:
+    def summed(self) -> PrivateSum:
         """A sum with noise that is always the same."""
         return _OneSeed(self)
 
 
 class _OneSeed(PrivateSum):
-    def begin(self, entry: str, state: State, expected: float, streams: Streams) -> None:
-        super().begin(entry, state, expected, Streams(0))
+    def begin(self, entry: str, state: State, expected: float, moment: Moment) -> None:
+        super().begin(entry, state, expected, replace(moment, streams=Streams(0)))

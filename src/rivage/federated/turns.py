@@ -1,0 +1,89 @@
+"""Turns: each client may take part in one round of every epoch, and no list of who has been is kept.
+
+An epoch has L rounds. A keyed permutation π of the clients, another one in every epoch, puts client c on place π⁻¹(c),
+and its turn is round π⁻¹(c) mod L of the epoch. Whoever is away then waits for the next epoch. The turns depend on
+nothing but the seed, so that any number of clients costs nothing and an interrupted run goes on with the same ones.
+
+Epochs longer than the clients need give the server more clients to ask than it wants: it finds its cohort among them
+also where many are away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int64
+from numpy import ndarray
+
+from rivage.core.errors import ConfigError, require
+from rivage.core.seeding import Streams
+from rivage.data.population import ClientIds
+from rivage.federated.permutation import Permutation
+
+__all__ = ["Turns", "period", "require_epoch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Who may take part when.
+
+    Args:
+        size: number of clients.
+        epoch: rounds L in which everyone has one turn, >= 1.
+        streams: of the trial.
+    """
+
+    size: int
+    epoch: int
+    streams: Streams
+
+    def __post_init__(self) -> None:
+        require(self.epoch, "epoch", least=1)
+
+    def count(self, round: int) -> int:
+        """How many have their turn in this round."""
+        return -(-(self.size - round % self.epoch) // self.epoch)
+
+    def called(self, places: Int64[ndarray, "m"], round: int) -> ClientIds:
+        """Those at these places of the `count` in the round's order, which is pseudo-random. O(m)."""
+        return self._order(round)(round % self.epoch + self.epoch * np.asarray(places, np.int64))
+
+    def due(self, ids: ClientIds, round: int) -> Bool[ndarray, "clients"]:
+        """Whether it is their turn. O(m)."""
+        mine: ndarray = self._order(round).inverse(ids) % self.epoch == round % self.epoch
+        return mine
+
+    def _order(self, round: int) -> Permutation:
+        return Permutation(self.size, self.streams.child("epoch", round // self.epoch).seed("turns"))
+
+
+def period(sampling: str, epoch: int | None, cohort: int | None, clients: int) -> int | None:
+    """Rounds of an epoch; None without turns.
+
+    Args:
+        sampling: ``epochs``, or another.
+        epoch: that was asked for; None takes what cohorts need to take in everyone once.
+        cohort: clients per round.
+        clients: who may train.
+    """
+    if sampling != "epochs":
+        return None
+    return epoch or -(-max(clients, 1) // (cohort or 1))
+
+
+def require_epoch(sampling: str, epoch: int | None, cohort: int | None) -> None:
+    """Refuse an epoch that nothing asks for, and epochs of which nothing tells the length.
+
+    Raises:
+        ConfigError: for either.
+    """
+    if epoch is not None:
+        require(epoch, "epoch", least=1)
+        if sampling != "epochs":
+            raise ConfigError(f"epoch is {epoch}, but sampling is {sampling}", mend='Set sampling = "epochs".')
+    elif sampling == "epochs" and cohort is None:
+        raise ConfigError(
+            "clients have turns, but neither cohort nor epoch tells how many",
+            mend="Set cohort to the clients per round, or epoch to the rounds of an epoch.",
+        )
