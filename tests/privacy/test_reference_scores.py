@@ -18,9 +18,9 @@ from rivage.learning.task import Task, TaskSettings, make_task
 from rivage.privacy import lira, rmia
 from rivage.privacy.attack import Meter
 from rivage.privacy.confidence import confidence, confidences, log_likelihood
+from rivage.privacy.dealing import balanced
 from rivage.privacy.recipes import Recipe
 from rivage.privacy.roc import auc, auc_test
-from rivage.privacy.shadows import balanced
 from rivage.privacy.views import Refused
 from rivage.studies.claims.reference_attacks import means, trained
 

@@ -26,12 +26,13 @@ from rivage.learning.params import to_numpy
 from rivage.learning.task import Task, TaskSettings, make_task
 from rivage.privacy.attack import ATTACKS, Attack, Meter, Tools
 from rivage.privacy.confidence import confidences
+from rivage.privacy.dealing import balanced
 from rivage.privacy.lira import LiRA, LocalLiRA
 from rivage.privacy.questions import MembershipQuestion
 from rivage.privacy.recipes import Recipe, federate, method_of, recipe_of, train
 from rivage.privacy.rmia import RMIA, LocalRMIA
 from rivage.privacy.roc import auc, auc_test
-from rivage.privacy.shadows import Shadows, balanced
+from rivage.privacy.shadows import Shadows
 from rivage.privacy.views import Eavesdropper, Header, Recorded, Refused, ReleasedModel
 from rivage.testing.toys import Clients, layered_task, linear_clients
 

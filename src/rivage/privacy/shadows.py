@@ -24,75 +24,28 @@ work of a round; shadow federations ``models`` whole runs.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from rivage.core.errors import require
 from rivage.core.seeding import Streams
-from rivage.data.population import Samples
+from rivage.data.population import Samples, joined
 from rivage.learning.params import to_numpy
 from rivage.privacy.attack import Tools
 from rivage.privacy.confidence import confidences
+from rivage.privacy.dealing import Signals, balanced, bounded, clients_of, members_of
 from rivage.privacy.questions import MembershipQuestion
 from rivage.privacy.recipes import Method, Recipe, federate, method_of, recipe_of, train
 from rivage.privacy.views import Eavesdropper, Exchange, Refused, ReleasedModel
 
-__all__ = ["RETRAINED", "UPDATES", "Shadows", "Signals", "balanced"]
+__all__ = ["RETRAINED", "UPDATES", "Shadows"]
 
-_POPULATION = 500  # of the attacker's own records, that one client's are compared with
 _ROUNDS = 20  # of a training whose header does not tell how many there were
-
-
-def balanced(models: int, records: int, generator: np.random.Generator) -> Bool[ndarray, "models records"]:
-    """Which model trains on which record: each record in exactly half of the models, uniformly at random.
-
-    Of an odd number of models a record gets the lower or the upper half, at random.
-    """
-    ranks = generator.random((models, records)).argsort(0).argsort(0)
-    half = models // 2 + (models % 2) * generator.integers(0, 2, records)
-    design: ndarray = ranks < half
-    return design
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Signals:
-    """Confidences of the target and of the reference models in the audited records and in further ones.
-
-    Args:
-        target: of the model that is asked about.
-        references: of the reference models.
-        inside: whether the reference model trained on the record.
-        known: audited records whose membership the attacker knows.
-        facts: about the reference models.
-    """
-
-    target: Float64[ndarray, "records queries"]
-    references: Float64[ndarray, "models records queries"]
-    inside: Bool[ndarray, "models records"]
-    known: Bool[ndarray, "audited"]
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def audited(self) -> int:
-        """How many of the records are audited; they come first."""
-        return len(self.known)
-
-    @property
-    def asked(self) -> Int64[ndarray, "asked"]:
-        """Rows of the audited records whose membership is not known."""
-        return np.flatnonzero(~self.known)
-
-    def answer(self, scores: Float64[ndarray, "asked"]) -> Float64[ndarray, "audited"]:
-        """These scores in their rows, NaN in those that are known."""
-        result = np.full(self.audited, np.nan)
-        result[self.asked] = scores
-        return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +98,8 @@ class Shadows:
         before, target_of = tools.meter.evaluations, -1 if question.target is None else question.target
         streams = Streams(tools.streams.root).child("references", view.name, target_of)
         if isinstance(view, Eavesdropper):
-            question = _bounded(question, streams)
-        records = _joined(question.records, question.others)
+            question = bounded(question, streams)
+        records = joined([question.records, question.others])
         design = self.design(question, streams, everything=isinstance(view, ReleasedModel))
         copies = [records, *(self._copy(records, streams.numpy("copy", copy)) for copy in range(1, self.queries))]
         target, references = [], []
@@ -200,7 +153,7 @@ class Shadows:
             apart = 0 if question.target is None else len(question.records)
             yield view.params, self._retrained(view, records, design, apart, tools, streams)
             return
-        method, members = self._method(view), _members(records, design)
+        method, members = self._method(view), members_of(records, design)
         for exchange in _spaced(view, self.rounds):
             found = train(
                 tools.task,
@@ -229,10 +182,10 @@ class Shadows:
         if not self.federations:
             recipe = (recipe_of(view.header) if self.recipe is None else self.recipe).times(rounds)
             starts = np.stack([to_numpy(task.initial(streams.seed("start", m))) for m in range(self.models)])
-            members = _members(records, design)
+            members = members_of(records, design)
             return train(task, recipe.method, starts, members, streams=streams, meter=tools.meter)
         method, models = self._method(view), []
-        for m, parts in enumerate(self._dealt(records, design, apart, streams)):
+        for m, parts in enumerate(clients_of(records, design, clients=self.clients, apart=apart, streams=streams)):
             models.append(federate(task, method, parts, rounds, streams=streams.child(m), meter=tools.meter))
         return np.stack(models)
 
@@ -241,17 +194,6 @@ class Shadows:
         if self.recipe is not None:
             return self.recipe.method
         return method_of(view.header) if "method" in view.header.fields else recipe_of(view.header).method
-
-    def _dealt(
-        self, records: Samples, design: Bool[ndarray, "models records"], apart: int, streams: Streams
-    ) -> Iterator[list[Samples]]:
-        """The members of each model, dealt to clients: the first ``apart`` records are those of the first client."""
-        for m, row in enumerate(design):
-            rows = np.flatnonzero(row)
-            first = rows[rows < apart]
-            rest = streams.numpy("deal", m).permutation(rows[len(first) :])
-            parts = np.array_split(rest, max(self.clients - (apart > 0), 1))
-            yield [records.take(part) for part in (first, *parts) if len(part)]
 
     def _copy(self, records: Samples, generator: np.random.Generator) -> Samples:
         """The records with noise on their inputs."""
@@ -279,26 +221,6 @@ def _digest(question: MembershipQuestion) -> Hashable:
         digest.update(np.ascontiguousarray(samples.y).data)
     digest.update(question.known.tobytes() + question.member.tobytes())
     return digest.digest()
-
-
-def _bounded(question: MembershipQuestion, streams: Streams) -> MembershipQuestion:
-    """With no more of the attacker's own records than one client can do with: every model is asked about all."""
-    own, most = len(question.others), max(_POPULATION, len(question.records))
-    if own <= most:
-        return question
-    chosen = streams.numpy("population").choice(own, most, replace=False)
-    return replace(question, others=question.others.take(np.sort(chosen)))
-
-
-def _members(records: Samples, design: Bool[ndarray, "models records"]) -> list[Samples]:
-    return [records.take(np.flatnonzero(row)) for row in design]
-
-
-def _joined(first: Samples, second: Samples) -> Samples:
-    if not len(second):
-        return first
-    x, y, index = (np.concatenate([getattr(each, name) for each in (first, second)]) for name in ("x", "y", "index"))
-    return Samples(x, y, index)
 
 
 def _spaced(view: Eavesdropper, count: int | None) -> Iterator[Exchange]:

@@ -25,9 +25,9 @@ from rivage.learning.task import Task, TaskSettings, make_task
 from rivage.privacy import lira, rmia
 from rivage.privacy.attack import Meter
 from rivage.privacy.confidence import confidences, log_likelihood
+from rivage.privacy.dealing import balanced
 from rivage.privacy.recipes import Recipe, train
 from rivage.privacy.roc import auc, roc
-from rivage.privacy.shadows import balanced
 from rivage.studies.claims.claim import Claim, Outcome
 
 __all__ = ["CLAIMS", "Models", "attacked", "digits", "means", "trained"]

@@ -31,9 +31,10 @@ from rivage.learning.task import Task
 from rivage.privacy import lira, rmia
 from rivage.privacy.attack import Meter, Tools
 from rivage.privacy.confidence import confidences, log_likelihood
+from rivage.privacy.dealing import Signals
 from rivage.privacy.questions import MembershipQuestion
 from rivage.privacy.roc import auc
-from rivage.privacy.shadows import Shadows, Signals
+from rivage.privacy.shadows import Shadows
 from rivage.privacy.views import Eavesdropper, Recorded
 from rivage.studies.claims.claim import Claim, Outcome
 from rivage.studies.claims.reference_attacks import digits
