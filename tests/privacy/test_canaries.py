@@ -29,6 +29,7 @@ from rivage.learning.task import TaskSettings, make_task
 from rivage.privacy.canaries import CanaryClients, Scored
 from rivage.privacy.canary_records import CanaryRecords
 from rivage.privacy.epsilon_audit import claimed, guesses_for, judged, proved, recorded
+from rivage.privacy.epsilon_bounds import best_of_one_run, from_one_run, guesses
 from rivage.studies.audit_epsilon import audited_epsilon
 from rivage.studies.claims.epsilon_faults import ClippingLeftOut, QuarterOfTheNoise, TheSameNoiseEveryRound
 
@@ -139,6 +140,26 @@ def test_evidence_is_the_order_of_coins_alone() -> None:
     assert evidence["orders"][0] == "".join("01"[int(inside[i])] for i in np.argsort(scores[:, 0], kind="stable"))
     assert proved(evidence) == proved(recorded(Scored(np.exp(scores), inside), delta=DELTA))
     assert tuple(evidence["each"]) == guesses_for(100)
+
+
+def test_statistics_share_the_level_of_the_bound() -> None:
+    """Two that say the same prove what one proves at half the level, and not what one proves at all of it."""
+    generator = np.random.default_rng(1)
+    inside = generator.random(200) < 0.5
+    scores = inside + 0.5 * generator.normal(size=200)
+    one, two, four = (proved(recorded(Scored(np.stack([scores] * n, axis=1), inside), delta=DELTA)) for n in (1, 2, 4))
+    halved = best_of_one_run(scores, inside, each=guesses_for(200), delta=DELTA, confidence=0.995)
+    assert two == pytest.approx(halved)
+    assert one > two + 0.05 > four + 0.1 > 0.5
+
+
+def test_the_level_is_shared_among_numbers_of_guesses_too() -> None:
+    inside = np.arange(200) >= 100
+    scores = np.arange(200.0)
+    scores[:5], scores[-5:] = 300, -300
+    alone = from_one_run(guesses(scores, inside, 40), delta=DELTA, confidence=0.9975)
+    assert best_of_one_run(scores, inside, each=(1, 2, 3, 40), delta=DELTA, confidence=0.99) == pytest.approx(alone)
+    assert alone < from_one_run(guesses(scores, inside, 40), delta=DELTA, confidence=0.99) - 0.05
 
 
 def test_what_is_no_evidence_is_refused() -> None:

@@ -21,6 +21,7 @@ from rivage.core.settings import dump
 from rivage.data.population import Samples, Schema
 from rivage.federated import FedAvg, FedEM, FedProx, Phase, Trial, run
 from rivage.federated.checkpoint import Files
+from rivage.federated.fedrep import FedRep
 from rivage.federated.scaffold import Scaffold
 from rivage.learning.params import to_numpy
 from rivage.learning.task import Task, TaskSettings, make_task
@@ -202,6 +203,8 @@ def test_what_a_log_tells_of_the_training() -> None:
         recipe_of(Header({"hyper_parameters": {"epochs": 3}}))
     with pytest.raises(Refused, match='clients of "fedem" train from more than the one model'):
         method_of(Header({"method": "fedem", "hyper_parameters": dump(FedEM())}))
+    with pytest.raises(Refused, match="FedRep has no model of its own"):
+        federate(network(), FedRep(), CLIENTS, 1, streams=Streams(0), meter=Meter())
     with pytest.raises(Refused, match="clients of Scaffold are sent 'control' beside the model"):
         train(network(), Scaffold(), np.zeros(network().dimension), CLIENTS, streams=Streams(0), meter=Meter())
     with pytest.raises(Refused, match='names method "other", which cannot be built'):

@@ -135,6 +135,9 @@ def federate(
         rounds: of it.
         streams: for its seed.
         meter: is told of every record that is differentiated.
+
+    Raises:
+        Refused: for a method without one shared model.
     """
     population = ArrayPopulation(
         clients=tuple(_data(number, samples) for number, samples in enumerate(clients)),
@@ -146,6 +149,8 @@ def federate(
         name="reference", algorithm=method, population=population, task=task, rounds=rounds, every=rounds, seed=seed
     )
     with Session(trial) as session:
+        if "params" not in session.state:
+            raise Refused(f"{type(method).__name__} has no model of its own that could be released whole", mend=_MEND)
         for event in session:
             meter.count(event["gradients"])
         return to_numpy(session.state["params"])
