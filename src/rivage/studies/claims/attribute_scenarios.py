@@ -40,6 +40,7 @@ from rivage.data.population import ClientData, Samples, Schema
 from rivage.data.readers import Insurance
 from rivage.federated.algorithm import Phase
 from rivage.federated.checkpoint import Files
+from rivage.federated.collectors import Averaged, Collection
 from rivage.federated.engine import run
 from rivage.federated.fedavg import FedAvg
 from rivage.federated.trial import Trial
@@ -82,6 +83,13 @@ class Scene:
     def task(self) -> Task:
         """Architecture and loss."""
         return self.trial.task
+
+    @cached_property
+    def naive_error(self) -> float:
+        """Mean absolute error on test records of who tells everyone the median of all training targets."""
+        population, unit = self.trial.population, self.trial.population.schema.unit
+        targets = np.concatenate([population.client(id).test.y for id in range(population.size)])
+        return float(np.abs(targets - np.median(np.concatenate([each.y for each in self.clients]))).mean() * unit)
 
     @cached_property
     def clients(self) -> tuple[Samples, ...]:
@@ -172,13 +180,16 @@ def _samples(x: Float32[ndarray, "n d"], y: Float32[ndarray, "n"], rows: Int64[n
 
 
 @contextmanager
-def overheard(kind: Kind, split: Split, seed: int, **phase: object) -> Iterator[Scene]:
+def overheard(
+    kind: Kind, split: Split, seed: int, collector: Collection | None = None, **phase: object
+) -> Iterator[Scene]:
     """Train, and keep all messages in a log for as long as the block lasts.
 
     Args:
         kind: model and target.
         split: how people are dealt.
         seed: of the split, the initial model and the batches.
+        collector: how the server combines updates; None takes their mean.
         **phase: other settings of local training.
     """
     population, attributes = insured(kind, split, seed)
@@ -187,7 +198,14 @@ def overheard(kind: Kind, split: Split, seed: int, **phase: object) -> Iterator[
     work = replace(Phase(epochs=1, batch_size=32), **phase)  # type: ignore[arg-type]
     method = FedAvg(learning_rate=rate, work=work)
     trial = Trial(
-        name="fedavg", algorithm=method, population=population, task=task, rounds=rounds, every=rounds, seed=seed
+        name="fedavg",
+        algorithm=method,
+        population=population,
+        task=task,
+        rounds=rounds,
+        every=rounds,
+        seed=seed,
+        collector=collector or Averaged(),
     )
     header = {**task.layout.as_json(), "loss": task.loss.name, "method": "fedavg", "hyper_parameters": dump(method)}
     with tempfile.TemporaryDirectory() as folder:
