@@ -454,6 +454,7 @@ FIGURES: Mapping[str, Callable[[Runs], str]] = {
     "eavesdropping": elsewhere("figures_eavesdropping"),
     "shadow-models": elsewhere("figures_shadows"),
     "differential-privacy": elsewhere("figures_privacy"),
+    "dp-ftrl": elsewhere("figures_dp_ftrl"),
     "delivery-compared": delivery_compared,
     "delivery-tracking": delivery_tracking,
 }

@@ -6,9 +6,10 @@ With Δ_u the difference of client u's update to the broadcast, w_u = min(n_u / 
 
 The denominator is fixed: the expected sum of weights, not the one that arrived. With sampling by chance
 (``run.sampling = "poisson"``) each client takes part with probability q = cohort / clients, which the accountant
-assumes; with any other cohort every round a client takes part in counts in full. The relation is *add or remove* one
-client. The promise is for what leaves the server, the models: the server itself sees every update, and whoever reads
-the links does too. Who took part must stay secret where sampling counts.
+assumes, and the relation is *add or remove* one client; with any other cohort every round a client takes part in counts
+in full, and the relation is *zero out*: it sends nothing new. The promise is for what leaves the server, the models:
+the server itself sees every update, and whoever reads the links does too. Who took part must stay secret where sampling
+counts.
 
 Adaptive clipping aims at the quantile γ of the clients' norms. Each client also says whether its norm is at most S;
 with m the expected number of clients,
