@@ -508,6 +508,14 @@ def test_many_ledgers_are_rounded_up_and_never_down(pairs: list[tuple[float, int
     assert list(epsilons(whole, 1e-5)) == list(whole)
 
 
+@given(st.floats(0.05, 30.0), st.integers(1, 40))
+def test_epsilon_in_a_record_is_rounded_up_and_by_little(noise: float, steps: int) -> None:
+    own = (Release(noise, 1.0, steps),)
+    exact, told = epsilon_of(own, 1e-5), epsilons({3: own}, 1e-5)[3]
+    assert exact <= told < exact + 1.01e-4
+    assert told == round(told, 4)
+
+
 def test_streams_change_the_rate_from_round_to_round() -> None:
     """Two rounds of a client that holds more records in the second: two entries, composed."""
     start = {"event": "start", "differential_privacy": {"noise_multiplier": 1.0, "unit": "record", "delta": 1e-5}}

@@ -36,7 +36,7 @@ from rivage.federated.l2gd import L2GD
 from rivage.federated.privacy_ledger import spent
 from rivage.federated.qffl import QFFL
 from rivage.federated.secagg import SecAgg
-from rivage.federated.secagg_coding import Weighted, entries_of
+from rivage.federated.secagg_coding import Entry, Noisy, Weighted, entries_of
 from rivage.federated.secagg_field import Grid
 from rivage.privacy.recorded import Recorded
 from rivage.privacy.views import CuriousServer, Eavesdropper, Refused, SecAggServer
@@ -380,6 +380,38 @@ def test_noise_has_the_variance_of_all_that_arrived() -> None:
         assert event["rho"] == pytest.approx(0.5 * (sensitivity / sigma) ** 2 / arrived, rel=1e-6)
         assert event["rho"] <= 0.5 / 0.8**2
         assert event["masked"] == arrived
+
+
+def noisy(dimension: int, clip: float, *, stochastic: bool) -> Noisy:
+    entry = Entry("params", torch.zeros(dimension), np.zeros(dimension))
+    return Noisy(Grid(4.0, 6), stochastic, [entry], clip, 1.0, 2)
+
+
+class Unlucky(np.random.Generator):
+    """Rounds up whatever can be."""
+
+    def random(self, size: int) -> np.ndarray:  # type: ignore[override]
+        return np.full(size, 1 - 2**-40)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=30), st.floats(0.01, 3), st.booleans(), st.integers(0, 99))
+def test_no_update_is_longer_than_the_sensitivity(values: list[float], clip: float, unlucky: bool, seed: int) -> None:
+    vector = np.array(values)
+    vector *= min(1.0, clip / max(float(np.linalg.norm(vector)), 1e-300))
+    bits = np.random.PCG64(seed)
+    for random in (None, Unlucky(bits) if unlucky else np.random.Generator(bits)):
+        steps, _ = Grid(4.0, 6).integers(vector, random)
+        assert np.linalg.norm(steps) <= noisy(len(vector), clip, stochastic=random is not None).sensitivity + 1e-9
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_some_update_is_as_long_as_the_sensitivity(stochastic: bool) -> None:
+    """All coordinates just where they are rounded up: less would promise too much."""
+    grid = Grid(4.0, 6)
+    vector = np.full(16, grid.step * (3 + (1e-9 if stochastic else 0.5)))
+    steps, _ = grid.integers(vector, Unlucky(np.random.PCG64()) if stochastic else None)
+    least = noisy(16, float(np.linalg.norm(vector)), stochastic=stochastic).sensitivity
+    assert np.linalg.norm(steps) == pytest.approx(least, rel=1e-6)
 
 
 def test_with_noise_one_client_moves_the_sum_by_its_norm_and_weights_do_not_matter() -> None:
