@@ -34,6 +34,7 @@ from rivage.federated.local_noise import GaussianNoise
 from rivage.federated.privacy_ledger import EVERYONE, releases_of, spent
 from rivage.federated.promises import promise_faults
 from rivage.federated.scaffold import Scaffold
+from rivage.federated.secagg import SecAgg
 from rivage.federated.user_privacy import CLIP, PrivateMean, PrivateSum
 from rivage.studies.pipeline import run_study
 from rivage.studies.settings import parse_study
@@ -335,3 +336,18 @@ def test_header_record_and_certificate_say_the_same(tmp_path: Path) -> None:
     assert certificate.verdict == "holds"
     assert "every model that leaves the server" in certificate.claim
     assert certificate.measured == pytest.approx(epsilon_of([Release(1.0, 0.5, 3)], 1e-5), abs=1e-4)
+
+
+def test_a_subclass_of_a_vouched_method_vouches_for_itself() -> None:
+    """It may send more than its base class."""
+
+    class Plug(FedAvg):
+        private_entry = "params"
+        counts_alike = True
+
+    class Sends(Plug):
+        pass
+
+    collectors = (PrivateMean(), SecAgg(noise_multiplier=1.0, clip=1.0, survivors=2))
+    assert [bool(list(promise_faults(Plug(), "p", (), each))) for each in collectors] == [False, False]
+    assert [bool(list(promise_faults(Sends(), "s", (), each))) for each in collectors] == [True, True]

@@ -18,7 +18,7 @@ from rivage.federated.clipping import Clip
 from rivage.federated.collectors import Collection
 from rivage.federated.local_noise import GaussianNoise
 from rivage.federated.privacy_ledger import EVERYONE
-from rivage.federated.record_privacy import phase_of, record_faults, sampling_rate, statement
+from rivage.federated.record_privacy import phase_of, record_faults, sampling_rate, statement, vouched
 from rivage.federated.stages import UpdateStage
 
 __all__ = ["Sampling", "Spending", "accounting_faults", "entry_of", "promise", "promise_faults"]
@@ -57,10 +57,10 @@ _ALIKE = frozenset(
 def entry_of(algorithm: Any) -> str | None:
     """The one entry that clients of a method send; None where they send several, or where nobody has looked.
 
-    A method of a plug-in names it in a class attribute ``private_entry``.
+    A method of a plug-in names it in an attribute ``private_entry`` of its own class.
     """
     kind = f"{type(algorithm).__module__}:{type(algorithm).__qualname__}"
-    named = _ENTRIES.get(kind, getattr(algorithm, "private_entry", None))
+    named: str | None = _ENTRIES.get(kind, vouched(algorithm, "private_entry"))
     if getattr(algorithm, "average_over", "cohort") == "everyone":  # steps by the weight that arrived
         return None
     return named
@@ -69,10 +69,10 @@ def entry_of(algorithm: Any) -> str | None:
 def _counts_alike(algorithm: Any) -> bool:
     """Whether a method still is itself when its clients' weights are ignored.
 
-    A method of a plug-in says so in a class attribute ``counts_alike``, or sends one entry.
+    A method of a plug-in says so in an attribute ``counts_alike`` of its own class, or sends one entry.
     """
     kind = f"{type(algorithm).__module__}:{type(algorithm).__qualname__}"
-    alike = kind in _ALIKE or getattr(algorithm, "counts_alike", False) is True
+    alike = kind in _ALIKE or vouched(algorithm, "counts_alike") is True
     return alike or entry_of(algorithm) is not None
 
 
