@@ -28,7 +28,8 @@ from rivage.federated.robust import Krum
 from rivage.federated.rounding import BFloat16, Float16
 from rivage.federated.sparsifying import TopK
 from rivage.federated.stages import Encoded, Pipeline, UpdateStage
-from rivage.studies.settings import Method, Study, dump_study, parse_study
+from rivage.studies.settings import Study, dump_study, parse_study
+from rivage.studies.study_tables import Method
 
 STREAMS = Streams(0)
 STAGE_LISTS: list[list[UpdateStage]] = [

@@ -6,7 +6,8 @@ import pytest
 
 from rivage.federated.registry import ALGORITHMS
 from rivage.studies.claims.personalised_grid import GRID, grid_study
-from rivage.studies.settings import dump_study, is_decentralized
+from rivage.studies.settings import dump_study
+from rivage.studies.study_faults import is_decentralized
 
 ELSEWHERE = {"fedadagrad", "fedadam", "fedavgm", "fedyogi", "fedsgd", "scaffold", "fedstream", "fedem_heads"}
 DECENTRALISED = {"dfedem", "dpasgd", "dpsgd", "exact_diffusion", "gradient_tracking", "push_diging", "push_sum"}

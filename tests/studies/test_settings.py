@@ -18,16 +18,8 @@ from rivage.federated.guarded import Guarded
 from rivage.federated.registry import ALGORITHMS
 from rivage.simulation.availability import Always, Markov
 from rivage.simulation.devices import DEVICES
-from rivage.studies.settings import (
-    Evaluation,
-    Method,
-    Run,
-    Study,
-    dump_study,
-    load_study,
-    override_study,
-    parse_study,
-)
+from rivage.studies.settings import Study, dump_study, load_study, override_study, parse_study
+from rivage.studies.study_tables import Evaluation, Method, Run
 
 DESIGN = """
 name = "hospitals"

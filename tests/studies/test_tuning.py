@@ -22,7 +22,8 @@ from rivage.federated.fedprox import FedProx
 from rivage.federated.finetuned import FineTuned
 from rivage.federated.local import Local
 from rivage.federated.registry import ALGORITHMS
-from rivage.studies.settings import Method, Study, dump_study, override_study, parse_study
+from rivage.studies.settings import Study, dump_study, override_study, parse_study
+from rivage.studies.study_tables import Method
 from rivage.studies.tuning import run_tuned, tune, with_references
 from rivage.studies.tuning_checks import TUNING, best, tuning_of
 from rivage.studies.tuning_grid import at_edge, candidates, finer, grid, label

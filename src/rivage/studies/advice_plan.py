@@ -13,8 +13,9 @@ from typing import Any
 
 from rivage.core.errors import ConfigError, RivageError
 from rivage.federated.engine import run
-from rivage.studies.settings import Method, Study
+from rivage.studies.settings import Study
 from rivage.studies.stage import Stage
+from rivage.studies.study_tables import Method
 from rivage.studies.tuning_grid import candidates
 from rivage.studies.tuning_settings import Tuning
 

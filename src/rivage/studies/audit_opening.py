@@ -14,8 +14,10 @@ from rivage.studies.audit_scene import Scene
 from rivage.studies.audit_settings import Auditing
 from rivage.studies.models import MODELS
 from rivage.studies.pipeline import require_same_data
-from rivage.studies.settings import Study, is_decentralized, load_study
+from rivage.studies.settings import Study, load_study
 from rivage.studies.stage import Stage
+from rivage.studies.study_faults import is_decentralized
+from rivage.studies.study_tables import Method
 
 __all__ = ["scene_of_log", "scene_of_run"]
 
@@ -32,6 +34,8 @@ def scene_of_run(record: RunRecord, settings: Auditing, seed: int) -> Scene:
             f"`rivage {record.verb}` trains nothing", where=str(record.folder), mend="Give a run of `rivage train`."
         )
     study = load_study(record.folder / "settings.toml")
+    if settings.method:
+        _method(study, settings.method)
     silos = {method.name for method in study.methods if is_decentralized(method.algorithm)}
     trial = _trial(record, settings.method, silos)
     stage = Stage.build(study, trial.seed)
@@ -48,11 +52,7 @@ def scene_of_log(log: Path, study: Study, settings: Auditing, seed: int) -> Scen
 def _trial(record: RunRecord, method: str, last: Collection[str]) -> TrialRecord:
     """Methods of the names in ``last`` are taken where there is no other."""
     if method:
-        if method not in record.methods:
-            mend = f"{nearest(method, record.methods)} Methods: {', '.join(record.methods)}.".strip()
-            raise ConfigError(f'there is no method "{method}"', where="--method", mend=mend)
-        trial = record.trial(method, min((t.seed for t in record.trials if t.method == method), default=0))
-        trials = [trial]
+        trials = sorted((trial for trial in record.trials if trial.method == method), key=lambda trial: trial.seed)[:1]
     else:
         trials = [trial for trial in record.trials if any(event.get("bytes_up") for event in trial.events("round"))]
         trials.sort(key=lambda trial: trial.method in last)
@@ -67,13 +67,23 @@ def _trial(record: RunRecord, method: str, last: Collection[str]) -> TrialRecord
 
 
 def _played(stage: Stage, name: str) -> Trial:
-    method = next((each for each in stage.study.methods if each.name == name), None)
-    if method is None:
-        known = ", ".join(each.name for each in stage.study.methods)
-        raise ConfigError(f'there is no method "{name}"', where="--method", mend=f"Methods: {known}.")
+    return stage.trial(name, _method(stage.study, name))
+
+
+def _method(study: Study, name: str) -> Method:
+    """A method of the study that sends something to a server.
+
+    Raises:
+        ConfigError: for another.
+    """
+    known = {method.name: method for method in study.methods}
+    if name not in known:
+        mend = f"{nearest(name, known)} Methods: {', '.join(known)}.".strip()
+        raise ConfigError(f'there is no method "{name}"', where="--method", mend=mend)
+    method = known[name]
     if is_decentralized(method.algorithm):
         what = "has no server, and the views of an audit are those of a server and its clients"
         raise ConfigError(f'"{name}" {what}', where="--method", mend="Audit a federated method.")
     if not getattr(method.algorithm, "federates", False):
         raise ConfigError(f'"{name}" sends nothing', where="--method", mend="Audit a federated method.")
-    return stage.trial(name, method)
+    return method

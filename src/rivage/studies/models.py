@@ -14,8 +14,9 @@ from rivage.federated.algorithm import Predictor
 from rivage.federated.engine import Outcome
 from rivage.learning.bundle import ModelBundle, Provenance
 from rivage.learning.params import to_numpy
-from rivage.studies.settings import Method, is_decentralized
 from rivage.studies.stage import Stage
+from rivage.studies.study_faults import is_decentralized
+from rivage.studies.study_tables import Method
 
 __all__ = ["MODELS", "save_chosen", "save_models"]
 

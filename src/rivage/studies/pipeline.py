@@ -31,9 +31,11 @@ from rivage.studies.conclusion import conclude
 from rivage.studies.guarding import guard
 from rivage.studies.models import MODELS, save_models
 from rivage.studies.notices import notices
-from rivage.studies.settings import Method, Study, dump_study, is_decentralized, parse_study
+from rivage.studies.settings import Study, dump_study, parse_study
 from rivage.studies.silo_stage import Designs, SiloStage
 from rivage.studies.stage import KEPT_BYTES, Stage
+from rivage.studies.study_faults import is_decentralized
+from rivage.studies.study_tables import Method
 
 __all__ = ["PlaySilos", "built_in", "identity", "require_same_data", "rounds_of", "run_study"]
 

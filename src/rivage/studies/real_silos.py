@@ -32,9 +32,10 @@ from rivage.decentralized.torchdist.silo import Silo
 from rivage.federated.checkpoint import Files
 from rivage.federated.engine import Outcome
 from rivage.studies.pipeline import run_study
-from rivage.studies.settings import Study, is_decentralized
+from rivage.studies.settings import Study
 from rivage.studies.silo_stage import Designs, SiloStage
 from rivage.studies.stage import KEPT_BYTES, Stage
+from rivage.studies.study_faults import is_decentralized
 
 __all__ = ["RealSilos", "follow", "real_silos", "run_for_real"]
 

@@ -10,31 +10,29 @@ replaces the method's table as a whole, key by key merging would make ``updates`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rivage.core.errors import ConfigError, RivageError, nearest, require
-from rivage.core.messages import LogPolicy
+from rivage.core.errors import ConfigError, RivageError
 from rivage.core.schema import fields_of
-from rivage.core.settings import Located, OneOf, combine, dump, kind_of, read
+from rivage.core.settings import Located, OneOf, combine, dump, read
 from rivage.core.toml import apply_overrides, load_toml, parse_toml
 from rivage.data.build import DATASETS
 from rivage.data.partition import PARTITIONS
 from rivage.data.shifts import SHIFTS
 from rivage.decentralized.silo_settings import NETWORKS, SiloSettings
-from rivage.federated.kinds import ADVERSARIES, COLLECTIONS, STAGES
+from rivage.federated.kinds import ADVERSARIES
 from rivage.federated.registry import ALGORITHMS
-from rivage.federated.turns import require_epoch
 from rivage.simulation.availability import AVAILABILITY, Always
 from rivage.simulation.devices import DEVICES
 from rivage.studies.audit_settings import Auditing
-from rivage.studies.shared_checks import ambiguous, blank, require_label, require_seeds
+from rivage.studies.shared_checks import ambiguous, blank
+from rivage.studies.study_faults import is_decentralized, unfit, unsound
+from rivage.studies.study_tables import Evaluation, Method, Run
 from rivage.studies.tuning_settings import Tuning
 
-_AVERAGED = Located("rivage.federated.collectors:Averaged")
 _WORK = Located("rivage.federated.algorithm:Phase")
 _TASK = Located("rivage.learning.task:TaskSettings")
 _TIMES = Located("rivage.decentralized.clock:Clock")
@@ -65,122 +63,12 @@ else:  # resolved when a study is read: algorithms and tasks import torch
     StreamTable = Annotated[Any, _STREAM]
 
 __all__ = [
-    "Evaluation",
-    "Method",
-    "Run",
     "Study",
-    "collector_faults",
     "dump_study",
-    "is_decentralized",
     "load_study",
     "override_study",
     "parse_study",
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
-    """One competitor of a study.
-
-    Args:
-        name: what it is called in this study; its kind when left out.
-        algorithm: the method with its hyper-parameters.
-        stages: what happens to an update between client and server, in this order.
-        collector: how the server combines updates.
-    """
-
-    name: str = ""
-    algorithm: Annotated[Algorithm, OneOf(ALGORITHMS)] = field(metadata={"flat": True})
-    stages: tuple[Annotated[UpdateStage, OneOf(STAGES)], ...] = ()
-    collector: Annotated[Collection, OneOf(COLLECTIONS)] = field(default_factory=_AVERAGED)
-
-    def __post_init__(self) -> None:
-        if not self.name:
-            object.__setattr__(self, "name", self.kind)
-        require_label(self.name)
-
-    @property
-    def kind(self) -> str:
-        """The name under which the algorithm is registered."""
-        return kind_of(ALGORITHMS, self.algorithm)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """How long, with whom, from which seeds.
-
-    Args:
-        rounds: exchanges between server and clients, >= 0.
-        cohort: clients per round, >= 1; ``"all"`` takes everyone available.
-        sampling: ``uniform`` draws exactly so many; ``poisson`` draws each client by itself, so many on average, as the
-            accountant of ``private_mean`` assumes; ``epochs`` draws exactly so many of those whose turn it is, which is
-            in one round of every epoch, as ``dp_ftrl`` needs it.
-        epoch: rounds of an epoch, >= 1; ``"auto"`` takes as many as cohorts need to take in everyone once. A longer
-            one leaves more clients to choose from, where many are away.
-        seeds: one trial of every method for each, distinct, 0 <= seed < 2**64.
-        dtype: numbers of models and losses.
-        log: what the message log keeps: ``none``, ``meta``, ``clients:[0, 5]`` or ``all``; left out, everything
-            while that is small.
-        executor: what trains the clients: ``tiled`` (many clients in one batched product, models that are chains of
-            dense layers), ``functional`` (any model, one client at a time) or ``auto``: tiled where the model allows.
-        workers: threads or processes that train side by side, >= 1; ``"auto"`` takes one per core. Results do not
-            depend on it.
-        device: where models are trained: ``auto``, ``cpu``, or a GPU such as ``cuda:0``.
-        remembered: clients whose memory is kept between rounds, >= 1; beyond it those that took part longest ago are
-            forgotten and start anew. ``"all"`` forgets nobody.
-    """
-
-    rounds: int = 50
-    cohort: int | None = field(default=None, metadata={"none": "all"})
-    sampling: Literal["uniform", "poisson", "epochs"] = "uniform"
-    epoch: int | None = field(default=None, metadata={"none": "auto"})
-    seeds: tuple[int, ...] = (0,)
-    dtype: Literal["float32", "float64"] = "float32"
-    log: str | None = None
-    executor: Literal["auto", "functional", "tiled"] = "auto"
-    workers: int | None = field(default=None, metadata={"none": "auto"})
-    device: str = "auto"
-    remembered: int | None = field(default=None, metadata={"none": "all"})
-
-    def __post_init__(self) -> None:
-        require(self.rounds, "rounds", least=0)
-        if self.cohort is not None:
-            require(self.cohort, "cohort", least=1)
-        require_epoch(self.sampling, self.epoch, self.cohort)
-        require_seeds(self.seeds)
-        if self.log is not None:
-            LogPolicy.parse(self.log)
-        for name in ("workers", "remembered"):
-            if (count := getattr(self, name)) is not None:
-                require(count, name, least=1)
-        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", self.device):
-            raise ConfigError(f'device is "{self.device}"', mend='Write "auto", "cpu" or "cuda:0".')
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """How the methods are judged.
-
-    Args:
-        every: rounds between evaluations, >= 1; the end is always evaluated.
-        unseen_clients: share of the clients that never train and are judged apart, in [0, 1).
-        validation: share of each client's records to choose with, in [0, 1).
-        test: share of each client's records to report on, in [0, 1).
-    """
-
-    every: int = 10
-    unseen_clients: float = 0.0
-    validation: float = 0.15
-    test: float = 0.2
-
-    def __post_init__(self) -> None:
-        require(self.every, "every", least=1)
-        for name in ("unseen_clients", "validation", "test"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}", mend="Give a share of at least 0 and below 1.")
-        if self.validation + self.test >= 1:
-            shares = f"validation {self.validation} and test {self.test}"
-            raise ConfigError(f"{shares} leave no record to train on", mend="Give shares whose sum is below 1.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,37 +120,11 @@ class Study:
         if problems := [
             *blank(self.name),
             *ambiguous([method.name for method in self.methods], "method", "methods", "fedavg"),
-            *_unfit(self.methods),
-            *_unsound(self.methods, self.run),
+            *unfit(self.methods),
+            *unsound(self.methods, self.run),
             *_without_server(self),
         ]:
             raise combine(problems)
-
-
-def _unfit(methods: Sequence[Method]) -> Iterator[ConfigError]:
-    """Methods that choose among others (a setting ``among``), and name what they cannot choose."""
-    choosers = {method.name for method in methods if hasattr(method.algorithm, "among")}
-    others = list(dict.fromkeys(method.name for method in methods if method.name not in choosers))
-    for number, method in enumerate(methods, 1):
-        if method.name not in choosers:
-            continue
-        where = f"[[methods]] {number}"
-        if not others:
-            yield ConfigError(
-                f'"{method.name}" has no method to choose', where=where, mend='Add others, such as kind = "local".'
-            )
-        for name in getattr(method.algorithm, "among", ()):
-            known = f"It may name: {', '.join(others)}."
-            if name in choosers:
-                yield ConfigError(f'among names "{name}", which itself chooses among others', where=where, mend=known)
-            elif name not in others:
-                mend = f"{known} {nearest(name, others)}".strip()
-                yield ConfigError(f'among names "{name}", but no method is called so', where=where, mend=mend)
-
-
-def is_decentralized(algorithm: Algorithm) -> bool:
-    """Whether a method trains without a server: it has an overlay."""
-    return hasattr(algorithm, "overlay")
 
 
 def _without_server(study: Study) -> Iterator[ConfigError]:
@@ -297,57 +159,6 @@ def _without_server(study: Study) -> Iterator[ConfigError]:
             where=where,
             mend="Leave it out, or put decentralised methods in a study of their own.",
         )
-
-
-def _unsound(methods: Sequence[Method], run: Run) -> Iterator[ConfigError]:
-    """Stages and collectors that cannot do what they promise."""
-    for number, method in enumerate(methods, 1):
-        for fault in _faults(method, run):
-            yield ConfigError(fault.what, where=f"[[methods]] {number}", mend=fault.mend)
-
-
-def _faults(method: Method, run: Run) -> Iterator[RivageError]:
-    from rivage.federated.promises import promise_faults  # imports torch, as the methods have done by now
-    from rivage.federated.stages import order_faults
-
-    yield from promise_faults(method.algorithm, method.name, method.stages, method.collector, run.sampling)
-    yield from order_faults(method.stages)
-    if is_decentralized(method.algorithm):
-        if method.stages or method.collector != _AVERAGED():
-            yield ConfigError(f'"{method.name}" has no server', mend="Leave stages and collector out.")
-        return
-    if not getattr(method.algorithm, "federates", False):
-        if method.stages or method.collector != _AVERAGED():
-            yield ConfigError(f'"{method.name}" sends no updates', mend="Leave stages and collector out.")
-        return
-    try:
-        method.collector.collector(each=method.algorithm.needs == "each")
-    except RivageError as error:
-        yield error
-    yield from getattr(method.collector, "unsound", lambda stages: ())(method.stages)
-    if run.cohort is not None:
-        yield from collector_faults(
-            method.collector, run.cohort, f"a cohort of {run.cohort} gives", "Raise run.cohort, or lower"
-        )
-
-
-def collector_faults(collector: Collection, clients: int, giver: str, mend: str = "Lower") -> Iterator[ConfigError]:
-    """What a collector cannot do with the updates of so many clients, all that may arrive.
-
-    Args:
-        collector: of a method.
-        clients: asked in a round.
-        giver: what gives so few updates, as the start of a sentence.
-        mend: what helps, before the setting that could be lower.
-    """
-    from rivage.federated.robust import Robust
-
-    if hasattr(collector, "faults"):  # optional: a collector that words its own
-        yield from collector.faults(clients, giver, mend)
-    elif reason := collector.refusal(clients):
-        yield ConfigError(f"{giver} {reason}", mend=f"{mend} faulty.")
-    elif isinstance(collector, Robust) and (reason := collector.excess(clients)):
-        yield ConfigError(reason, mend=f"{mend} keep.")
 
 
 def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:

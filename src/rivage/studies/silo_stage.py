@@ -36,8 +36,8 @@ from rivage.decentralized.waiting import Server
 from rivage.federated.algorithm import Phase
 from rivage.graphs.path_rules import Connectivity
 from rivage.graphs.underlay import Underlay
-from rivage.studies.settings import Method
 from rivage.studies.stage import Stage, execution_of
+from rivage.studies.study_tables import Method
 
 __all__ = ["Designs", "SiloStage"]
 

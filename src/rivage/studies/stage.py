@@ -24,7 +24,9 @@ from rivage.federated.record_privacy import model_faults
 from rivage.federated.trial import Trial, judged
 from rivage.federated.turns import period
 from rivage.learning.task import Task, make_task
-from rivage.studies.settings import Method, Study, collector_faults, is_decentralized
+from rivage.studies.settings import Study
+from rivage.studies.study_faults import collector_faults, is_decentralized
+from rivage.studies.study_tables import Method
 
 __all__ = ["KEPT_BYTES", "Stage", "execution_of"]
 

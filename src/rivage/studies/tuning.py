@@ -35,9 +35,11 @@ from rivage.federated.guarded import Guarded
 from rivage.federated.local import Local
 from rivage.federated.trial import judged
 from rivage.studies.pipeline import identity, require_same_data, rounds_of, run_study
-from rivage.studies.settings import Method, Study, is_decentralized
+from rivage.studies.settings import Study
 from rivage.studies.silo_stage import Designs, SiloStage
 from rivage.studies.stage import Stage
+from rivage.studies.study_faults import is_decentralized
+from rivage.studies.study_tables import Method
 from rivage.studies.tuning_checks import TUNING, best, trial_name, value_of
 from rivage.studies.tuning_grid import Values, at_edge, candidates, grid
 from rivage.studies.tuning_settings import Tuning

@@ -20,7 +20,7 @@ from typing import Any
 
 from rivage.core.errors import ConfigError
 from rivage.core.seeding import Streams
-from rivage.studies.settings import Method
+from rivage.studies.study_tables import Method
 from rivage.studies.tuning_settings import Tuning
 
 __all__ = ["at_edge", "candidates", "declared", "finer", "grid", "label"]

@@ -1,8 +1,8 @@
 """Noise of a trusted server for clients that take part once: on a tree, in every round, or with sampling.
 
-A linear model for 2560 clients of 50 to 60 records (`rivage.data.synthetic.Mixture`, 150 features, one component), 20 of
-them a round, 128 rounds: one epoch. All promise ε at δ = 10⁻⁵ for the whole training. What is shown of each way is the
-best of two step sizes and two clips on test records, the same four for all.
+A linear model for 2560 clients of 50 to 60 records (`rivage.data.synthetic.Mixture`, 150 features, one component), 20
+of them a round, 128 rounds: one epoch. All promise ε at δ = 10⁻⁵ for the whole training. What is shown of each way is
+the best of two step sizes and two clips on test records, the same four for all.
 """
 
 from __future__ import annotations
