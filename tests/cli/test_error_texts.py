@@ -94,7 +94,7 @@ COMMANDS = {
     "--set through a value": ["train", "good.toml", "--set", "name.x=5", "--set", "name.x=5"],
     "--set of a wrong type": ["train", "good.toml", "--set", "run.rounds=many", "--set", "evaluation.every=2"],
     "an attack that is misspelt": ["audit", "empty", "--attacks", "loss_treshold"],
-    "clients that are no numbers": ["audit", "empty", "--clients", "north"],
+    "a method that is misspelt": ["audit", "trained", "--method", "fedavgg"],
     "no target": ["audit", "empty", "--targets", "0"],
     "neither a run nor updates": ["audit", "empty"],
     "a study beside a run folder": ["audit", "trained", "--study", "good.toml"],

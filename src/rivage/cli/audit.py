@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rivage.cli.folders import open_run
+from rivage.cli.folders import named_settings, open_run
 from rivage.cli.output import DEFAULTS, VIOLATION, Options, logs, number, show, stderr, table
 from rivage.core.errors import ConfigError, RivageError, StoreError, require_extra
 
@@ -87,7 +87,7 @@ def _found(run: Path, settings: Auditing, study: Path | None, *, fresh: bool, op
     console, seed = stderr(), options.seed or 0
     with logs(options, console), progress(console, quiet=options.quiet) as observer:
         if study is not None:
-            with imported_log(run) if run.is_dir() else nullcontext(run) as log:
+            with imported_log(run) if run.is_dir() else nullcontext(run) as log, named_settings(study):
                 found = audit_log(log, load_study(study), settings, seed=seed, fresh=fresh, observer=observer)
         else:
             found = audit_run(open_run(run), settings, seed=seed, fresh=fresh, observer=observer)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from rivage.cli.audit import audit_trained
-from rivage.cli.folders import draw, open_run, require_folder
+from rivage.cli.folders import draw, named_settings, open_run, require_folder
 from rivage.cli.output import (
     DEFAULTS,
     VIOLATION,
@@ -139,6 +139,7 @@ def _train(
         logs(options, console),
         progress(console, quiet=options.quiet) as watcher,
         Interruptible(watcher, lambda text: console.print(text, highlight=False)) as observer,
+        named_settings(path),
     ):
         if engine == "torchdist":
             from rivage.studies.real_silos import run_for_real

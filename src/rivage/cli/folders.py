@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,18 @@ from rivage.core.errors import ConfigError, StoreError, nearest
 if TYPE_CHECKING:
     from rivage.core.records import RunRecord
 
-__all__ = ["draw", "draw_if_possible", "open_run", "require_folder"]
+__all__ = ["draw", "draw_if_possible", "named_settings", "open_run", "require_folder"]
+
+
+@contextmanager
+def named_settings(path: Path | None) -> Iterator[None]:
+    """Put the file of a study in front of what is wrong with its settings once clients and model are known."""
+    try:
+        yield
+    except ConfigError as error:
+        if path is None or not re.search(r"^(  )?(\[|task\.)", str(error), re.MULTILINE):
+            raise
+        raise error.at(str(path)) from error
 
 
 def require_folder(out: Path | None) -> None:

@@ -62,11 +62,11 @@ def _refused(rows: Sequence[Row], total: int) -> str:
     whys = [reasons(row)[0] for row in rows]
     kinds = [numberless(why) for why in whys]
     most = max(kinds, key=kinds.count)
-    why = whys[kinds.index(most)].partition(". ")[0].rstrip(".")
+    why = whys[kinds.index(most)].removeprefix("message log: ").partition(". ")[0].rstrip(".")
     count = kinds.count(most)
     part = "" if count == len(rows) else f" {'one' if count == 1 else count} of them"
-    none = len(rows) == total > 1
-    return f"{'No attack could' if none else f'{_counted(len(rows))} could not'} be run,{part} because {why}."
+    who = f"None of {total} attacks could" if len(rows) == total > 1 else f"{_counted(len(rows))} could not"
+    return f"{who} be run,{part} because {why}."
 
 
 _HELD = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rivage.core.errors import DataError, RivageError
+from rivage.core.errors import DataError, RivageError, StoreError
 from rivage.core.seeding import Streams
 from rivage.data.population import ClientData, Samples, joined
 from rivage.federated.trial import Trial
@@ -97,7 +97,11 @@ class Scene:
 
         Raises:
             ConfigError: for a named client that is not there, or without a message.
+            StoreError: for a log in which nobody has sent anything.
         """
+        if not self.exchanges:
+            what = "no client has answered in it, so there is nobody to attack"
+            raise StoreError(what, where=str(self.log), mend="Give a log that is whole, of at least one round.")
         if self.settings.clients:
             return named(self.settings.clients, self.trial.population, self.exchanges)
         seen = honest(self.trial, sorted(self.exchanges))
@@ -112,15 +116,15 @@ class Scene:
     def faults(self) -> list[str]:
         """What was wrong with the log, as far as it has been read."""
         survey = self.recorded.survey
-        told = [f"no messages of rounds {first} to {last}" for first, last in survey.gaps]
         counts = {
+            "bytes at the end are no whole message": survey.torn,
             "messages were sent again, and the last of each counts": survey.repeated,
             "messages stand behind those of a later round, and count as lost": survey.late,
             "models were sent and never answered": survey.unanswered,
             "updates answer no broadcast": survey.unasked,
-            "bytes at the end are no whole message": survey.torn,
         }
-        told += [f"{count} {what}" for what, count in counts.items() if count]
+        told = [f"{count} {what}" for what, count in counts.items() if count]
+        told += [f"no messages of rounds {first} to {last}" for first, last in survey.gaps]
         return [*told[:_MOST_FAULTS], *map(str, self.recorded.faults[:_MOST_FAULTS])]
 
     @cached_property
