@@ -22,7 +22,8 @@ from rivage.report import audit_figures, audit_numbers, audit_words, write_repor
 from rivage.report.audit_numbers import alarm_rows, bands, curve, epsilon_rows, pooled, reasons, rows
 
 MakeRun = Callable[..., RunRecord]
-CONTEXT = {"clients": 20, "others": [], "not_run": [], "epsilon": None, "unit": None}
+CONTEXT = {"clients": 20, "others": [], "not_run": [], "epsilon": None, "promise": None}
+PROMISE = {"unit": "user", "protects": "every model that leaves the server", "not_covered": ["single updates"]}
 SECTION = re.compile(r'<h2 id="r1-audit">.*?(?=<h2 id="r1-clients">)', re.DOTALL)
 
 
@@ -182,17 +183,25 @@ def test_too_few_records_are_not_called_safe() -> None:
         (claim("VIOLATION", 3.1), "prove ε ≥ 3.100 (confidence 99 %): the promise is broken."),
         (claim("consistent", 0.6), "prove ε ≥ 0.600 (confidence 99 %), which does not contradict it."),
         (claim("no power", 0.0), "prove nothing, and would not have noticed a broken promise."),
-        (claim("consistent", 0.6, unit="user"), "what clients have in common is not covered. 300 made-up clients"),
+        (
+            claim("consistent", 0.6, unit="user"),
+            "Not covered: what clients have in common; single updates. 300 made-up",
+        ),
     ],
 )
 def test_promises_and_what_canaries_say_of_them(row: dict[str, Any], words: str) -> None:
-    assert words in said(audit(NULL, epsilon=[row]))["What is promised"]
+    told = said(audit(NULL, epsilon=[row]), epsilon=2.5, promise={**PROMISE, "unit": row["unit"]})
+    assert words in told["What is promised"]
+    assert "ε = 2.500 allows" in told["What is promised"]
+    assert "a repeat of the training with ε = 2.000" in told["What is promised"]
 
 
 def test_promises_that_nobody_tested() -> None:
     assert said(audit(NULL))["What is promised"].startswith("Nothing:")
-    told = said(audit(NULL), epsilon=2.5, unit="user")["What is promised"]
-    assert told.startswith("That one client more or less changes what the messages tell by no more than ε = 2.500")
+    told = said(audit(NULL), epsilon=2.5, promise=PROMISE)["What is promised"]
+    assert told.startswith(
+        "That every model that leaves the server tells of any one client what ε = 2.500 allows at most"
+    )
     assert told.endswith("Whether that is kept was not tested.")
 
 

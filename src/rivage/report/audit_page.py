@@ -59,5 +59,5 @@ def _context(
         "others": [*dict.fromkeys(others), *(f"seed {other}" for other in seeds)],
         "not_run": told.get("not_run", ()) if told.get("method") == method else (),
         "epsilon": row.get("epsilon"),
-        "unit": (row.get("privacy") or {}).get("unit"),
+        "promise": row.get("privacy"),
     }

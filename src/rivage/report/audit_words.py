@@ -40,7 +40,7 @@ def sentences(audit: Mapping[str, Any], context: Context) -> list[tuple[str, str
     Args:
         audit: of one trial.
         context: ``clients`` of the run, ``others`` (messages of the run that were not audited), ``not_run`` (attacks
-            without time), ``epsilon`` and ``unit`` of what is promised, None without.
+            without time), ``promise`` and the largest ``epsilon`` of it, None without.
     """
     attacks = audit["attacks"]
     told = [
@@ -210,25 +210,26 @@ def _refused(attacks: Sequence[Row]) -> str:
 
 
 def _promised(audit: Mapping[str, Any], context: Context) -> str:
-    checked = audit.get("epsilon") or ()
-    if checked:
-        return " ".join(map(_held, checked))
-    if context["epsilon"] is None:
+    told, checked = context["promise"], audit.get("epsilon") or ()
+    if told is None:
         return "Nothing: no noise is added that would bound what the messages can tell."
-    return f"{_promise(context['unit'], context['epsilon'])}. Whether that is kept was not tested."
+    tested = " ".join(map(_held, checked)) or "Whether that is kept was not tested."
+    return f"{_promise(told, context['epsilon'])} {tested}"
 
 
-def _promise(unit: Any, epsilon: float) -> str:
-    one = "client" if unit == "user" else str(unit)
+def _promise(told: Mapping[str, Any], epsilon: float) -> str:
+    one = "client" if told["unit"] == "user" else str(told["unit"])
+    beyond = [f"what {one}s have in common", *told["not_covered"]]
     return (
-        f"That one {one} more or less changes what the messages tell by no more than ε = {number(epsilon)}, where 0 is "
-        f"nothing; what {one}s have in common is not covered"
+        f"That {told['protects']} tells of any one {one} what ε = {number(epsilon)} allows at most, "
+        "where 0 is nothing. "
+        f"Not covered: {'; '.join(beyond)}."
     )
 
 
 def _held(row: Row) -> str:
     planted = "made-up clients" if row["unit"] == "user" else "made-up records"
-    proof = f"{row['canaries']} {planted}, planted in a repeat of the training,"
+    proof = f"{row['canaries']} {planted}, planted in a repeat of the training with ε = {number(row['epsilon'])},"
     sure = f"(confidence {100 * row['confidence']:g} %)"
     match row["verdict"]:
         case "VIOLATION":
@@ -237,7 +238,7 @@ def _held(row: Row) -> str:
             end = f"prove ε ≥ {number(row['bound'])} {sure}, which does not contradict it"
         case _:
             end = "prove nothing, and would not have noticed a broken promise"
-    return f"{_promise(row['unit'], row['epsilon'])}. {proof} {end}."
+    return f"{proof} {end}."
 
 
 def _untested(audit: Mapping[str, Any], context: Context) -> str:
