@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next((folder / "runs").iterdir())
 
 
-def audited(run: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, dict[str, object]]:
+def audited(run: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, dict[str, Any]]:
     capsys.readouterr()
     code = main(["audit", str(run), "--attacks", "epsilon", "--json", "--quiet", *more])
     return code, json.loads(capsys.readouterr().out)
@@ -40,7 +41,7 @@ def audited(run: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[
 def test_an_honest_run_is_not_accused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, found = audited(run, capsys, "--fresh")
     assert code == 0
-    (row,) = found["epsilon"]  # type: ignore[misc]
+    (row,) = found["epsilon"]
     assert row["epsilon"] == pytest.approx(0.8158, abs=0.01)
     assert row["verdict"] in ("consistent", "no power")
     assert "is claimed" in str(found["answer"])
@@ -53,7 +54,7 @@ def test_an_engine_that_adds_too_little_noise_is_found_out(
     monkeypatch.setattr(PrivateMean, "on_sums", lambda self, clients: self.noise / 4)
     code, found = audited(run, capsys, "--fresh")
     assert code == 3
-    (row,) = found["epsilon"]  # type: ignore[misc]
+    (row,) = found["epsilon"]
     assert row["verdict"] == "VIOLATION"
     assert "they contradict the claim" in str(found["answer"])
     assert "evidence" not in row
@@ -64,4 +65,38 @@ def test_it_is_told_when_there_is_no_time(run: Path, capsys: pytest.CaptureFixtu
     code, found = audited(run, capsys, "--fresh", "--budget", "1e-9")
     assert code == 0
     assert found["epsilon"] == []
-    assert [row["attack"] for row in found["not_run"]] == ["epsilon"]  # type: ignore[index, union-attr]
+    assert [row["attack"] for row in found["not_run"]] == ["epsilon"]
+
+
+def test_what_is_claimed_is_on_file_for_who_asks_for_attacks(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    audited(run, capsys, "--fresh")
+    assert main(["audit", str(run), "--attacks", "loss_threshold"]) == 0
+    text = capsys.readouterr().out
+    assert "is claimed" not in text
+    assert "1 more on file: epsilon" in text
+
+
+def test_canary_records_of_other_clients_stand_beside_one_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = """
+    name = "records"
+    data = { kind = "digits" }
+    partition = { kind = "iid", clients = 4 }
+    task = { model = "linear" }
+    work = { clip = 1.0, noise = 4.0, delta = 1e-5, batches = "poisson", denominator = "expected", updates = 2 }
+    methods = [{ kind = "fedavg", learning_rate = 0.1 }]
+    run = { rounds = 2 }
+    """
+    (tmp_path / "records.toml").write_text(study)
+    assert main(["train", str(tmp_path / "records.toml"), "--out", str(tmp_path / "runs"), "--quiet"]) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    for client in (2, 0, 2):
+        code, found = audited(folder, capsys, "--clients", str(client))
+        assert code == 0
+        assert [row["client"] for row in found["epsilon"]] == [client]
+        assert [each["fields"]["client"] for each in found["certificates"]] == [client]
+    (kept,) = json.loads((folder / "audit.json").read_text())
+    assert [row["client"] for row in kept["epsilon"]] == [2, 0]
+    assert main(["verify", str(folder)]) == 0
+    assert kept["epsilon"][0]["verdict"] in capsys.readouterr().out, "verify has the words of the audit"

@@ -80,7 +80,7 @@ def audit_run(
 
     Returns:
         What was asked for, as ``audit.json`` holds it: ``attacks``, ``epsilon`` and their ``certificates``. Beside
-        them ``targets``; ``others``, rows of the trial that were not asked for; ``not_run``, attacks that were not
+        them ``targets``; ``others``, what else is on file of the trial; ``not_run``, attacks that were not
         started or not ended, and why.
 
     Raises:
@@ -211,7 +211,10 @@ def _asked(scene: Scene, plan: _Plan, kept: Kept) -> dict[str, Any]:
         **whole,
         "targets": list(scene.targets),
         "attacks": attacks,
-        "others": [row for each, row in rows.items() if each not in order],
+        "others": [
+            *({"attack": each[0], "targets": list(each[2])} for each in rows if each not in order),
+            *({"attack": EPSILON, "targets": list(scene.targets)} for row in kept.epsilon if row not in epsilon),
+        ],
         "epsilon": epsilon,
         "certificates": [each for each in whole["certificates"] if wanted(each["fields"])],
     }
