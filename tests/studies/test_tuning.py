@@ -208,6 +208,18 @@ def test_what_is_missing_is_added_and_told(tmp_path: Path) -> None:
     assert len(whole.methods) == 2
 
 
+def test_a_promise_that_leaves_tuning_out_says_so(tmp_path: Path) -> None:
+    events = Events()
+    noisy = (
+        'methods = [{ kind = "fedprox", name = "noisy", collector = { kind = "private_mean" } }, { kind = "fedavg" }]'
+    )
+    text = "\n".join(noisy if line.startswith("methods") else line for line in STUDY.splitlines())
+    pytest.importorskip("dp_accounting")
+    tune(parse_study(text), out=tmp_path, observer=events)
+    told = "the epsilon of noisy counts neither these trials nor the choice among them"
+    assert [text for text in events.notices.splitlines() if "epsilon" in text and "these trials" in text] == [told]
+
+
 def test_nobody_sees_test_records_while_tuning(tmp_path: Path) -> None:
     events = Events()
     tune(study(), out=tmp_path, observer=events)

@@ -42,7 +42,8 @@ class Options:
     """What every verb understands.
 
     Args:
-        seed: Use this one seed, instead of the seeds of the study. Verbs that draw nothing ignore it.
+        seed: Use this one seed, instead of the seeds of the study; advise counts on from it. Verbs that draw nothing
+            ignore it.
         quiet: No progress and no tables.
         verbose: Also show what is going on, and where an error came from.
         json: Print one JSON object instead of text.

@@ -129,7 +129,8 @@ def tune(study: Study, *, out: Path | None = None, fresh: bool = False, observer
     _require_validation(stage)
     if added:
         observer.on_event(_notice(f"added, for no comparison is fair without: {', '.join(added)}"))
-    observer.on_event(_notice(_announcement(tuning, stage, len(tried), fixed)))
+    for text in (_announcement(tuning, stage, len(tried), fixed), *_uncounted(stage, study)):
+        observer.on_event(_notice(text))
     record = RunRecord.create(out or Path("runs"), trials.name, identity(trials))
     if fresh:
         shutil.rmtree(record.folder / "trials", ignore_errors=True)
@@ -195,6 +196,13 @@ def _announcement(tuning: Tuning, stage: Stage, methods: int, fixed: Sequence[st
         f"tuning: {tuning.budget} settings for each of {methods} methods, {stage.study.run.rounds} rounds each, chosen "
         f"by {compared} on validation records of seed {stage.seed}{left}"
     )
+
+
+def _uncounted(stage: Stage, study: Study) -> Iterator[str]:
+    """Of methods with noise: what their promise leaves out, for tuning reads the same records."""
+    central = [method for method in study.methods if _tunable(method) and not is_decentralized(method.algorithm)]
+    if private := [method.name for method in central if stage.trial(method.name, method).promise is not None]:
+        yield f"the epsilon of {', '.join(private)} counts neither these trials nor the choice among them"
 
 
 def _play_all(stage: Stage, record: RunRecord, observer: Observer) -> None:
