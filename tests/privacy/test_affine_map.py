@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from numpy import ndarray
 
 from rivage.core.errors import DataError
+from rivage.privacy.affine_errors import attenuation
 from rivage.privacy.affine_map import SOLVERS, Answers, Solver, collect, condition, fit, project, row_space
 from rivage.privacy.local_model import reconstruct
 from rivage.privacy.views import Exchange, Refused
@@ -235,6 +237,44 @@ def test_slopes_shrink_when_the_noisy_side_explains() -> None:
     shrunk = 2 * (1 - 0.25 / (0.25 + 0.09))  # E: mean of w times what attenuation leaves
     assert forward == pytest.approx(0, abs=0.05)  # five standard errors
     assert inverse == pytest.approx(shrunk, abs=0.05)
+    answers = collect(told)
+    assert attenuation(answers.sent, answers.gradient) == pytest.approx(shrunk, rel=0.1)
+
+
+@pytest.mark.parametrize(("dimension", "noise", "times"), [(4, 0.3, 12), (20, 0.3, 4), (20, 0.3, 12), (20, 1.0, 12)])
+def test_an_estimate_covers_what_noise_in_the_answers_costs(dimension: int, noise: float, times: int) -> None:
+    """Scatter alone is a fifth of the error here, as models are sent from one side of w* and noise hides slopes."""
+    ratios, alone = [], []
+    for seed in range(10):
+        generator = np.random.default_rng(seed)
+        hessian, optimum = curvature(generator, dimension), generator.normal(size=dimension)
+        sent = optimum + 1 + 0.5 * generator.normal(size=(times * (dimension + 1), dimension))
+        returned = np.stack([trained(w, hessian, optimum, 0.1, 3) for w in sent])
+        returned += 0.5 * noise * generator.normal(size=sent.shape)
+        answers = collect(exchanges(sent, returned))
+        found = fit(answers, "least_squares", generator, 1)
+        error = float(np.linalg.norm(found.optimum - optimum))
+        ratios.append(found.error / error)
+        alone.append(math.sqrt(found.error**2 - attenuation(answers.sent, answers.gradient) ** 2) / error)
+    assert all(1 / 3 < ratio < 3 for ratio in ratios)
+    assert np.median(alone) < 0.7 * np.median(ratios)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 8), st.integers(0, 30))
+def test_nothing_is_lost_to_noise_where_there_is_none(seed: int, dimension: int, spare: int) -> None:
+    told, _, optimum = spoken(seed, dimension, dimension + 1 + spare)
+    answers = collect(told)
+    assert attenuation(answers.sent, answers.gradient) < 1e-6 * np.linalg.norm(optimum)
+    if not spare:
+        assert attenuation(answers.sent, answers.gradient) == 0
+
+
+@given(st.integers(0, 10**6))
+def test_what_noise_costs_does_not_depend_on_the_units_of_answers(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    sent, noise = generator.normal(size=(2, 30, 4))
+    gradient, turn = 0.5 * sent + noise, generator.normal(size=(4, 4)) + 3 * np.eye(4)
+    assert attenuation(sent, gradient @ turn) == pytest.approx(attenuation(sent, gradient), rel=1e-6)
 
 
 def test_the_left_out_error_is_that_of_refitting() -> None:

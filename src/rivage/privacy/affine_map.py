@@ -25,8 +25,8 @@ Solvers (n messages):
 =================  ===================================================================================================
 
 The *left-out error* of a fit is the root mean square distance, over rounds, between w and what the fit without that
-round says of it, over the same for the mean of the other rounds. It comes from the leverages of one fit, not from n
-fits. Cost: O(n D²) time, O(n D) memory, but O(n D²) per trial of `subset` and per strength of `ridge`.
+round says of it, over the same for the mean of the other rounds. Errors of fits are in `rivage.privacy.affine_errors`.
+Cost: O(n D²) time, O(n D) memory, but O(n D²) per trial of `subset` and per strength of `ridge`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from numpy import ndarray
 from scipy.linalg import qr, solve_triangular
 
 from rivage.core.errors import DataError
+from rivage.privacy.affine_errors import attenuation, left_out, scatter
 from rivage.privacy.views import Exchange, Refused
 
 __all__ = ["SOLVERS", "Answers", "Fit", "Solver", "collect", "condition", "fit", "project", "row_space"]
@@ -90,7 +91,8 @@ class Fit:
 
     Args:
         optimum: w*.
-        error: estimate of the Euclidean error of ``optimum``: rounding, or the scatter of the answers if larger.
+        error: estimate of the Euclidean error of ``optimum``: rounding, or the scatter of the answers if larger; of
+            `least_squares` with what noise in g makes of its slopes.
         left_out: the left-out error; None where there is no message to spare.
         solver: that was used.
     """
@@ -202,8 +204,9 @@ def _least_squares(answers: Answers) -> Fit:
     last[-1] = 1.0
     weights = q @ solve_triangular(r, last, trans="T") / scale[-1]  # of the rounds in w*
     rounded = float(np.linalg.norm(slopes[:-1].T * answers.rounding))
-    error = float(np.linalg.norm(weights)) * max(rounded, _scatter(left, len(scale)))
-    return Fit(slopes[-1], error, _left_out(answers, left, (q**2).sum(axis=1), len(scale)), "least_squares")
+    spread = float(np.linalg.norm(weights)) * max(rounded, scatter(left, len(scale)))
+    error = math.hypot(spread, attenuation(answers.sent, answers.gradient))
+    return Fit(slopes[-1], error, left_out(answers.sent, left, (q**2).sum(axis=1), len(scale)), "least_squares")
 
 
 def _forward(answers: Answers) -> Fit:
@@ -218,29 +221,9 @@ def _forward(answers: Answers) -> Fit:
     left = (answers.gradient - level - (answers.sent - center) @ slopes) @ inverse.T
     weights = 1 / len(q) + q @ solve_triangular(r, move, trans="T")  # of the rounds in what is predicted at w*
     rounded = float(np.linalg.norm(inverse * answers.rounding))
-    error = float(np.linalg.norm(weights)) * max(rounded, _scatter(left, len(center) + 1))
+    error = float(np.linalg.norm(weights)) * max(rounded, scatter(left, len(center) + 1))
     leverage = 1 / len(q) + (q**2).sum(axis=1)
-    return Fit(center + move, error, _left_out(answers, left, leverage, len(center) + 1), "forward")
-
-
-def _scatter(left: Float64[ndarray, "rounds dim"], unknowns: int) -> float:
-    """Root of the summed variances of what a fit leaves unexplained."""
-    spare = len(left) - unknowns
-    return math.sqrt(float((left**2).sum()) / spare) if spare > 0 else 0.0
-
-
-def _left_out(
-    answers: Answers,
-    left: Float64[ndarray, "rounds dim"],
-    leverage: Float64[ndarray, "rounds"],
-    unknowns: int,
-) -> float | None:
-    rounds = len(left)
-    if rounds <= unknowns:
-        return None
-    errors = left / np.maximum(1 - leverage, 1e-9)[:, None]
-    alone = (answers.sent - answers.sent.mean(axis=0)) * rounds / (rounds - 1)
-    return float(np.linalg.norm(errors) / max(float(np.linalg.norm(alone)), np.finfo(float).tiny))
+    return Fit(center + move, error, left_out(answers.sent, left, leverage, len(center) + 1), "forward")
 
 
 def _subset(answers: Answers, generator: np.random.Generator, trials: int) -> Fit:
@@ -272,9 +255,9 @@ def _shrunk(answers: Answers, solver: Literal["ridge", "truncated"]) -> Fit:
         weights = 1 / rounds + u @ direction
         slopes = (axes.T * (share / values)) @ onto / scale[:, None]
         rounded = float(np.linalg.norm(slopes.T * answers.rounding))
-        spread = max(rounded, _scatter(left, 1 + round(float(share.sum()))))
+        spread = max(rounded, scatter(left, 1 + round(float(share.sum()))))
         error = float(np.linalg.norm(weights)) * spread
-        return Fit(center + direction @ onto, error, _left_out(answers, left, leverage, 2), solver)
+        return Fit(center + direction @ onto, error, left_out(answers.sent, left, leverage, 2), solver)
 
     fits = [fitted(share) for share in shares]
     return min(fits, key=lambda found: math.inf if found.left_out is None else found.left_out)

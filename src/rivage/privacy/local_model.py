@@ -23,7 +23,8 @@ status              when
 
 Deviation: the public code keeps the best of many random subsets of D + 1 messages and inverts it (``subset``). Least
 squares on all messages is the default; with mini-batches ``forward`` takes over where it predicts left-out rounds
-better.
+better. What mini-batches cost is estimated (`rivage.privacy.affine_errors`): a direction that their noise drowns may
+still be missed by more.
 """
 
 from __future__ import annotations
