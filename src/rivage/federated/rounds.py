@@ -73,17 +73,36 @@ class Round:
 
     def play(self) -> tuple[State, dict[str, Any]]:
         """The server's next state, and the round's event."""
+        cohort = self._chosen()
+        arrives, forgotten = self._collect(cohort)
+        refusal = self.collector.refusal
+        state = self._aggregated(refusal)
+        event = self._event(cohort, arrives) | ({"refused": refusal} if refusal is not None else {})
+        if self.spending is not None:
+            event |= {"private": self.spending.event(getattr(self.collector, "multiplier", None))}
+        if isinstance(self.collector, ClippedSum):
+            state, event = {**state, **self.collector.carried()}, event | self.collector.report()
+        event |= {"forgotten": forgotten} if forgotten else {}
+        event |= {} if self.talking is None else self.talking.report()
+        if hasattr(self.trial.algorithm, "report"):  # optional: numbers that the server knows, for the record
+            event |= {"server": dict(self.trial.algorithm.report(state))}
+        return state, event | self._cost(cohort, arrives)
+
+    def _chosen(self) -> Cohort:
         trial = self.trial
         candidates = Candidates(trial.population, self.number, trial.cohort, trial.unseen, trial.sampling, trial.turns)
         cohort = trial.algorithm.select(self.state, candidates, self.streams, trial.task)
         self._require_sound(cohort)
-        arrives = trial.population.completes(cohort.ids, self.number)
+        return cohort
+
+    def _collect(self, cohort: Cohort) -> tuple[Bool[ndarray, "clients"], int]:
+        """Exchange everything with the cohort; whose update arrived, and how many clients were forgotten."""
+        arrives = self.trial.population.completes(cohort.ids, self.number)
         weights = dict(zip(cohort.ids.tolist(), cohort.weights.tolist(), strict=True))
         downs = self._broadcast(list(weights))
         if self.talking is not None:
-            arrives = self.talking.open(
-                cohort, arrives, downs, self.postman, self.streams.child("collector", self.trial.secret)
-            )
+            streams = self.streams.child("collector", self.trial.secret)
+            arrives = self.talking.open(cohort, arrives, downs, self.postman, streams)
         harmful = self._harmful(cohort)
         changed: dict[int, Memory] = {}
         for block in self._blocks(cohort.ids[arrives].tolist()):
@@ -92,11 +111,17 @@ class Round:
         self._require_one()
         if self.talking is not None:
             self.talking.close()
-        refusal = self.collector.refusal
-        state = self.state
-        if (self.collector.count or isinstance(self.collector, ClippedSum)) and refusal is None:
-            state = trial.algorithm.aggregate(self.state, self.collector.result(), trial.task)
-        event = {
+        return arrives, forgotten
+
+    def _aggregated(self, refusal: str | None) -> State:
+        """The server's next state; a sum with noise is taken in also when nobody came."""
+        if refusal is None and (self.collector.count or isinstance(self.collector, ClippedSum)):
+            return self.trial.algorithm.aggregate(self.state, self.collector.result(), self.trial.task)
+        return self.state
+
+    def _event(self, cohort: Cohort, arrives: Bool[ndarray, "clients"]) -> dict[str, Any]:
+        """What every round tells."""
+        return {
             "event": "round",
             "round": self.number,
             "cohort": roster(cohort.ids),
@@ -107,16 +132,6 @@ class Round:
             "bytes_down": self.postman.bytes_down,
             "gradients": sum(self.gradients.values()),
         }
-        event |= {"refused": refusal} if refusal is not None else {}
-        multiplier = getattr(self.collector, "multiplier", None)
-        event |= {} if self.spending is None else {"private": self.spending.event(multiplier)}
-        if isinstance(self.collector, ClippedSum):
-            state, event = {**state, **self.collector.carried()}, event | self.collector.report()
-        event |= {"forgotten": forgotten} if forgotten else {}
-        event |= {} if self.talking is None else self.talking.report()
-        if hasattr(trial.algorithm, "report"):  # optional: numbers that the server knows and the record should keep
-            event |= {"server": dict(trial.algorithm.report(state))}
-        return state, event | self._cost(cohort, arrives)
 
     def _require_sound(self, cohort: Cohort) -> None:
         """Refuse what no `select` may return: it would train on clients that are kept apart, or twice on one."""
