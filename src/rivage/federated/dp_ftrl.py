@@ -49,7 +49,6 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
-from scipy.linalg import block_diag
 
 from rivage.federated.clipped_sum import ClippedMean, ClippedSum
 
@@ -83,11 +82,17 @@ class DPFTRL(ClippedMean):
         """What record and message log say of it, but for who takes part."""
         return {"mechanism": "DP-FTRL: Gaussian noise of the server on prefix sums, by a tree", **super().promise()}
 
-    def covariance(self, rounds: int, epoch: int | None) -> Float64[ndarray, "rounds rounds"]:
-        """Of what the noise adds in each round, in units of (z S)²: a block for every epoch."""
-        starts = range(0, rounds, epoch or rounds or 1)
-        blocks: ndarray = block_diag(*(step_covariance(min(rounds - start, starts.step)) for start in starts))
-        return blocks
+    def weighed(self, steps: Float64[ndarray, "rounds m"], epoch: int) -> Float64[ndarray, "rounds m"]:
+        """V⁻¹ times what the model has moved in each round, epoch by epoch: what best tells who took part in it.
+
+        Epochs of more than 2048 rounds are handed back as they are.
+        """
+        result = steps.copy()
+        for start in range(0, len(steps), epoch):
+            part = result[start : start + epoch]
+            if len(part) <= _EXACT:
+                part[:] = np.linalg.solve(step_covariance(len(part)), part)
+        return result
 
 
 class TreeSum(ClippedSum):

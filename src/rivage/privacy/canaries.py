@@ -41,6 +41,7 @@ from rivage.data.population import ClientData, ClientIds, Population, Schema
 from rivage.federated.accounting import Release, epsilon_of
 from rivage.federated.algorithm import State, Update
 from rivage.federated.checkpoint import Notebook
+from rivage.federated.dp_ftrl import DPFTRL
 from rivage.federated.engine import Session
 from rivage.federated.privacy_ledger import EVERYONE, releases_of
 from rivage.federated.trial import Trial
@@ -182,10 +183,10 @@ def _scores(
     steps: Float64[ndarray, "rounds canaries"], chosen: Float64[ndarray, "rounds canaries"], trial: Trial
 ) -> Float64[ndarray, "canaries 2"]:
     """Both scores of all canaries."""
-    covariance = getattr(trial.collector, "covariance", lambda rounds, epoch: np.eye(rounds))
-    noise = covariance(trial.rounds, trial.period)
     signs = np.array([sign(round) for round in range(trial.rounds)])
-    return np.stack([signs @ steps, signs @ (chosen * np.linalg.solve(noise, steps))], axis=1)
+    tree = trial.collector if isinstance(trial.collector, DPFTRL) else None
+    weighed = steps if tree is None or trial.period is None else tree.weighed(steps, trial.period)
+    return np.stack([signs @ steps, signs @ (chosen * weighed)], axis=1)
 
 
 def _require_one_model(state: State, dimension: int) -> None:
