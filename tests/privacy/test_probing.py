@@ -15,11 +15,12 @@ from torch import nn
 from rivage.core.errors import DataError
 from rivage.core.seeding import Streams
 from rivage.data.population import Samples, Schema
+from rivage.federated.executors import per_record
 from rivage.learning.losses import CROSS_ENTROPY
 from rivage.learning.metrics import ACCURACY
 from rivage.learning.task import Task, TaskSettings, make_task
 from rivage.privacy.attack import Meter, Tools
-from rivage.privacy.probing import Probe
+from rivage.privacy.probing import Probe, gradients_of
 from rivage.testing.toys import layered_task, linear_clients, linear_task
 
 CLASSES = Schema(input_shape=(5,), target="class", num_classes=3)
@@ -78,6 +79,22 @@ def test_losses_and_alignments_are_autograds(name: str) -> None:
     np.testing.assert_allclose(probe.fits(params), np.exp(-losses), rtol=1e-10)
     lengths = np.linalg.norm(directions, axis=1)[:, None] * np.linalg.norm(gradients, axis=1)
     np.testing.assert_allclose(probe.alignments(params, directions), directions @ gradients.T / lengths, atol=1e-9)
+
+
+@pytest.mark.parametrize("room", [1 << 23, 5 * 8 * 200], ids=["all at once", "by parts"])
+@pytest.mark.parametrize("name", ["cnn", "mlp", "gru"])
+def test_gradients_side_by_side_are_those_one_by_one(name: str, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(per_record, "_BYTES", room)
+    task = TASKS[name]
+    samples, params = records(task.schema, n=9), task.initial(1).numpy()
+    bound, (x, y) = task.bind(), task.tensors(samples)
+    bound.module.eval()
+    bound.load(torch.from_numpy(params))
+    parts = list(gradients_of(bound, task, x, y))
+    np.testing.assert_allclose(torch.cat(parts).numpy(), by_autograd(task, params, samples)[1], atol=1e-12)
+    assert not any(part.requires_grad for part in parts)
+    if name == "cnn":
+        assert [len(part) for part in parts] == ([9] if room > 10**6 else [5, 4])
 
 
 @pytest.mark.parametrize("make", [linear_task, layered_task])

@@ -41,7 +41,7 @@ from rivage.federated.trial import Trial
 from rivage.learning.params import from_numpy
 from rivage.learning.task import Task
 from rivage.privacy.canaries import Scored, coins, ledger
-from rivage.privacy.probing import gradient_of
+from rivage.privacy.probing import gradients_of
 
 __all__ = ["CanaryRecords"]
 
@@ -116,7 +116,7 @@ def _clipped(task: Task, records: Samples, params: ndarray, norm: float) -> Floa
     bound = task.bind()
     bound.load(from_numpy(params, dtype=task.dtype))
     x, y = task.tensors(records)
-    rows: Tensor = torch.stack([gradient_of(bound, x[i : i + 1], y[i : i + 1]) for i in range(len(records))]).double()
+    rows: Tensor = torch.cat([part.double() for part in gradients_of(bound, task, x, y)])
     clipped: Tensor = rows * (norm / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(norm))
     return clipped
 

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
@@ -40,7 +41,7 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
 
 
 class PerRecord:
-    """Clipped sums of records' gradients of one model.
+    """Records' gradients of one model, and their clipped sums.
 
     Args:
         bound: the model, loaded with what is differentiated at.
@@ -67,7 +68,7 @@ class PerRecord:
         """Whether the first records of a batch give what autograd gives for each of them."""
         if self._bound.stochastic:
             return False
-        with _silent():
+        with _silent(), torch.no_grad():
             try:
                 found = self._gradients(self._parameters, x[:2], y[:2])
             except Exception:  # whatever torch cannot vectorise, the loop can do
@@ -83,6 +84,13 @@ class PerRecord:
                 if float((one - other[i]).abs().max()) > tolerance * (1 + float(one.abs().max())):
                     return False
         return True
+
+    def rows(self, x: Tensor, y: Tensor) -> Iterator[Float[Tensor, "chunk P"]]:
+        """The gradients themselves, one row per record, of so many records at a time as fit."""
+        for xs, ys in zip(torch.split(x, self._chunk), torch.split(y, self._chunk), strict=True):
+            with torch.no_grad():  # of the gradients; those that are asked for are torch.func's
+                found = [each.flatten(1) for each in self._gradients(self._parameters, xs, ys)]
+            yield torch.cat(found, dim=1)
 
     def sum(
         self, x: Tensor, y: Tensor, weights: Tensor | None, clip: float, share: float, *, finite: bool = False
