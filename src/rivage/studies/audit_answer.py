@@ -7,6 +7,7 @@ from typing import Any
 
 from rivage.report.audit_numbers import numberless, reasons
 from rivage.studies.audit_attack import ALL_TARGETS
+from rivage.studies.audit_scene import UNANSWERED
 
 __all__ = ["answer", "notes"]
 
@@ -37,14 +38,15 @@ def answer(rows: Sequence[Row], claims: Sequence[Row] = (), faults: Sequence[str
     """
     leaks = [row for row in rows if row["verdict"] in ("leaks", "recovered") and not row["oracle"]]
     found = {view: _best([row for row in leaks if row["view"] == view]) for view in dict.fromkeys(map(_view, leaks))}
-    sentences = [_torn(faults)] if faults else []
+    torn = [fault for fault in faults if not fault.endswith(UNANSWERED)]
+    sentences = [_torn(torn)] if torn else []
     sentences += [f"{_WHO.get(view, view)} learns {'; '.join(map(_found, best))}." for view, best in found.items()]
     if refused := [row for row in rows if row["verdict"] == "refused"]:
         sentences.append(_refused(refused, len(rows)))
     learnt = set(map(_what, leaks))
     tested = dict.fromkeys(_what(row) for row in rows if row["verdict"] == "nothing found")
     if clean := [what for what in tested if what not in learnt]:
-        where = "In what is left of it nothing" if faults else "Nothing"
+        where = "In what is left of it nothing" if torn else "Nothing"
         sentences.append(f"{where} was found about {', '.join(clean)}.")
     if weak := sum(row["verdict"] == "no power" for row in rows):
         sentences.append(f"{_counted(weak)} had too few records to tell.")

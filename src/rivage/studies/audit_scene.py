@@ -35,7 +35,10 @@ from rivage.studies.audit_settings import Auditing
 from rivage.studies.audit_targets import honest, named, senders
 from rivage.studies.audit_views import Views
 
-__all__ = ["Scene"]
+__all__ = ["UNANSWERED", "Scene"]
+
+UNANSWERED = "models were sent and never answered"
+"""What a log tells of clients that dropped out; it may be whole all the same."""
 
 _MOST_FAULTS = 20  # that a result lists
 _NOBODY = np.empty(0, np.int64)
@@ -120,7 +123,7 @@ class Scene:
             "bytes at the end are no whole message": survey.torn,
             "messages were sent again, and the last of each counts": survey.repeated,
             "messages stand behind those of a later round, and count as lost": survey.late,
-            "models were sent and never answered": survey.unanswered,
+            UNANSWERED: survey.unanswered,
             "updates answer no broadcast": survey.unasked,
         }
         told = [f"{count} {what}" for what, count in counts.items() if count]
