@@ -35,10 +35,12 @@ from rivage.federated.executors.per_record import PerRecord
 from rivage.federated.fedem import FedEM
 from rivage.federated.privacy_checks import privacy_spent
 from rivage.federated.privacy_ledger import coarsened, epsilons, releases_of, spent
-from rivage.federated.promises import promise
-from rivage.federated.record_privacy import SOUND, UNSOUND, sampling_rate
+from rivage.federated.promises import entry_of, promise, promise_faults
+from rivage.federated.record_privacy import SOUND, UNSOUND, sampling_rate, vouched
 from rivage.federated.registry import ALGORITHMS
 from rivage.federated.scaffold import Scaffold
+from rivage.federated.secagg import SecAgg
+from rivage.federated.user_privacy import PrivateMean
 from rivage.report.exchanges import exchange
 from rivage.studies.pipeline import run_study
 from rivage.studies.settings import parse_study
@@ -401,6 +403,21 @@ def test_a_method_of_a_plug_in_must_vouch_for_itself() -> None:
     trial(Vouched(work=PRIVATE))
     trial(VouchedAgain(work=PRIVATE))
     trial(Mine())
+
+
+def test_a_subclass_inherits_no_word_about_what_it_sends() -> None:
+    class Mine(FedAvg):
+        private_entry, counts_alike, record_private = "params", True, True
+
+    class SendsMore(Mine):
+        pass
+
+    assert entry_of(FedAvg()) == entry_of(Mine()) == "params"
+    assert entry_of(SendsMore()) is None
+    assert [vouched(kind(), "counts_alike") for kind in (Mine, SendsMore)] == [True, None]
+    for collector in (PrivateMean(noise=1.0), SecAgg(clip=0.5, noise_multiplier=1.0, survivors=3)):
+        assert not list(promise_faults(Mine(), "mine", (), collector))
+        assert list(promise_faults(SendsMore(), "more", (), collector))
 
 
 def test_fedem_lets_one_record_decide_how_others_count() -> None:

@@ -187,9 +187,9 @@ def test_rows_of_records_and_users_hold_their_claim(trial: Trial) -> None:
     work = Phase(batch_size=None, batches="poisson", denominator="expected", clip=1.0, noise=4.0)
     private = replace(trial, algorithm=FedAvg(learning_rate=0.1, work=work))
     records = audited_epsilon(private, 0, Streams(1), canaries=100)
-    for row, unit in ((users, "user"), (records, "record")):
+    for row, unit, view in ((users, "user", "models_of_all_rounds"), (records, "record", "eavesdropper")):
         assert row is not None
-        assert row["unit"] == unit
+        assert (row["unit"], row["view"]) == (unit, view)
         assert row["epsilon"] == pytest.approx(claim(4.0), abs=2e-4)
         assert row["verdict"] in ("consistent", "no power")
         assert proved(row["evidence"]) == row["bound"]
