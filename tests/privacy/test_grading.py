@@ -390,12 +390,14 @@ def rows() -> list[dict[str, Any]]:
     weak = scores(([*generator.normal(0, 1, 40)], [*generator.normal(0, 1, 40)]))
     counts = {"kind": "counts", "records": 50, "correct": 40, "baseline_correct": 30, "better": 13, "worse": 3}
     named = {"a": ("membership", strong), "b": ("membership", weak), "c": ("attribute sex", counts)}
-    shared = {"view": "eavesdropper", "status": ""}
+    shared = {"view": "eavesdropper", "status": "", "targets": [0]}
     return corrected([{"attack": name, "question": asks, "evidence": e, **shared} for name, (asks, e) in named.items()])
 
 
-def certify(rows: list[dict[str, Any]], attack: str = "a", question: str = "membership") -> Any:
-    return leakage(Audits(rows), method="fedavg", seed=0, attack=attack, question=question)
+def certify(
+    rows: list[dict[str, Any]], attack: str = "a", question: str = "membership", targets: tuple[int, ...] = (0,)
+) -> Any:
+    return leakage(Audits(rows), method="fedavg", seed=0, attack=attack, question=question, targets=targets)
 
 
 def test_a_certificate_says_what_the_row_says() -> None:
@@ -406,6 +408,8 @@ def test_a_certificate_says_what_the_row_says() -> None:
     assert "guesses sex" in certify(told, "c", "attribute sex").claim
     with pytest.raises(StoreError, match="no evidence"):
         certify(told, "d")
+    with pytest.raises(StoreError, match="no evidence"):
+        certify(told, targets=(0, 1))
 
 
 @pytest.mark.parametrize("key", ["value", "baseline", "p", "p_adjusted", "verdict", "ci"])
