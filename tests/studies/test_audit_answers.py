@@ -215,6 +215,9 @@ def test_faults_of_a_study_name_its_file(tmp_path: Path, capsys: pytest.CaptureF
     for words in (["train", str(study)], ["audit", str(tmp_path / "log.rvg"), "--study", str(study)]):
         assert main([*words, "--quiet"]) == 2
         assert f"error: {study}, task.model: cnn reads images" in capsys.readouterr().err
+    study.write_text(DIGITS + "[run]\nrouns = 3\nseeds = []\n")
+    assert main(["audit", str(tmp_path / "log.rvg"), "--study", str(study), "--quiet"]) == 2
+    assert capsys.readouterr().err.count(str(study)) == 1
     study.write_text(krum)
     assert main(["train", str(study), "--quiet"]) == 2
     assert f"error: {study}, [[methods]] 1: 4 clients give 4 updates" in capsys.readouterr().err

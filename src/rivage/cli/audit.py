@@ -84,11 +84,11 @@ def _found(run: Path, settings: Auditing, study: Path | None, *, fresh: bool, op
     from rivage.studies.settings import load_study
 
     _require_study(run, study)
-    console, seed = stderr(), options.seed or 0
+    console, seed, theirs = stderr(), options.seed or 0, None if study is None else load_study(study)
     with logs(options, console), progress(console, quiet=options.quiet) as observer:
-        if study is not None:
+        if theirs is not None:
             with imported_log(run) if run.is_dir() else nullcontext(run) as log, named_settings(study):
-                found = audit_log(log, load_study(study), settings, seed=seed, fresh=fresh, observer=observer)
+                found = audit_log(log, theirs, settings, seed=seed, fresh=fresh, observer=observer)
         else:
             found = audit_run(open_run(run), settings, seed=seed, fresh=fresh, observer=observer)
     return {**found, "answer": answer(found["attacks"], found["epsilon"], found["faults"])}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rivage.report.audit_numbers import numberless, reasons
@@ -24,6 +24,8 @@ _WHAT = {
     "model": "the model that a client's data alone would give",
     "record": "whole records",
 }
+
+_SHOWN = 2  # targets that a note names
 
 Row = Mapping[str, Any]
 
@@ -127,20 +129,17 @@ def _counted(count: int) -> str:
     return "One attack" if count == 1 else f"{count} attacks"
 
 
-_SHOWN = 2  # targets that a note names
-
-
 def notes(found: Mapping[str, Any]) -> list[str]:
     """What is missing of the log, of attacks, and attacks as a whole, equal reasons once; and what else is on file."""
     grouped: dict[tuple[str, tuple[str, ...]], tuple[str, list[str]]] = {}
     for row in found["attacks"]:
         for why, names in _targets_of(row).items():
             grouped.setdefault((numberless(why), tuple(names)), (why, []))[1].append(row["attack"])
-    lines = [f"{_listed(dict.fromkeys(kinds))}: {_some(names)}{why}" for (_, names), (why, kinds) in grouped.items()]
+    lines = [f"{_once(kinds)}: {_some(names)}{why}" for (_, names), (why, kinds) in grouped.items()]
     late: dict[str, list[str]] = {}
     for each in found["not_run"]:
         late.setdefault(each["reason"], []).append(each["attack"])
-    lines += [f"{_listed(dict.fromkeys(kinds))}: not run, {why}" for why, kinds in late.items()]
+    lines += [f"{_once(kinds)}: not run, {why}" for why, kinds in late.items()]
     return [*(f"log: {fault}" for fault in found["faults"]), *lines, *_on_file(found)]
 
 
@@ -164,9 +163,9 @@ def _some(names: Sequence[str]) -> str:
 def _on_file(found: Mapping[str, Any]) -> list[str]:
     same = [row["attack"] for row in found["others"] if row["targets"] == found["targets"]]
     other = len(found["others"]) - len(same)
-    told = [f"{len(same)} more on file: {_listed(dict.fromkeys(same))}"] if same else []
+    told = [f"{len(same)} more on file: {_once(same)}"] if same else []
     return [*told, *([f"{other} more on file about other clients"] if other else [])]
 
 
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(words)
+def _once(kinds: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(kinds))
