@@ -1,6 +1,7 @@
 """Statements about audits of a claimed ε: honest mechanisms are seldom accused, planted faults are found.
 
-Canaries are planted into federated training on the digits of scikit-learn, 20 clients, a linear model, 20 rounds.
+Canaries are planted into federated training on the digits of scikit-learn, 20 clients, a linear model, 20 rounds: 600
+of its 650 parameters are theirs. A larger model has room for more, which tell more.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ _SEEDS = range(3)
 
 
 @cache
-def private_trial() -> Trial:
+def private_trial(model: str = "linear") -> Trial:
     """What the canaries are planted into; its collector is still to be chosen."""
     population = build_population(Digits(), partition=PARTITIONS.get("iid")(clients=20), seed=0)
-    task = make_task(TaskSettings(model="linear"), population.schema)
+    task = make_task(TaskSettings(model=model), population.schema)
     algorithm = FedAvg(learning_rate=0.1, work=Phase(epochs=1))
     return Trial(name="private", algorithm=algorithm, population=population, task=task, rounds=ROUNDS)
 
 
-def proved_by_clients(collector: PrivateMean, seed: int, canaries: int = 600) -> float:
+def proved_by_clients(collector: PrivateMean, seed: int, canaries: int = 600, model: str = "linear") -> float:
     """The ε that canary clients prove."""
-    trial = replace(private_trial(), collector=collector)
+    trial = replace(private_trial(model), collector=collector)
     return proved(recorded(CanaryClients(canaries, Streams(seed)).scored(trial), delta=DELTA))
 
 
@@ -96,7 +97,7 @@ def _fault(collector: type[PrivateMean]) -> Outcome:
 def _reset() -> Outcome:
     """Twenty rounds that spend 1 each, told as 1."""
     noise = brentq(lambda z: _claimed(z, rounds=1) - 1.0, 1, 20)
-    bounds = [proved_by_clients(PrivateMean(noise=noise), seed) for seed in _SEEDS]
+    bounds = [proved_by_clients(PrivateMean(noise=noise), seed, canaries=2000, model="mlp") for seed in _SEEDS]
     whole = _claimed(noise)
     good = min(bounds) > 1.0 and max(bounds) <= whole
     detail = f"told 1.00, spent {whole:.2f}; proved {_listed(bounds)}"
@@ -160,7 +161,7 @@ CLAIMS = (
     ),
     _statement(
         "finds-a-budget-that-begins-anew",
-        "digits, 20 clients, 20 rounds that spend 1 each, claim 1",
+        "digits, 20 clients, 20 rounds that spend 1 each, claim 1; MLP with 2000 canaries",
         "A budget that is told for one round and spent in twenty is found out by canary clients.",
         "the bound is above 1",
         partial(_reset),
