@@ -92,6 +92,17 @@ def test_few_records_are_found_through_two_local_steps(heard: Overheard, attack:
     assert tools.meter.evaluations >= 2 * len(x) * answer.facts["starts"]
 
 
+@pytest.mark.parametrize("kind", [DLG, CosineInversion])
+def test_starts_go_on_until_one_is_good_enough_and_the_best_counts(heard: Overheard, kind: Any) -> None:
+    def answered(restarts: int, enough: float) -> Any:
+        attack = kind(iterations=3, restarts=restarts, enough=enough)
+        return attack.run(heard.client(1), RecordQuestion(2), heard.tools())
+
+    single, several = answered(1, 0.0), answered(4, 0.0)
+    assert (single.facts["starts"], several.facts["starts"], answered(4, 10.0).facts["starts"]) == (1, 4, 1)
+    assert several.facts["objective"] <= single.facts["objective"]
+
+
 def test_answers_repeat_with_the_seed(heard: Overheard) -> None:
     attack = CosineInversion(iterations=15)
     one, again, other = (attack.run(heard.client(1), RecordQuestion(2), heard.tools(seed)).x for seed in (3, 3, 4))
