@@ -7,8 +7,8 @@ Every step of a client that trains under `Phase.noise` publishes, in effect, one
 What a client sends is then a function of such sums, of what it was sent, and of nothing else that depends on its
 records: that is what a method has to ensure. Those of `SOUND` do. The others also send, or weigh records by, numbers
 that are taken from the records without noise; they are refused, as is a method nobody has looked at. A method of a
-plug-in vouches for itself with an attribute ``record_private = True`` of its own class: a subclass inherits no promise, as
-it may send more.
+plug-in vouches for itself with an attribute ``record_private = True`` of its own class: a subclass inherits no promise,
+as it may send more.
 
 The relation is *add or remove* one record while the number n of a client's records is public: it is sent as the weight
 of the update, and it decides q. Local models leave the device in every round, so that all rounds a client takes part in
