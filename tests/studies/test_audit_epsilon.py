@@ -100,3 +100,15 @@ def test_canary_records_of_other_clients_stand_beside_one_another(
     assert [row["client"] for row in kept["epsilon"]] == [2, 0]
     assert main(["verify", str(folder)]) == 0
     assert kept["epsilon"][0]["verdict"] in capsys.readouterr().out, "verify has the words of the audit"
+
+
+def test_a_claim_that_nobody_makes_is_refused_before_any_attack_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = STUDY.replace('collector = { kind = "private_mean", noise = 20.0, clip = 1.0 }', "").replace("= 20", "= 2")
+    (tmp_path / "plain.toml").write_text(study)
+    assert main(["train", str(tmp_path / "plain.toml"), "--out", str(tmp_path / "runs"), "--quiet"]) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert main(["audit", str(folder), "--attacks", "loss_threshold,epsilon", "--quiet"]) == 2
+    assert '"fedavg" claims no epsilon' in capsys.readouterr().err
+    assert not (folder / "audit.json").exists()

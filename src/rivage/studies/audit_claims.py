@@ -12,12 +12,30 @@ from rivage.studies.audit_epsilon import audited_epsilon, planted_at
 from rivage.studies.audit_scene import Scene
 from rivage.studies.audit_settings import EPSILON
 
-__all__ = ["asked_claims", "claims"]
+__all__ = ["asked_claims", "claims", "require_claim"]
+
+
+def require_claim(scene: Scene) -> None:
+    """Refuse to test a claim that nobody makes.
+
+    Raises:
+        ConfigError: where this is asked for by name.
+    """
+    if EPSILON in scene.settings.attacks and scene.trial.promise is None:
+        raise ConfigError(
+            f'"{scene.trial.name}" claims no epsilon, so there is nothing to test',
+            where="--attacks epsilon",
+            mend='Train with noise, such as collector.kind = "private_mean" or work.noise.',
+        )
+
+
+def _asked_for(scene: Scene) -> bool:
+    return scene.trial.promise is not None and (not scene.settings.attacks or EPSILON in scene.settings.attacks)
 
 
 def asked_claims(scene: Scene, rows: Sequence[Row]) -> list[Row]:
     """Those of the rows that this audit asks for: with the same canaries; none where attacks alone are named."""
-    if scene.trial.promise is None or (scene.settings.attacks and EPSILON not in scene.settings.attacks):
+    if not _asked_for(scene):
         return []
     client = planted_at(scene.trial, scene.targets[0])
     return [row for row in rows if row["client"] == client]
@@ -31,18 +49,8 @@ def claims(scene: Scene, known: Sequence[Row], not_run: list[dict[str, str]], el
         known: rows of earlier audits, which are kept.
         not_run: gets the reason why nothing was tested.
         elapsed: seconds since the audit began.
-
-    Raises:
-        ConfigError: where this is asked for by name, and nothing is claimed.
     """
-    asked = EPSILON in scene.settings.attacks
-    if asked and scene.trial.promise is None:
-        raise ConfigError(
-            f'"{scene.trial.name}" claims no epsilon, so there is nothing to test',
-            where="--attacks epsilon",
-            mend='Train with noise, such as collector.kind = "private_mean" or work.noise.',
-        )
-    if scene.trial.promise is None or (scene.settings.attacks and not asked) or asked_claims(scene, known):
+    if not _asked_for(scene) or asked_claims(scene, known):
         return known
     budget = scene.settings.budget
     if budget and elapsed > budget:

@@ -20,7 +20,7 @@ from rivage.core.store import read_json, write_json
 from rivage.privacy.attack import ATTACKS
 from rivage.privacy.questions import Attribute
 from rivage.studies.audit_attack import Row, perform, question_of
-from rivage.studies.audit_claims import asked_claims, claims
+from rivage.studies.audit_claims import asked_claims, claims, require_claim
 from rivage.studies.audit_cost import Late
 from rivage.studies.audit_kept import Kept, corrected
 from rivage.studies.audit_opening import scene_of_log, scene_of_run
@@ -144,6 +144,7 @@ def _audited(
 ) -> dict[str, Any]:
     """Run what is missing, and pick what was asked for."""
     try:
+        require_claim(scene)
         plan = [pair for kind in kinds for pair in _questions(scene, kind)]
         not_run: list[dict[str, str]] = []
         for rows in _attacked(scene, plan, kept.rows, not_run, observer or Silent()):
