@@ -204,6 +204,12 @@ def test_verify_allows_for_rounding_and_nothing_more(record: RunRecord) -> None:
     assert main(["verify", str(record.folder), "--quiet"]) == 3
 
 
+def test_a_certificate_of_another_version_is_told(record: RunRecord, capsys: Capture) -> None:
+    record.write_certificates([replace(record.certificates[0], fields={"methods": ["fedavg"]})])
+    assert main(["verify", str(record.folder)]) == 1
+    assert "Another version of rivage wrote it" in capsys.readouterr().err
+
+
 def test_a_run_without_certificates_is_not_verified(make_record: Callable[..., RunRecord], capsys: Capture) -> None:
     record = make_record(certified=False)
     assert main(["verify", str(record.folder)]) == 1

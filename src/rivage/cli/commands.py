@@ -325,9 +325,19 @@ def _again(run: Path) -> str:
 
 
 def _recompute(certificate: Certificate, record: RunRecord) -> Certificate:
+    from inspect import signature
+
     from rivage.core.certificates import CHECKS
 
     check = CHECKS.get(certificate.check, where=str(record.folder / "certificates.json"))
+    try:
+        signature(check).bind(record, **certificate.fields)
+    except TypeError as error:
+        raise StoreError(
+            f'certificate "{certificate.check}" cannot be checked again ({error})',
+            where=str(record.folder),
+            mend="Another version of rivage wrote it: verify with that one, or run or audit again.",
+        ) from error
     result: Certificate = check(record, **certificate.fields)
     return result
 
