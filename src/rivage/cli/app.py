@@ -72,6 +72,7 @@ _VERBS = {
     "verify": _Verb(
         "Compute every certificate of a run again from its files, without training.",
         "rivage verify runs/hospitals-3f9c2a17 --json",
+        "verify",
     ),
     "reproduce": _Verb(
         "Run published claims again and say which hold. Without names: all quick ones.",
