@@ -470,8 +470,8 @@ def test_wrong_shapes_duplicates_and_missing_rounds_are_told(record: RunRecord) 
 
     rewritten(record, spoil)
     found = told(record)
-    assert "1 messages stand behind those of a later round, and count as lost" in found["faults"]
-    assert "1 models were sent and never answered" in found["faults"]
+    assert "1 message stands behind those of a later round, taken for lost" in found["faults"]
+    assert "1 model was sent and never answered" in found["faults"]
     assert "no messages of rounds 1 to 1" in found["faults"]
     assert any("sent again" in fault for fault in found["faults"])
     assert any("client 3" in fault for fault in found["faults"])

@@ -96,7 +96,7 @@ def _listed(folder: Path) -> _Files:
             faults.append(fault)
     unsent = sorted({key for key in files.returned if key not in files.sent and (key[0], -1) not in files.sent})
     for round, client in unsent[:_TOLD]:
-        mend = f"Add round-{round}-sent.safetensors, the model that its clients were sent."
+        mend = f"Add round-{round}-sent.npz or .safetensors, the model that its clients were sent."
         faults.append(DataError(f"nothing says what client {client} was sent in round {round}", mend=mend))
     if not (files.returned or faults):
         faults.append(DataError("has no updates", mend="Call them round-0-client-17.safetensors, or .npz."))

@@ -37,7 +37,7 @@ from rivage.studies.audit_views import Views
 
 __all__ = ["UNANSWERED", "Scene"]
 
-UNANSWERED = "models were sent and never answered"
+UNANSWERED = "sent and never answered"
 """What a log tells of clients that dropped out; it may be whole all the same."""
 
 _MOST_FAULTS = 20  # that a result lists
@@ -119,14 +119,14 @@ class Scene:
     def faults(self) -> list[str]:
         """What was wrong with the log, as far as it has been read."""
         survey = self.recorded.survey
-        counts = {
-            "bytes at the end are no whole message": survey.torn,
-            "messages were sent again, and the last of each counts": survey.repeated,
-            "messages stand behind those of a later round, and count as lost": survey.late,
-            UNANSWERED: survey.unanswered,
-            "updates answer no broadcast": survey.unasked,
-        }
-        told = [f"{count} {what}" for what, count in counts.items() if count]
+        counts = (
+            (survey.torn, "byte at the end is", "bytes at the end are", "no whole message"),
+            (survey.repeated, "message was", "messages were", "sent again, and the last counts"),
+            (survey.late, "message stands", "messages stand", "behind those of a later round, taken for lost"),
+            (survey.unanswered, "model was", "models were", UNANSWERED),
+            (survey.unasked, "update answers", "updates answer", "no broadcast"),
+        )
+        told = [f"{count} {one if count == 1 else many} {what}" for count, one, many, what in counts if count]
         told += [f"no messages of rounds {first} to {last}" for first, last in survey.gaps]
         return [*told[:_MOST_FAULTS], *map(str, self.recorded.faults[:_MOST_FAULTS])]
 
