@@ -216,6 +216,15 @@ def test_a_run_without_certificates_is_not_verified(make_record: Callable[..., R
     assert "holds no certificates" in capsys.readouterr().err
 
 
+def test_a_search_is_verified_with_its_run(
+    make_record: Callable[..., RunRecord], tmp_path: Path, capsys: Capture
+) -> None:
+    """Finishing it would look at test records, which a search must not see."""
+    folder = make_record(certified=False).folder.rename(tmp_path / "s-tuning-0123abcd")
+    assert main(["verify", str(folder)]) == 1
+    assert "verify the run that lies beside it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("parent", ["runs", "cut 2", "."])
 def test_the_command_that_finishes_a_run_is_that_of_this_very_run(
     parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture

@@ -47,7 +47,9 @@ def verify(run: Path, /, *, options: Options = DEFAULTS) -> int:
         raise StoreError(
             "holds no certificates",
             where=str(run),
-            mend=f"Finish the run with: {_again(run)}",
+            mend="It is the search of --tune: verify the run that lies beside it."
+            if run.resolve().name.rpartition("-")[0].endswith("-tuning")
+            else f"Finish the run with: {_again(run)}",
         )
     again = [_recompute(certificate, record) for certificate in stored]
     agree = [_agree(one, two) for one, two in zip(stored, again, strict=True)]
