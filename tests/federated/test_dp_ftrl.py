@@ -39,7 +39,7 @@ from rivage.federated.privacy_checks import privacy_spent
 from rivage.federated.privacy_ledger import releases_of
 from rivage.federated.scaffold import Scaffold
 from rivage.learning.task import TaskSettings, make_task
-from rivage.privacy.canaries import CanaryClients
+from rivage.privacy.canaries import CanaryClients, planted
 from rivage.privacy.epsilon_audit import claimed, proved, recorded
 from rivage.studies.pipeline import run_study
 from rivage.studies.settings import parse_study
@@ -246,6 +246,50 @@ def test_everyone_takes_part_once_in_an_epoch_and_pays_for_its_place() -> None:
     assert (promise["relation"], promise["sampling"], promise["epoch"]) == ("zero-out", "none", 3)
 
 
+def test_rounds_without_anybody_release_their_noise() -> None:
+    lost = frozenset((client, number) for client in range(6) for number in range(7))
+    made, models = trial(population=replace(linear_clients((9, 4, 14, 6, 5, 8)), absent=lost)), []
+    with Session(made, Notebook()) as session:
+        models.append(session.state["params"].numpy().copy())
+        models += [session.state["params"].numpy().copy() for _event in session]
+    assert (np.abs(np.diff(models, axis=0)).max(axis=1) > 1e-3).all()
+
+
+def test_who_never_trains_makes_no_epoch_longer() -> None:
+    made = trial(unseen=np.array([0, 3]))
+    assert made.period == 2
+    assert made.promise is not None
+    assert made.promise["epoch"] == 2
+    assert trial(cohort=None, epoch=4, unseen=np.array([0, 3])).expected == 1
+    assert trial(cohort=None, epoch=4).expected == 2
+    _, events = played(made)
+    assert sorted(client for event in events[1:3] for client in event["cohort"]) == [1, 2, 4, 5]
+
+
+def test_other_turns_are_another_trial_with_other_noise() -> None:
+    """Else the difference of two trainings would be free of it."""
+    unseen = np.array([0])
+    others = [trial(), trial(epoch=4), trial(cohort=3), trial(unseen=unseen), trial(collector=DPFTRL(noise=0.7))]
+    assert len({made.identity for made in others}) == len({made.secret for made in others}) == 5
+    averaged = [trial(collector=Averaged(), sampling=sampling) for sampling in ("epochs", "uniform")]
+    assert averaged[0].identity != averaged[1].identity
+
+
+def test_canaries_have_turns_as_often_as_everybody() -> None:
+    for made in (trial(), trial(unseen=np.array([0, 3, 5]))):
+        larger = planted(made, CanaryClients(11, Streams(0)))
+        assert larger.period == made.period
+        assert larger.share == pytest.approx(made.share, rel=0.1)
+
+
+def test_weighing_leaves_the_steps_as_they_are() -> None:
+    steps = np.ones((7, 2))
+    weighed = DPFTRL().weighed(steps, 3)
+    assert (steps == 1).all()
+    inverses = [np.linalg.inv(step_covariance(rounds)).sum(axis=1) for rounds in (3, 3, 1)]
+    np.testing.assert_allclose(weighed[:, 0], np.concatenate(inverses))
+
+
 def test_who_is_out_of_turn_stops_the_run() -> None:
     class Eager(FedAvg):
         private_entry = "params"
@@ -347,8 +391,29 @@ def test_a_client_that_came_twice_in_an_epoch_is_found(study_run: RunRecord, tmp
     assert rewritten(study_run, tmp_path / "twice", again).verdict == "fails"
 
 
-class AQuarter(DPFTRL):
-    """Adds a quarter of the noise that it claims."""
+def test_who_took_part_and_is_in_no_ledger_is_found(study_run: RunRecord, tmp_path: Path) -> None:
+    def forgotten(event: dict[str, Any]) -> dict[str, Any]:
+        if event["event"] != "round" or event["round"]:
+            return told_much(event)
+        return {**event, "private": {key: values[1:] for key, values in event["private"].items()}}
+
+    assert rewritten(study_run, tmp_path / "forgotten", forgotten).verdict == "fails"
+
+
+def test_more_noise_than_was_promised_is_not_believed(study_run: RunRecord, tmp_path: Path) -> None:
+    """A record that tells a hundred times the noise, and the small ε that would follow."""
+
+    def louder(event: dict[str, Any]) -> dict[str, Any]:
+        if event["event"] != "round":
+            return told_much(event)
+        private = event["private"]
+        return {**event, "private": {**private, "noise": [1.001 * z for z in private["noise"]]}}
+
+    assert rewritten(study_run, tmp_path / "louder", louder).verdict == "fails"
+
+
+class AnEighth(DPFTRL):
+    """Adds an eighth of the noise that it claims."""
 
     def summed(self) -> TreeSum:
         return Faulty(self)
@@ -356,7 +421,7 @@ class AQuarter(DPFTRL):
 
 class Faulty(TreeSum):
     def noise(self) -> Any:
-        return super().noise() / 4
+        return super().noise() / 8
 
 
 @pytest.fixture(scope="module")
@@ -374,11 +439,9 @@ def audited(made: Trial, canaries: int = 600) -> tuple[float, float]:
     return claimed(evidence), proved(evidence)
 
 
-def test_canaries_find_a_quarter_of_the_noise_and_no_fault_where_there_is_none(digits: Trial) -> None:
+def test_canaries_find_an_eighth_of_the_noise_and_no_fault_where_there_is_none(digits: Trial) -> None:
     """Five epochs of four rounds."""
     claim, bound = audited(digits)
-    print(claim, bound)
     assert 0.5 < bound < claim
-    claim, bound = audited(replace(digits, collector=AQuarter(noise=20.0)))
-    print(claim, bound)
+    claim, bound = audited(replace(digits, collector=AnEighth(noise=20.0)))
     assert claim < bound

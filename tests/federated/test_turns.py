@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from scipy.stats import chi2
 
 from rivage.core.errors import ConfigError
 from rivage.core.seeding import Streams
+from rivage.data.generative import Generative
 from rivage.federated.cohorts import Candidates
 from rivage.federated.permutation import Permutation
 from rivage.federated.turns import Turns, period, require_epoch
+from rivage.simulation.availability import Always
 from rivage.testing.toys import Clients, linear_clients
 
 NOBODY = np.empty(0, np.int64)
@@ -56,6 +59,17 @@ def test_everyone_has_one_turn_in_an_epoch(size: int, epoch: int, seed: int) -> 
             assert abs(len(ids) - size / epoch) < 1
 
 
+@given(st.integers(1, 60), st.integers(1, 12), st.integers(0, 5))
+def test_who_never_trains_takes_no_turn(size: int, epoch: int, seed: int) -> None:
+    """Turns of the others are as even as if there were nobody else; unknown ids have none."""
+    unseen = np.sort(np.random.default_rng(seed).choice(size, seed * size // 6, replace=False))
+    turns = Turns(size, epoch, Streams(seed), unseen)
+    called = [turns.called(np.arange(turns.count(number)), number) for number in range(epoch)]
+    assert sorted(np.concatenate(called).tolist()) == np.setdiff1d(np.arange(size), unseen).tolist()
+    for number, ids in enumerate(called):
+        np.testing.assert_array_equal(np.flatnonzero(turns.due(np.arange(-3, size + 3), number)) - 3, np.sort(ids))
+
+
 def test_turns_are_uniform_and_new_in_every_epoch() -> None:
     """Errs with probability 10⁻⁴."""
     turns = Turns(20, 4, Streams(1))
@@ -70,7 +84,7 @@ def test_cohorts_take_nobody_twice_in_an_epoch(epoch: int | None, cohort: int | 
     population, excluded = clients(23, Away), np.array([2])
     length = period("epochs", epoch, cohort, 22)
     assert length is not None
-    turns = Turns(23, length, Streams(3))
+    turns = Turns(23, length, Streams(3), excluded)
     for first in range(0, 4 * length, length):
         taken: Counter[int] = Counter()
         for number in range(first, first + length):
@@ -93,8 +107,26 @@ def test_a_cohort_among_a_billion() -> None:
     assert not turns.due(ids, 78).any()
 
 
+def test_everyone_of_a_turn_among_very_many() -> None:
+    """No population is scanned: 10¹¹ clients, a thousand of them asked."""
+    population = Generative(size=10**11).population(seed=0, availability=Always(), key=1, validation=0.1, test=0.2)
+    turns = Turns(10**11, 10**8, Streams(0))
+    ids = Candidates(population, 5, None, NOBODY, "epochs", turns).uniform(Streams(5))
+    assert len(ids) == 1000
+    assert (np.diff(ids) > 0).all()
+    with pytest.raises(ConfigError, match="all 100000000000 clients"):
+        Candidates(population, 5, None, NOBODY).uniform(Streams(5))
+
+
 def test_an_epoch_that_says_nothing_is_refused() -> None:
-    for sampling, epoch, cohort in (("uniform", 3, 2), ("epochs", None, None), ("epochs", 0, 2)):
+    wrong: tuple[tuple[str, Any, int | None], ...] = (
+        ("uniform", 3, 2),
+        ("epochs", None, None),
+        ("epochs", 0, 2),
+        ("epochs", 3.5, 2),
+        ("epochs", True, 2),
+    )
+    for sampling, epoch, cohort in wrong:
         with pytest.raises(ConfigError, match="epoch"):
             require_epoch(sampling, epoch, cohort)
     require_epoch("epochs", 3, None)

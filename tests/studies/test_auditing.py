@@ -472,11 +472,31 @@ def test_wrong_shapes_duplicates_and_missing_rounds_are_told(record: RunRecord) 
     found = told(record)
     assert "1 message stands behind those of a later round, taken for lost" in found["faults"]
     assert "1 model was sent and never answered" in found["faults"]
-    assert "no messages of rounds 1 to 1" in found["faults"]
+    assert "no messages of round 1" in found["faults"]
     assert any("sent again" in fault for fault in found["faults"])
     assert any("client 3" in fault for fault in found["faults"])
     row = rows(found)["local_loss_threshold membership"]
     assert sorted(t["client"] for t in row["evidence"]["targets"]) == [0, 1, 2, 4]
+
+
+def test_rounds_in_which_nobody_came_are_no_gap(tmp_path: Path) -> None:
+    """The log of such a round is empty, and whole."""
+    study = """
+        name = "rare"
+        data = { kind = "digits" }
+        partition = { kind = "iid", clients = 6 }
+        availability = { kind = "markov", mean = 0.5, correlation = 0.0 }
+        task = { model = "linear" }
+        run = { rounds = 12, cohort = 1, sampling = "epochs", epoch = 12 }
+        [[methods]]
+        kind = "fedavg"
+    """
+    record = run_study(parse_study(study), out=tmp_path)
+    cohorts = [event["cohort"] for event in record.trials[0].events("round")]
+    first, last = (next(n for n in order if cohorts[n]) for order in (range(12), range(11, -1, -1)))
+    assert [] in cohorts[first:last], "this seed has an empty round between others"
+    found = audit_run(record, Auditing(attacks=("loss_threshold",), targets=5))
+    assert not any("no messages" in fault for fault in found["faults"])
 
 
 def test_a_torn_tail_is_told(record: RunRecord) -> None:

@@ -104,7 +104,12 @@ class ClippedMean(ABC):
             "noise_multiplier": self.noise,
             "clip": self.clip,
             "delta": self.delta,
-            "not_covered": ["single updates, which server and links see", "set-up messages", "evaluations"],
+            "not_covered": [
+                "single updates, which server and links see",
+                "whether training stopped for want of a usable update",
+                "set-up messages",
+                "evaluations",
+            ],
         }
 
 

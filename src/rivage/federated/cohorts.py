@@ -63,7 +63,7 @@ class Candidates:
         return there
 
     def everyone(self, wanted: Wanted | None = None) -> ClientIds:
-        """All who could start this round, ascending. O(population).
+        """All who could start this round, ascending. O(population), of those whose turn it is where there are turns.
 
         Args:
             wanted: leaves only those clients for which it is true.
@@ -71,13 +71,15 @@ class Candidates:
         Raises:
             ConfigError: for populations too large to be scanned.
         """
-        if self.population.size > _MAX_DENSE:
+        asked = self.population.size if self.turns is None else self.turns.count(self.round)
+        if asked > _MAX_DENSE:
             raise ConfigError(
-                f"the whole population of {self.population.size} clients was asked to take part",
+                f"all {asked} clients were asked to take part in one round",
                 where="[run] cohort",
                 mend="Set run.cohort to the number of clients per round.",
             )
-        return self._chosen(np.arange(self.population.size, dtype=np.int64), wanted)
+        ids = np.arange(asked, dtype=np.int64)
+        return self._chosen(ids if self.turns is None else np.sort(self.turns.called(ids, self.round)), wanted)
 
     def _chosen(self, ids: ClientIds, wanted: Wanted | None) -> ClientIds:
         eligible = self.eligible(ids)

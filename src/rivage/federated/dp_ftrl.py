@@ -18,12 +18,13 @@ has caused one Gaussian release of multiplier
 
     z (V⁻¹)_tt^(−½) ,        (V⁻¹)_tt ≤ ⌊log₂ L⌋ + 1 ,
 
-the right side the number of complete nodes that hold a round, which is what is accounted for epochs of more than 2048
-rounds. Where a client takes part at most once per epoch (``run.sampling = "epochs"``) its epochs add up, and nothing is
-assumed of when anybody is there. A new epoch starts a new tree on top of what the last one has reached. The relation is
-*zero out*: a client that takes part sends nothing new. Noise of a node is drawn from the seed and the place of the
-node, so that nothing is kept between rounds, and no model ever carries it. Cost: round t draws 2 · (lowest bit of t)
-vectors, about log₂ L on average, and holds log₂ L of them.
+the right side the largest number of complete nodes that hold a round, which is what is accounted for epochs of more
+than 1024 rounds. Where a client takes part at most once per epoch (``run.sampling = "epochs"``) its epochs add up, and
+nothing is assumed of when anybody is there. A new epoch starts a new tree on top of what the last one has reached. The
+relation is *zero out*: a client that takes part sends nothing new. Noise of a node is drawn from the seed and the place
+of the node, so that nothing is kept between rounds, and no model ever carries it. Cost: round t draws twice as many
+vectors as the lowest bit of t is worth, about log₂ L on average but 2 L − 1 where an epoch of L = 2^h rounds ends, and
+holds log₂ L of them.
 
 References:
     Kairouz, McMahan, Song, Thakkar, Thakurta, Xu. Practical and private (deep) learning without sampling or shuffling.
@@ -52,9 +53,12 @@ from numpy import ndarray
 
 from rivage.federated.clipped_sum import ClippedMean, ClippedSum
 
-__all__ = ["DPFTRL", "TreeSum", "prefix_step", "releases", "step_covariance"]
+__all__ = ["DPFTRL", "PREFIXES", "TreeSum", "prefix_step", "releases", "step_covariance"]
 
-_EXACT = 2048  # rounds of an epoch that are accounted by their covariance: two matrices of 34 MB, for a second
+_EXACT = 1024  # rounds of an epoch that are accounted by their covariance: a tenth of a GB for half a second
+
+PREFIXES = "prefix sums"
+"""What a promise has under ``noise_on`` where the place of a round decides what it costs."""
 
 Draw = Callable[[int, int], Float64[ndarray, "dim"]]
 """Noise of a node, by its height and its number among those of that height, from 0."""
@@ -80,12 +84,13 @@ class DPFTRL(ClippedMean):
 
     def promise(self) -> dict[str, Any]:
         """What record and message log say of it, but for who takes part."""
-        return {"mechanism": "DP-FTRL: Gaussian noise of the server on prefix sums, by a tree", **super().promise()}
+        mechanism = "DP-FTRL: Gaussian noise of the server on prefix sums, by a tree"
+        return {"mechanism": mechanism, "noise_on": PREFIXES, **super().promise()}
 
     def weighed(self, steps: Float64[ndarray, "rounds m"], epoch: int) -> Float64[ndarray, "rounds m"]:
         """V⁻¹ times what the model has moved in each round, epoch by epoch: what best tells who took part in it.
 
-        Epochs of more than 2048 rounds are handed back as they are.
+        Epochs of more than 1024 rounds are handed back as they are.
         """
         result = steps.copy()
         for start in range(0, len(steps), epoch):
@@ -152,6 +157,7 @@ def prefix_step(draw: Draw, place: int) -> Float64[ndarray, "dim"]:
     return step
 
 
+@lru_cache(maxsize=2)
 def step_covariance(rounds: int) -> Float64[ndarray, "rounds rounds"]:
     """Of the steps of one tree, with noise of variance 1 on every node. Time and memory O(rounds² log rounds).
 
@@ -164,6 +170,7 @@ def step_covariance(rounds: int) -> Float64[ndarray, "rounds rounds"]:
     units = np.eye(len(places))
     steps = np.array([prefix_step(lambda *node: units[places[node]], place) for place in range(1, rounds + 1)])
     covariance: ndarray = steps @ steps.T
+    covariance.setflags(write=False)
     return covariance
 
 
@@ -175,7 +182,8 @@ def releases(rounds: int) -> Float64[ndarray, "rounds"]:
         >>> releases(4).round(3).tolist()  # three nodes hold each of them
         [2.562, 2.562, 2.714, 2.333]
     """
-    if rounds > _EXACT:
-        return np.full(rounds, float(rounds.bit_length()))
-    worth: ndarray = np.diag(np.linalg.inv(step_covariance(rounds))).copy()
+    worth = np.full(rounds, float(rounds.bit_length()))
+    if rounds <= _EXACT:
+        worth = np.diag(np.linalg.inv(step_covariance(rounds))).copy()
+    worth.setflags(write=False)
     return worth

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 from rivage.core.certificates import Certificate
 from rivage.core.errors import StoreError
 from rivage.core.records import RunRecord
 from rivage.core.trial_records import TrialRecord
-from rivage.federated.privacy_ledger import EVERYONE, spent
+from rivage.federated.dp_ftrl import PREFIXES, releases
+from rivage.federated.privacy_ledger import CONCENTRATED, EVERYONE, spent
 
 __all__ = ["is_private", "privacy_spent"]
 
@@ -35,7 +40,7 @@ def privacy_spent(record: RunRecord, *, method: str) -> Certificate:
         )
     pairs = [(_ledger(trial, again=True), _ledger(trial, again=False)) for trial in trials]
     sound = all(
-        _covers(before, now) and _complete(trial) and _in_turn(trial, told.get("epoch"))
+        _covers(before, now) and _complete(trial) and _in_turn(trial, told.get("epoch")) and _as_promised(trial, told)
         for trial, (now, before) in zip(trials, pairs, strict=True)
     )
     measured, claimed = (max([0.0, *(e for pair in pairs for e in pair[way].values())]) for way in (0, 1))
@@ -86,3 +91,25 @@ def _in_turn(trial: TrialRecord, epoch: int | None) -> bool:
         for client in event.get("private", {}).get("clients", ())
     ]
     return len(set(parts)) == len(parts)
+
+
+def _as_promised(trial: TrialRecord, told: Mapping[str, Any]) -> bool:
+    """Whether no round is told to have more noise than the promise gives it.
+
+    Under masks it depends on who arrived: nobody but they knows it better than the record.
+    """
+    if told.get("accounting") == CONCENTRATED:
+        return True
+    rounds = list(trial.events("round"))
+    pairs = ((event["round"], event.get("private", {}).get("noise", ())) for event in rounds)
+    return all(z <= _noise(told, number, len(rounds)) * (1 + 1e-9) for number, noises in pairs for z in noises)
+
+
+def _noise(told: Mapping[str, Any], number: int, rounds: int) -> float:
+    """Multiplier of what taking part in a round releases."""
+    multiplier = float(told["noise_multiplier"])
+    if told.get("noise_on") != PREFIXES:
+        return multiplier
+    place = number % int(told["epoch"])
+    worth = releases(min(int(told["epoch"]), rounds - number + place))
+    return multiplier / math.sqrt(worth[place])

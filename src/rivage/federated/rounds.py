@@ -188,7 +188,12 @@ class Round:
         if cohort.work is not None:
             try:
                 self.executor.train(
-                    self.trial.algorithm, cohort.work, jobs, Streams(self.trial.seed).child("train"), self.number
+                    self.trial.algorithm,
+                    cohort.work,
+                    jobs,
+                    self.trial.streams.child("train"),
+                    self.number,
+                    secret=self.trial.secret,
                 )
             except Failed as failure:
                 raise explained(failure.__cause__ or failure, self._place(failure.client)) from failure.__cause__

@@ -122,7 +122,7 @@ class Trial:
     @cached_property
     def turns(self) -> Turns | None:
         """Whose turn it is when; None where all may take part in every round."""
-        return None if self.period is None else Turns(self.population.size, self.period, self.streams)
+        return None if self.period is None else Turns(self.population.size, self.period, self.streams, self.unseen)
 
     @property
     def share(self) -> float:
@@ -131,8 +131,10 @@ class Trial:
 
     @cached_property
     def secret(self) -> str:
-        """Names the settings in streams of noise: two methods on the same data must not cancel one another's."""
-        return repr((self.name, self.algorithm, self.stages, self.collector))
+        """Names the settings in streams of noise: two trainings on the same data must not cancel one another's."""
+        exchange = (self.name, self.algorithm, self.stages, self.collector, self.adversary, self.remembered)
+        cohorts = (self.cohort, self.sampling, self.epoch, self.unseen.tolist(), self.population.fingerprint)
+        return hashlib.blake2b(repr((exchange, cohorts)).encode(), digest_size=16).hexdigest()
 
     @cached_property
     def promise(self) -> dict[str, Any] | None:

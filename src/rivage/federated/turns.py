@@ -10,7 +10,7 @@ also where many are away.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -32,30 +32,42 @@ class Turns:
         size: number of clients.
         epoch: rounds L in which everyone has one turn, >= 1.
         streams: of the trial.
+        unseen: clients that never have one, ascending.
     """
 
     size: int
     epoch: int
     streams: Streams
+    unseen: ClientIds = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
         require(self.epoch, "epoch", least=1)
 
     def count(self, round: int) -> int:
         """How many have their turn in this round."""
-        return -(-(self.size - round % self.epoch) // self.epoch)
+        return max(0, -(-(self._trainable - round % self.epoch) // self.epoch))
 
     def called(self, places: Int64[ndarray, "m"], round: int) -> ClientIds:
         """Those at these places of the `count` in the round's order, which is pseudo-random. O(m)."""
-        return self._order(round)(round % self.epoch + self.epoch * np.asarray(places, np.int64))
+        ranks = self._order(round)(round % self.epoch + self.epoch * np.asarray(places, np.int64))
+        before = self.unseen - np.arange(len(self.unseen))  # ranks of those who come after the unseen ones, each
+        ids: ClientIds = ranks + np.searchsorted(before, ranks, side="right")
+        return ids
 
     def due(self, ids: ClientIds, round: int) -> Bool[ndarray, "clients"]:
-        """Whether it is their turn. O(m)."""
-        mine: ndarray = self._order(round).inverse(ids) % self.epoch == round % self.epoch
+        """Whether it is their turn; never that of somebody unseen or unknown. O(m)."""
+        known = (ids >= 0) & (ids < self.size) & ~np.isin(ids, self.unseen)
+        ranks = ids[known] - np.searchsorted(self.unseen, ids[known])
+        mine = known.copy()
+        mine[known] = self._order(round).inverse(ranks) % self.epoch == round % self.epoch
         return mine
 
+    @property
+    def _trainable(self) -> int:
+        return self.size - len(self.unseen)
+
     def _order(self, round: int) -> Permutation:
-        return Permutation(self.size, self.streams.child("epoch", round // self.epoch).seed("turns"))
+        return Permutation(max(1, self._trainable), self.streams.child("epoch", round // self.epoch).seed("turns"))
 
 
 def period(sampling: str, epoch: int | None, cohort: int | None, clients: int) -> int | None:
@@ -79,6 +91,8 @@ def require_epoch(sampling: str, epoch: int | None, cohort: int | None) -> None:
         ConfigError: for either.
     """
     if epoch is not None:
+        if not isinstance(epoch, int) or isinstance(epoch, bool):
+            raise ConfigError(f"epoch is {epoch}", mend="Give a whole number of rounds.")
         require(epoch, "epoch", least=1)
         if sampling != "epochs":
             raise ConfigError(f"epoch is {epoch}, but sampling is {sampling}", mend='Set sampling = "epochs".')

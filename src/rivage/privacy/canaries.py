@@ -6,7 +6,7 @@ is clipped to exactly that; one that is out sends the broadcast, which adds noth
 the server's model makes in round k, its scores are
 
     Σ_k (−1)^k ⟨u_c, Δ_k⟩                  over all rounds, an even number of them,
-    Σ_k (−1)^k Σ_l (V⁻¹)_kl ⟨u_c, Δ_l⟩     over the rounds k in which c was chosen.
+    Σ_k (−1)^k Σ_l (V⁻¹)_kl ⟨u_c, Δ_l⟩     over the rounds k in which c took part.
 
 V is the covariance of the noise over the rounds: the identity for noise that is drawn anew; the noise that a tree
 repeats is taken off with what other rounds show of it (`rivage.federated.dp_ftrl`). The second is left out where who
@@ -25,8 +25,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -80,6 +80,7 @@ def planted(trial: Trial, canaries: CanaryClients, *, opposed: bool = False) -> 
         ConfigError: for more canaries than parameters.
     """
     first, rounds, dimension = trial.population.size, 2 * (trial.rounds // 2), trial.task.dimension
+    trainable = max(1, first - len(trial.unseen))
     if canaries.count > dimension:
         raise ConfigError(
             f"{canaries.count} canaries in a model of {dimension} parameters", mend=f"Plant at most {dimension}."
@@ -88,7 +89,7 @@ def planted(trial: Trial, canaries: CanaryClients, *, opposed: bool = False) -> 
         trial,
         population=_Larger(trial.population, canaries.count),
         adversary=_Sends(canaries, first, opposed),
-        cohort=None if trial.cohort is None else round(trial.cohort * (1 + canaries.count / first)),
+        cohort=None if trial.cohort is None else round(trial.cohort * (1 + canaries.count / trainable)),
         epoch=trial.period,
         rounds=rounds,
         every=max(rounds, 1),
@@ -154,8 +155,10 @@ class CanaryClients:
         """
         first, dimension = trial.population.size, trial.task.dimension
         larger = planted(trial, self)
+        sends = larger.adversary
+        assert isinstance(sends, _Sends)
         places, signs = _pattern(self, dimension)
-        steps, chosen = np.zeros((2, larger.rounds, self.count))
+        steps, sent = np.zeros((2, larger.rounds, self.count))
         journal = Notebook()
         with Session(larger, journal) as session:
             _require_one_model(session.state, dimension)
@@ -163,30 +166,23 @@ class CanaryClients:
             for event in session:
                 after = to_numpy(session.state["params"]).copy()
                 steps[event["round"]] = ((after - before)[places] * signs).sum(axis=1)
-                chosen[event["round"]] = self._chosen(event, first)
                 before = after
+        for round, canary in sends.sent:
+            sent[round, canary] = 1
         secret = trial.promise is not None and trial.promise["sampling"] == "poisson"
         spent = ledger(trial, journal, range(first, first + self.count))
-        scores = _scores(steps, chosen, larger)
+        scores = _scores(steps, sent, larger)
         return Scored(scores[:, :1] if secret else scores, self.inside, spent)
-
-    def _chosen(self, event: Mapping[str, Any], first: int) -> Bool[ndarray, "canaries"]:
-        """Which of them were in the cohort of a round."""
-        cohort = event["cohort"]
-        if not isinstance(cohort, list):  # so many that the record only counts them
-            return np.ones(self.count, bool)
-        chosen: ndarray = np.isin(np.arange(first, first + self.count), cohort)
-        return chosen
 
 
 def _scores(
-    steps: Float64[ndarray, "rounds canaries"], chosen: Float64[ndarray, "rounds canaries"], trial: Trial
+    steps: Float64[ndarray, "rounds canaries"], sent: Float64[ndarray, "rounds canaries"], trial: Trial
 ) -> Float64[ndarray, "canaries 2"]:
     """Both scores of all canaries."""
     signs = np.array([sign(round) for round in range(trial.rounds)])
     tree = trial.collector if isinstance(trial.collector, DPFTRL) else None
     weighed = steps if tree is None or trial.period is None else tree.weighed(steps, trial.period)
-    return np.stack([signs @ steps, signs @ (chosen * weighed)], axis=1)
+    return np.stack([signs @ steps, signs @ (sent * weighed)], axis=1)
 
 
 def _require_one_model(state: State, dimension: int) -> None:
@@ -271,11 +267,12 @@ class _Larger:
 
 @dataclass(frozen=True)
 class _Sends:
-    """What the canaries send, in the place where the engine asks clients that do harm."""
+    """What the canaries send, in the place where the engine asks clients that do harm; notes in which round who did."""
 
     canaries: CanaryClients
     first: int
     opposed: bool
+    sent: set[tuple[int, int]] = field(default_factory=set, repr=False, compare=False)
 
     def malicious(self, ids: ClientIds, seed: int) -> Bool[ndarray, "clients"]:
         canary: ndarray = ids >= self.first
@@ -283,6 +280,7 @@ class _Sends:
 
     def corrupt(self, update: Update, down: State, client: int, streams: Streams) -> Update:
         canary, (_, weight) = client - self.first, update.payload["params"]
+        self.sent.add((update.version, canary))
         sent = down["params"]
         way = 1 if self.canaries.inside[canary] else -1 if self.opposed else 0
         if way:

@@ -40,7 +40,8 @@ def scene_of_run(record: RunRecord, settings: Auditing, seed: int) -> Scene:
     trial = _trial(record, settings.method, silos)
     stage = Stage.build(study, trial.seed)
     require_same_data(stage, trial)
-    return Scene(_played(stage, trial.method), trial.folder / LOG_NAME, trial.folder / MODELS, settings, seed)
+    empty = frozenset(event["round"] for event in trial.events("round") if not event["cohort"])
+    return Scene(_played(stage, trial.method), trial.folder / LOG_NAME, trial.folder / MODELS, settings, seed, empty)
 
 
 def scene_of_log(log: Path, study: Study, settings: Auditing, seed: int) -> Scene:

@@ -58,6 +58,7 @@ class Scene:
         models: file of the trained models; None without.
         settings: of the audit.
         seed: of the audit.
+        empty: rounds in which nobody was asked, as far as the record of a run tells.
 
     Attributes:
         shared: what attacks of this audit share.
@@ -68,6 +69,7 @@ class Scene:
     models: Path | None
     settings: Auditing
     seed: int
+    empty: frozenset[int] = frozenset()
     shared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     _cases: dict[Any, Case] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -127,7 +129,8 @@ class Scene:
             (survey.unasked, "update answers", "updates answer", "no broadcast"),
         )
         told = [f"{count} {one if count == 1 else many} {what}" for count, one, many, what in counts if count]
-        told += [f"no messages of rounds {first} to {last}" for first, last in survey.gaps]
+        missing = ((a, b) for a, b in survey.gaps if not self.empty.issuperset(range(a, b + 1)))
+        told += [f"no messages of round {a}" if a == b else f"no messages of rounds {a} to {b}" for a, b in missing]
         return [*told[:_MOST_FAULTS], *map(str, self.recorded.faults[:_MOST_FAULTS])]
 
     @cached_property

@@ -101,7 +101,16 @@ class Executor:
         """``tiled`` or ``functional``."""
         return "functional" if self.tiled is None else "tiled"
 
-    def train(self, algorithm: Algorithm, work: LocalWork, jobs: Sequence[Job], streams: Streams, round: int) -> None:
+    def train(
+        self,
+        algorithm: Algorithm,
+        work: LocalWork,
+        jobs: Sequence[Job],
+        streams: Streams,
+        round: int,
+        *,
+        secret: str = "",
+    ) -> None:
         """Run ``work`` on every job, in place: what the executor fills of its `Local`, and the loader's position.
 
         A job's result depends on (streams, client, round) only; beyond rounding never on the other jobs, and not at all
@@ -123,10 +132,10 @@ class Executor:
                 [job.position for job in jobs],
             )
             # Other settings get other noise: two runs on the same data must not cancel one another's.
-            secret = None if phase.noise is None else streams.child("privacy", _named(algorithm))
+            noise = None if phase.noise is None else streams.child("privacy", _named(algorithm), secret)
             for job, (job.batches, job.position) in zip(jobs, drawn, strict=True):
                 job.local.steps += len(job.batches.sizes)
-                job.noise = None if secret is None else secret.child(round, job.client, number)
+                job.noise = None if noise is None else noise.child(round, job.client, number)
             if self.tiled is None:
                 self._one_by_one(algorithm, phase, jobs, streams, round)
             else:

@@ -6,12 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from jaxtyping import Float64
+from numpy import ndarray
+
 from rivage.core.seeding import Streams
 from rivage.federated.algorithm import Mean, State
 from rivage.federated.clipped_sum import Moment
+from rivage.federated.dp_ftrl import DPFTRL, TreeSum
 from rivage.federated.user_privacy import PrivateMean, PrivateSum
 
-__all__ = ["ClippingLeftOut", "QuarterOfTheNoise", "TheSameNoiseEveryRound"]
+__all__ = ["ClippingLeftOut", "QuarterOfTheNoise", "QuarterOfTheTree", "TheSameNoiseEveryRound"]
 
 
 class QuarterOfTheNoise(PrivateMean):
@@ -20,6 +24,19 @@ class QuarterOfTheNoise(PrivateMean):
     def on_sums(self, clients: float) -> float:
         """A quarter of the multiplier."""
         return super().on_sums(clients) / 4
+
+
+class QuarterOfTheTree(DPFTRL):
+    """Adds a quarter of the noise that it claims to every node of its tree."""
+
+    def summed(self) -> TreeSum:
+        """A sum with too little noise."""
+        return _Thin(self)
+
+
+class _Thin(TreeSum):
+    def noise(self) -> Float64[ndarray, "dim"]:
+        return super().noise() / 4
 
 
 class ClippingLeftOut(PrivateMean):
