@@ -91,6 +91,7 @@ def test_the_record_of_every_built_in_kind_has_words_of_its_own() -> None:
     tables = "\n".join(f"[[methods]]\nkind = 'fedavg'\nname = 'm{n}'\n{method}" for n, method in enumerate(methods))
     for kind in ADVERSARIES:
         text = f"name = 'x'\n[data]\nkind = 'digits'\n{tables}\n[adversary]\nkind = {kind!r}"
+        text += "\n[run]\ncohort = 10\nsampling = 'epochs'"  # dp_ftrl asks for it
         study = parse_study(text)
         lines = [exchange(dump(method)) for method in study.methods]
         assert len(set(lines)) == len(stages) + len(collectors)
