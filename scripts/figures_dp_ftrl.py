@@ -58,8 +58,8 @@ def figure(standalone: Callable[..., str]) -> str:
 
     label = (
         "Left: the noise in the model grows with the square root of the round where it is drawn anew, and hardly at "
-        "all on prefix sums. Right: accuracy on prefix sums is above that of fresh noise at every epsilon, and meets that "
-        "with sampling at large ones."
+        "all on prefix sums. Right: accuracy on prefix sums is above that of fresh noise at every epsilon, and meets "
+        "that with sampling at large ones."
     )
     return standalone(to_svg(fill, size=(10.0, 4.2), name=NAME, label=label))
 
