@@ -48,6 +48,7 @@ def test_every_figure_is_small_and_asks_for_nothing(figures: ModuleType) -> None
         assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
         assert not re.findall(r"""(?:href|src)=["'](?!#)|url\((?!#)|@import|<script""", text), path
         assert "prefers-color-scheme: dark" in text
+        assert not re.findall(r"\$\S*\\math", text), f"{path}: a page has no typeset formulas"
         assert set(re.findall(r"var\((--[\w-]+)\)", text)) <= set(re.findall(r"(--[\w-]+):#", text)), path
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rivage.core.errors import require_extra
+from rivage.report.ticks import written_out
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -138,6 +139,7 @@ def to_svg(fill: Callable[[Figure], None], *, size: tuple[float, float], name: s
 
         figure, buffer = Figure(figsize=size, layout="constrained"), io.StringIO()
         fill(figure)
+        written_out(figure)
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
     opening, _, body = text[text.index("<svg") :].partition(">")

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["logarithmic", "whole_numbers"]
+__all__ = ["logarithmic", "whole_numbers", "written_out"]
 
 _NARROW, _WIDE = 40.0, 2000.0  # ratios of the ends of an axis
 
@@ -31,6 +32,27 @@ def logarithmic(axes: Axes, which: Literal["x", "y"]) -> None:
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: _written(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def written_out(figure: Figure) -> None:
+    """Replace the typeset powers along logarithmic axes."""
+    from matplotlib.ticker import Formatter, LogFormatter
+
+    class Plain(Formatter):
+        def __init__(self, chooses: LogFormatter) -> None:
+            self._chooses = chooses
+
+        def set_locs(self, locs: list[float]) -> None:
+            self._chooses.set_locs(locs)
+
+        def __call__(self, value: float, pos: int | None = None) -> str:
+            return _written(value) if self._chooses(value, pos) else ""
+
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if isinstance(major := axis.get_major_formatter(), LogFormatter):
+            axis.set_major_formatter(Plain(major))
+        if isinstance(minor := axis.get_minor_formatter(), LogFormatter):
+            axis.set_minor_formatter(Plain(minor))
 
 
 def _written(value: float) -> str:
