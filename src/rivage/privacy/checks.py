@@ -13,7 +13,9 @@ from rivage.core.certificates import Certificate
 from rivage.core.errors import StoreError
 from rivage.privacy.evidence import LEVEL, Finding, adjust, finding, verdict
 
-__all__ = ["Audited", "leakage", "leakages", "numbers"]
+__all__ = ["Audited", "judged_rows", "leakage", "leakages", "numbers"]
+
+Told = Mapping[str, Any]
 
 _SHOWN = 5  # clients that a claim names
 
@@ -49,20 +51,22 @@ def leakage(
     )
 
 
-def leakages(rows: Sequence[Mapping[str, Any]], *, method: str, seed: int) -> list[Certificate]:
+def leakages(rows: Sequence[Told], *, method: str, seed: int) -> list[Certificate]:
     """The certificate of every row that tests something; see `leakage`."""
+    trial = {"method": method, "seed": seed}
+    return [_certificate(row, one, p, tests, trial) for row, one, p, tests in judged_rows(rows) if p is not None]
+
+
+def judged_rows(rows: Sequence[Told]) -> list[tuple[Told, Finding, float | None, int]]:
+    """Rows with evidence: what follows from it, the p-value corrected over all of them, how many tests those are."""
     held = [row for row in rows if row["evidence"] is not None]
     found = [finding(row["evidence"]) for row in held]
     adjusted = adjust([each.p for each in found])
     tests = sum(p is not None for p in adjusted)
-    return [
-        _certificate(row, one, p, tests, {"method": method, "seed": seed})
-        for row, one, p in zip(held, found, adjusted, strict=True)
-        if p is not None
-    ]
+    return [(row, one, p, tests) for row, one, p in zip(held, found, adjusted, strict=True)]
 
 
-def _certificate(told: Mapping[str, Any], one: Finding, p: float, tests: int, trial: Mapping[str, Any]) -> Certificate:
+def _certificate(told: Told, one: Finding, p: float, tests: int, trial: Mapping[str, Any]) -> Certificate:
     """Holds a row against what follows from its evidence."""
     honest = all(_same(told.get(key), value) for key, value in numbers(one, p, tests).items())
     attack, question, targets = told["attack"], told["question"], told["targets"]

@@ -14,8 +14,7 @@ from rivage import __version__
 from rivage.core.certificates import CHECKS
 from rivage.core.encoding import dumps
 from rivage.core.errors import RivageError, StoreError
-from rivage.privacy.checks import leakages, numbers
-from rivage.privacy.evidence import adjust, finding
+from rivage.privacy.checks import judged_rows, leakages, numbers
 from rivage.studies.audit_attack import Row
 from rivage.studies.audit_scene import Scene
 
@@ -107,12 +106,5 @@ class Kept:
 
 def corrected(rows: Sequence[Row]) -> list[Row]:
     """The rows with p-values corrected for one another, and verdicts after them."""
-    held = [row for row in rows if row["evidence"] is not None]
-    found = [finding(row["evidence"]) for row in held]
-    adjusted = adjust([each.p for each in found])
-    tests = sum(p is not None for p in adjusted)
-    told = {
-        id(row): numbers(each, p, tests, status=row["status"])
-        for row, each, p in zip(held, found, adjusted, strict=True)
-    }
+    told = {id(row): numbers(one, p, tests, status=row["status"]) for row, one, p, tests in judged_rows(rows)}
     return [row | told.get(id(row), {}) for row in rows]
