@@ -118,11 +118,13 @@ def test_a_leak_is_told_with_what_guessing_reaches() -> None:
 
 
 def test_what_is_found_about_anyone_is_told_apart_from_these_records() -> None:
-    unseen = {"held_out": 0.94, "held_out_records": 60, "held_out_p": 0.4, "beyond_held_out": False}
+    unseen = {"held_out": 0.94, "held_out_p": 0.4, "held_out_least_p": 0.01, "beyond_held_out": False}
     told = said(audit({**GUESS, "facts": unseen}))["What was found"]
     assert "without the messages 75, and in records that were never trained on 94 of 100: it may hold for any" in told
     told = said(audit({**GUESS, "facts": {**unseen, "held_out": 0.5, "beyond_held_out": True}}))["What was found"]
-    assert "never trained on 50 of 100: part of this is about these very records" in told
+    assert "never trained on 50 of 100: part of it is about these very records" in told
+    told = said(audit({**GUESS, "facts": {**unseen, "held_out_least_p": 0.2}}))["What was found"]
+    assert "never trained on 94 of 100: these are too few to tell whose it is" in told
 
 
 def test_a_null_is_told_as_one() -> None:

@@ -282,6 +282,15 @@ def test_named_clients_and_unknown_ones(record: RunRecord) -> None:
         requested(("tolt",))
 
 
+def test_records_never_trained_on_are_paid_for_as_well(tables: Path) -> None:
+    """Two values for each record that is asked about, and for each that is held out; the guarantee needs none."""
+    scene = scene_of_run(RunRecord.open(tables), Auditing(attribute="smoker"), 0)
+    row = perform(scene, "model_attributes", scene.attributes[0], ModelAttributes(closed_form=False))
+    records = row["evidence"]["records"] + row["facts"]["held_out_records"]
+    assert row["facts"]["held_out_records"] > 0
+    assert row["cost"]["evaluations"] == 2 * records
+
+
 def test_attributes_are_found_in_the_schema(tables: Path) -> None:
     found = audit_run(RunRecord.open(tables), Auditing(attacks=("constant",)))
     asked = [row["question"] for row in found["attacks"]]
@@ -409,11 +418,12 @@ def test_the_answer_names_who_learns_what() -> None:
         "One attack could not be run, because it holds 9 records, too many. "
         'Nothing was found about the attribute "sex". One attack had too few records to tell.'
     )
-    facts = {"held_out": 0.69, "held_out_records": 40, "held_out_p": 0.6, "beyond_held_out": False}
+    facts = {"held_out": 0.69, "held_out_p": 0.6, "held_out_least_p": 0.01, "beyond_held_out": False}
     guess = {"attack": "f", "question": "attribute sex", "view": "eavesdropper", "verdict": "leaks", **base}
     (apart,) = answer([{**guess, "facts": facts}]).split(" (")[1:]
-    assert apart == "f, auc 0.7 against 0.5; 0.69 for records never trained on, so it may hold for anyone alike)."
-    assert "so part of it is about these" in answer([{**guess, "facts": {**facts, "beyond_held_out": True}}])
+    assert apart == "f, auc 0.7 against 0.5; 0.69 for records never trained on: it may hold for anyone alike)."
+    assert ": part of it is about these" in answer([{**guess, "facts": {**facts, "beyond_held_out": True}}])
+    assert ": these are too few to tell" in answer([{**guess, "facts": {**facts, "held_out_least_p": 0.2}}])
 
 
 # --- logs that are not what they should be ---------------------------------------------------------------------------

@@ -108,9 +108,8 @@ class Decision:
     def answer(
         self, params: Float[ndarray, "dim"], question: AttributeQuestion, tools: Tools, facts: Mapping[str, Any]
     ) -> AttributeAnswer:
-        """The values, with the model as a rule for any records; only the values asked for count as cost."""
-        rule = partial(self, params, tools=Tools(tools.task, tools.streams))
-        return AttributeAnswer(self(params, question, tools), facts, rule)
+        """The values, with the model as a rule for any records; who asks it is metered as well."""
+        return AttributeAnswer(self(params, question, tools), facts, partial(self, params, tools=tools))
 
     def _number(self, bound: Bound, question: AttributeQuestion, tools: Tools) -> Float64[ndarray, "n"]:
         attribute, task = question.attribute, tools.task

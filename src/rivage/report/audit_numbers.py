@@ -34,10 +34,13 @@ __all__ = [
     "pooled",
     "reasons",
     "rows",
+    "whose",
 ]
 
 Row = Mapping[str, Any]
 Array = Float64[ndarray, "points"]
+
+_LEVEL = 0.05  # at which an audit calls a difference one
 
 ALARMS = 10  # others that a share of false alarms must stand for
 LEAST = 1e-5  # share of false alarms at which a curve begins, with others enough for that
@@ -88,6 +91,14 @@ def reasons(row: Row) -> list[str]:
 def numberless(text: str) -> str:
     """A text that is the same for texts that differ in numbers alone."""
     return re.sub(r"\d+", "#", text)
+
+
+def whose(facts: Mapping[str, Any]) -> str:
+    """Is what was found true of the trained records alone? From the facts of an attack that was put to others too."""
+    if facts["beyond_held_out"]:
+        return "part of it is about these very records"
+    few = facts.get("held_out_least_p", 0.0) > _LEVEL
+    return "these are too few to tell whose it is" if few else "it may hold for anyone alike"
 
 
 def rows(audit: Mapping[str, Any]) -> list[dict[str, Any]]:

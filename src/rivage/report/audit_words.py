@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rivage.report.audit_numbers import answered, asked, attacked, reasons
+from rivage.report.audit_numbers import answered, asked, attacked, reasons, whose
 from rivage.report.tables import number, whole
 
 __all__ = ["Context", "sentences"]
@@ -148,8 +148,7 @@ def _unseen(row: Row, words: Callable[[float], str]) -> str:
     facts = row.get("facts") or {}
     if "held_out" not in facts:
         return ""
-    about = "part of this is about these very records" if facts["beyond_held_out"] else "it may hold for anyone alike"
-    return f", and in records that were never trained on {words(float(facts['held_out']))}: {about}"
+    return f", and in records that were never trained on {words(float(facts['held_out']))}: {whose(facts)}"
 
 
 def _roughly(row: Row) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rivage.report.audit_numbers import numberless, reasons
+from rivage.report.audit_numbers import numberless, reasons, whose
 from rivage.studies.audit_attack import ALL_TARGETS
 from rivage.studies.audit_scene import UNANSWERED
 
@@ -112,8 +112,7 @@ def _unseen(facts: Mapping[str, Any]) -> str:
     """Whether the same is found about records that nobody trained on."""
     if "held_out" not in facts:
         return ""
-    about = "part of it is about these records" if facts["beyond_held_out"] else "it may hold for anyone alike"
-    return f"; {facts['held_out']:.3g} for records never trained on, so {about}"
+    return f"; {facts['held_out']:.3g} for records never trained on: {whose(facts)}"
 
 
 def _what(row: Row) -> str:

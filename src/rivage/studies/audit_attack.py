@@ -29,12 +29,7 @@ _NUMBERS = ("metric", "value", "baseline", "ci", "p", "p_adjusted", "verdict")
 
 
 def perform(
-    scene: Scene,
-    kind: str,
-    attribute: Attribute | None = None,
-    attack: Attack | None = None,
-    *,
-    ends: float = math.inf,
+    scene: Scene, kind: str, attribute: Attribute | None = None, attack: Attack | None = None, *, ends: float = math.inf
 ) -> Row:
     """One attack on all targets: its row, not yet corrected for others.
 
@@ -61,8 +56,8 @@ def perform(
             view = scene.views.of(attack.view, case.client)
             with cost:
                 answer = attack.run(view, case.question, tools)
-            piece = case.grade(answer)
-            told = {**answer.facts, **guarantee(attack, view, case, piece, tools)}
+                piece = case.grade(answer)
+                told = {**answer.facts, **guarantee(attack, view, case, piece, tools)}
             pieces.append(piece)
             facts |= {ALL_TARGETS if case.client is None else f"client {case.client}": told} if told else {}
         except Exception as error:

@@ -25,7 +25,7 @@ def guarantee(attack: Attack, view: Any, case: Case, piece: Mapping[str, Any], t
         view: that it had.
         case: that it was asked.
         piece: what was kept of the answer.
-        tools: of the attack, but for its meter.
+        tools: of the attack.
 
     Raises:
         ProtocolError: if the answer is worse than it can be: the attack is broken.
@@ -33,7 +33,7 @@ def guarantee(attack: Attack, view: Any, case: Case, piece: Mapping[str, Any], t
     if not (isinstance(attack, ModelAttributes) and isinstance(case, AttributeCase)):
         return {}
     asked = case.question
-    params, _ = attack.estimate(view, asked, Tools(tools.task, tools.streams))
+    params, _ = attack.estimate(view, asked, tools)
     bound = markov_bound(tools.task, params, asked.attribute.plug(asked.x, case.truth), asked.y, asked.attribute)
     if bound is None or bound <= 0:
         return {}
