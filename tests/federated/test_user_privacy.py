@@ -334,7 +334,7 @@ def test_header_record_and_certificate_say_the_same(tmp_path: Path) -> None:
     assert header["differential_privacy"]["sampling"] == "poisson"
     (certificate,) = [c for c in record.certificates if c.check == "privacy_spent"]
     assert certificate.verdict == "holds"
-    assert "every model that leaves the server" in certificate.claim
+    assert "what leaves the server in all rounds" in certificate.claim
     assert certificate.measured == pytest.approx(epsilon_of([Release(1.0, 0.5, 3)], 1e-5), abs=1e-4)
 
 

@@ -274,6 +274,9 @@ def test_the_answer_has_the_reason_that_most_refusals_have() -> None:
     )
     assert answer([rows[1]]) == "One attack could not be run, because it is no image."
     assert answer([row("d", "no power")]) == "One attack had too few records to tell."
+    rough = answer([row("emulator", "estimated", question="model")])
+    assert rough == "The model that a client's data alone would give was estimated, which no test can judge."
+    assert answer([]) == "Nothing was tried."
 
 
 def test_a_client_that_dropped_out_leaves_the_log_whole() -> None:

@@ -44,7 +44,7 @@ def test_an_honest_run_is_not_accused(run: Path, capsys: pytest.CaptureFixture[s
     (row,) = found["epsilon"]
     assert row["epsilon"] == pytest.approx(0.8158, abs=0.01)
     assert row["verdict"] in ("consistent", "no power")
-    assert "is claimed" in str(found["answer"])
+    assert "for itself; they prove at least" in str(found["answer"])
     assert main(["verify", str(run), "--quiet"]) == 0
 
 

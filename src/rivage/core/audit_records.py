@@ -75,5 +75,11 @@ def audit_hashes(audits: Sequence[Audit]) -> dict[str, str]:
 
 
 def _hash(audit: Audit) -> str:
-    rows = [{key: value for key, value in row.items() if key != "cost"} for row in audit["attacks"]]
-    return hashlib.sha256(dumps({**audit, "attacks": rows}).encode()).hexdigest()
+    found = {**audit, "attacks": _without(audit["attacks"], "cost")}
+    if "epsilon" in audit:
+        found["epsilon"] = _without(audit["epsilon"], "seconds")
+    return hashlib.sha256(dumps(found).encode()).hexdigest()
+
+
+def _without(rows: Sequence[Mapping[str, Any]], key: str) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != key} for row in rows]

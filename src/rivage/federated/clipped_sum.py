@@ -100,7 +100,7 @@ class ClippedMean(ABC):
         """What record and message log say of it, but for who takes part."""
         return {
             "unit": "user",
-            "protects": "every model that leaves the server",
+            "protects": "what leaves the server in all rounds",
             "noise_multiplier": self.noise,
             "clip": self.clip,
             "delta": self.delta,
@@ -109,6 +109,7 @@ class ClippedMean(ABC):
                 "whether training stopped for want of a usable update",
                 "set-up messages",
                 "evaluations",
+                "choice of settings on the same data",
             ],
         }
 

@@ -148,6 +148,7 @@ def _local(clip: Clip, noise: GaussianNoise) -> dict[str, Any]:
             "metrics that a method sends along",
             "set-up messages",
             "evaluations",
+            "choice of settings on the same data",
         ],
     }
 

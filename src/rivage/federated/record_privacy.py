@@ -132,5 +132,10 @@ def statement(phase: Phase) -> dict[str, Any]:
         "clip": phase.clip,
         "delta": phase.delta,
         "public": ["number of training records of a client"],
-        "not_covered": ["set-up messages", "personal models and memories on devices", "evaluations in the record"],
+        "not_covered": [
+            "set-up messages",
+            "personal models and memories on devices",
+            "evaluations in the record",
+            "choice of settings on the same data",
+        ],
     }

@@ -195,7 +195,7 @@ class SecAgg:
         privacy = {
             "unit": "user",
             "relation": "zero-out",
-            "protects": "the sum of every round",
+            "protects": "what the server reads in all rounds",
             "mechanism": "distributed discrete Gaussian",
             "noise_multiplier": self.noise_multiplier,
             "clip": self.clip,
@@ -203,7 +203,12 @@ class SecAgg:
             "delta": self.delta,
             "accounting": CONCENTRATED,
             "holds_from": self.survivors,
-            "not_covered": ["that a client took part", "set-up messages", "evaluations"],
+            "not_covered": [
+                "that a client took part",
+                "set-up messages",
+                "evaluations",
+                "choice of settings on the same data",
+            ],
         }
         return {"secure_aggregation": told, "differential_privacy": privacy}
 

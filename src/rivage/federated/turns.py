@@ -4,8 +4,8 @@ An epoch has L rounds. A keyed permutation π of the clients, another one in eve
 and its turn is round π⁻¹(c) mod L of the epoch. Whoever is away then waits for the next epoch. The turns depend on
 nothing but the seed, so that any number of clients costs nothing and an interrupted run goes on with the same ones.
 
-Epochs longer than the clients need give the server more clients to ask than it wants: it finds its cohort among them
-also where many are away.
+Where many are away a shorter epoch gives the server more clients to ask than it wants, so that it still finds its
+cohort among them; clients then have more turns.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Every sentence follows from the rows of ``audit.json``, and none needs the table
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -58,6 +59,8 @@ def sentences(audit: Mapping[str, Any], context: Context) -> list[tuple[str, str
 
 def _listeners(attacks: Sequence[Row]) -> str:
     views = dict.fromkeys(str(row["view"]) for row in attacks if answered(row))
+    if not views and not attacks:
+        return "No listener was imitated: only the promise was tested."
     if not views:
         return "Nobody could be imitated on these messages."
     return f"{_upper(_joined([_WHO.get(view, view) for view in views]))}."
@@ -65,6 +68,8 @@ def _listeners(attacks: Sequence[Row]) -> str:
 
 def _tried(audit: Mapping[str, Any], context: Context) -> str:
     done = [row for row in audit["attacks"] if answered(row)]
+    if not audit["attacks"]:
+        return ""
     targets, clients = len(attacked(audit["attacks"])), int(context["clients"])
     who = "the only client" if clients == 1 else f"all {clients} clients" if targets == clients else ""
     asked_for = list(dict.fromkeys(_asked_for(row) for row in done))
@@ -170,8 +175,8 @@ def _clean(attacks: Sequence[Row]) -> str:
         clean = [what for what in dict.fromkeys(map(_asked_for, none)) if what not in learnt]
         about = f"About {_joined(clean)}, nothing. " if clean else ""
         texts.append(
-            f"{about}{_counted(len(none), 'attack')} did no better, beyond doubt, than somebody who has seen no "
-            "message. That does not show that there is nothing to find."
+            f"{about}That {_counted(len(none), 'attack')} did better than somebody who has seen no message could not "
+            "be shown. That does not show that there is nothing to find."
         )
     if weak:
         texts.append(f"{_counted(len(weak), 'attack')} had too few records to find anything, whatever there is.")
@@ -219,9 +224,10 @@ def _promised(audit: Mapping[str, Any], context: Context) -> str:
 def _promise(told: Mapping[str, Any], epsilon: float) -> str:
     one = "client" if told["unit"] == "user" else str(told["unit"])
     beyond = [f"what {one}s have in common", *told["not_covered"]]
+    odds = f"{math.exp(min(epsilon, 700)):.3g}".replace("e+", " · 10^")
     return (
-        f"That {told['protects']} tells of any one {one} what ε = {number(epsilon)} allows at most, "
-        "where 0 is nothing. "
+        f"That {told['protects']} tells of any one {one} at most what ε = {number(epsilon)} allows: it changes the "
+        f"odds of a guess about it by a factor of {odds} at most, save with probability {told['delta']:g}. "
         f"Not covered: {'; '.join(beyond)}."
     )
 

@@ -53,7 +53,13 @@ def answer(rows: Sequence[Row], claims: Sequence[Row] = (), faults: Sequence[str
     if weak := sum(row["verdict"] == "no power" for row in rows):
         sentences.append(f"{_counted(weak)} had too few records to tell.")
     sentences += map(_held, claims)
-    return " ".join(sentences) or "Nothing was asked."
+    return " ".join(sentences or [_rest(rows)])
+
+
+def _rest(rows: Sequence[Row]) -> str:
+    """Where no attack has learnt anything, been refused or been tested."""
+    rough = ", ".join(dict.fromkeys(_what(row) for row in rows if row["verdict"] == "estimated"))
+    return f"{rough[:1].upper()}{rough[1:]} was estimated, which no test can judge." if rough else "Nothing was tried."
 
 
 def _torn(faults: Sequence[str]) -> str:
@@ -83,8 +89,8 @@ _HELD = {
 def _held(claim: Row) -> str:
     """A claimed ε against canaries."""
     return (
-        f"Of a training with {claim['canaries']} canaries in it, epsilon {claim['epsilon']:.3g} per {claim['unit']} is "
-        f"claimed; they prove at least {claim['bound']:.3g}: {_HELD[claim['verdict']]}."
+        f"A repeat of the training with {claim['canaries']} canaries in it claims epsilon {claim['epsilon']:.3g} per "
+        f"{claim['unit']} for itself; they prove at least {claim['bound']:.3g}: {_HELD[claim['verdict']]}."
     )
 
 
@@ -163,7 +169,7 @@ def _on_file(found: Mapping[str, Any]) -> list[str]:
     same = [row["attack"] for row in found["others"] if row["targets"] == found["targets"]]
     other = len(found["others"]) - len(same)
     told = [f"{len(same)} more on file: {_once(same)}"] if same else []
-    return [*told, *([f"{other} more on file about other clients"] if other else [])]
+    return [*told, *([f"{other} more on file about other clients; p counts them, too"] if other else [])]
 
 
 def _once(kinds: Sequence[str]) -> str:

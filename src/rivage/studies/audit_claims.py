@@ -25,7 +25,8 @@ def require_claim(scene: Scene) -> None:
         raise ConfigError(
             f'"{scene.trial.name}" claims no epsilon, so there is nothing to test',
             where="--attacks epsilon",
-            mend='Train with noise, such as collector.kind = "private_mean" or work.noise.',
+            mend="Name a method with noise by --method, or train with some, such as "
+            'collector.kind = "private_mean" or work.noise.',
         )
 
 

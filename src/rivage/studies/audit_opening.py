@@ -59,10 +59,13 @@ def _trial(record: RunRecord, method: str, last: Collection[str]) -> TrialRecord
         trials.sort(key=lambda trial: trial.method in last)
     logged = [trial for trial in trials if (trial.folder / LOG_NAME).exists() and trial.finished]
     if not logged:
+        cut = not all(trial.finished for trial in record.trials)
         raise StoreError(
             "holds no message log of a finished trial" + (f' of "{method}"' if method else ""),
             where=str(record.folder),
-            mend='Train a method that sends updates, with run.log = "all", to its end.',
+            mend="Finish the training: the same command goes on where it stopped."
+            if cut
+            else 'Train a method that sends updates, with run.log = "all", for at least one round.',
         )
     return logged[0]
 

@@ -63,8 +63,8 @@ class Run:
         sampling: ``uniform`` draws exactly so many; ``poisson`` draws each client by itself, so many on average, as the
             accountant of ``private_mean`` assumes; ``epochs`` draws exactly so many of those whose turn it is, which is
             in one round of every epoch, as ``dp_ftrl`` needs it.
-        epoch: rounds of an epoch, >= 1; ``"auto"`` takes as many as cohorts need to take in everyone once. A longer
-            one leaves more clients to choose from, where many are away.
+        epoch: rounds of an epoch, >= 1; ``"auto"`` takes as many as cohorts need to take in everyone once. In a
+            shorter one each round has more clients to choose from, where many are away.
         seeds: one trial of every method for each, distinct, 0 <= seed < 2**64.
         dtype: numbers of models and losses.
         log: what the message log keeps: ``none``, ``meta``, ``clients:[0, 5]`` or ``all``; left out, everything
