@@ -430,7 +430,8 @@ def test_the_statement_names_the_mechanism_and_from_when_it_holds() -> None:
     assert SecAgg().statement().keys() == {"secure_aggregation"}
     said = NOISY.statement()["differential_privacy"]
     assert (said["noise_multiplier"], said["clip"], said["holds_from"], said["sampling"]) == (0.8, 0.5, 4, "none")
-    assert (said["delta"], said["protects"], said["accounting"]) == (1e-5, "what the server reads in all rounds", "concentrated")
+    assert (said["delta"], said["accounting"]) == (1e-5, "concentrated")
+    assert said["protects"] == "what the server reads in all rounds"
     assert replace(NOISY, delta=1e-7).statement()["differential_privacy"]["delta"] == 1e-7
     assert trial(collector=NOISY).promise == said
 

@@ -74,7 +74,8 @@ class Views:
     def _final(self) -> Float[ndarray, "*groups dim"]:
         """The model for clients that nobody knows yet."""
         if self.models is None or not self.models.exists():
-            raise Refused("the run has kept no final model", mend=f"Give a run folder whose trial has {MODELS}.")
+            mend = f"Give a run folder whose trial has {MODELS}; a log by itself tells of no final model."
+            raise Refused("no final model is at hand", mend=mend)
         bundle = ModelBundle.load(self.models)
         if bundle.newcomer is None:
             raise Refused("the method releases no model: every client has one of its own")
