@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy import ndarray
 
 from rivage.core.errors import DataError
-from rivage.privacy.affine_errors import attenuation
+from rivage.privacy.affine_errors import attenuation, scatter
 from rivage.privacy.affine_map import SOLVERS, Answers, Solver, collect, condition, fit, project, row_space
 from rivage.privacy.local_model import reconstruct
 from rivage.privacy.views import Exchange, Refused
@@ -275,6 +275,39 @@ def test_what_noise_costs_does_not_depend_on_the_units_of_answers(seed: int) -> 
     sent, noise = generator.normal(size=(2, 30, 4))
     gradient, turn = 0.5 * sent + noise, generator.normal(size=(4, 4)) + 3 * np.eye(4)
     assert attenuation(sent, gradient @ turn) == pytest.approx(attenuation(sent, gradient), rel=1e-6)
+
+
+@pytest.mark.parametrize("solver", ["ridge", "truncated"])
+@pytest.mark.parametrize(("dimension", "messages"), [(4, 60), (20, 250)])
+def test_solvers_that_shrink_count_what_noise_makes_of_their_slopes(
+    solver: Solver, dimension: int, messages: int
+) -> None:
+    """By scatter alone the median is a half."""
+    ratios = []
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        hessian, optimum = curvature(generator, dimension) / 2, generator.normal(size=dimension)
+        sent = optimum + 1 + 0.5 * generator.normal(size=(messages, dimension))
+        noisy = (sent - optimum) @ hessian + 0.15 * generator.normal(size=sent.shape)
+        found = fit(Answers(sent, noisy, np.full(dimension, 1e-12), 1e-12), solver, generator, 1)
+        ratios.append(found.error / float(np.linalg.norm(found.optimum - optimum)))
+    assert 0.7 < np.median(ratios) < 1.4
+    assert min(ratios) > 1 / 3
+
+
+def test_scatter_counts_what_is_left_to_be_free() -> None:
+    assert scatter(np.full((5, 2), 3.0), 2) == pytest.approx(math.sqrt(10 * 9 / 3))
+    assert scatter(np.ones((2, 2)), 2) == 0
+
+
+def test_a_coordinate_of_pure_noise_lacks_no_more_than_twice_what_chance_explains() -> None:
+    draw = np.random.default_rng(0)
+    sent, noise = draw.normal(size=(400, 1)), draw.normal(size=(400, 1))
+    noise -= noise.mean()
+    flat = sent - sent.mean()
+    noise -= flat * (flat * noise).sum() / (flat**2).sum() * (1 - 1e-4)  # of which w explains almost nothing
+    slope = float((noise * flat).sum() / (noise**2).sum())
+    assert attenuation(sent, noise + 1.0) == pytest.approx(2 * 400 / 2 * abs(slope), rel=1e-6)
 
 
 def test_the_left_out_error_is_that_of_refitting() -> None:

@@ -92,7 +92,8 @@ class Fit:
     Args:
         optimum: w*.
         error: estimate of the Euclidean error of ``optimum``: rounding, or the scatter of the answers if larger; of
-            `least_squares` with what noise in g makes of its slopes.
+            solvers that regress w on g with what noise in g makes of their slopes. What shrinking costs beyond that is
+            not in it: with no more messages than unknowns in a column that of ``ridge`` and ``truncated`` says nothing.
         left_out: the left-out error; None where there is no message to spare.
         solver: that was used.
     """
@@ -247,6 +248,7 @@ def _shrunk(answers: Answers, solver: Literal["ridge", "truncated"]) -> Fit:
     else:
         shares = [(np.arange(len(values)) < kept).astype(float) for kept in range(min(len(values), rounds - 1) + 1)]
     onto = u.T @ (answers.sent - center)
+    lacking = attenuation(answers.sent, answers.gradient)
 
     def fitted(share: Float64[ndarray, "directions"]) -> Fit:
         left = answers.sent - center - (u * share) @ onto
@@ -256,7 +258,7 @@ def _shrunk(answers: Answers, solver: Literal["ridge", "truncated"]) -> Fit:
         slopes = (axes.T * (share / values)) @ onto / scale[:, None]
         rounded = float(np.linalg.norm(slopes.T * answers.rounding))
         spread = max(rounded, scatter(left, 1 + round(float(share.sum()))))
-        error = float(np.linalg.norm(weights)) * spread
+        error = math.hypot(float(np.linalg.norm(weights)) * spread, lacking)
         return Fit(center + direction @ onto, error, left_out(answers.sent, left, leverage, 2), solver)
 
     fits = [fitted(share) for share in shares]
