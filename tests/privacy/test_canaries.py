@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +23,15 @@ from rivage.data.readers import Digits
 from rivage.federated.accounting import Release, epsilon_of
 from rivage.federated.algorithm import Phase
 from rivage.federated.clipping import Clip
+from rivage.federated.dp_ftrl import DPFTRL, step_covariance
+from rivage.federated.engine import Session
 from rivage.federated.fedavg import FedAvg
 from rivage.federated.local_noise import GaussianNoise
+from rivage.federated.privacy_ledger import EVERYONE
 from rivage.federated.trial import Trial
 from rivage.federated.user_privacy import PrivateMean
 from rivage.learning.task import TaskSettings, make_task
-from rivage.privacy.canaries import CanaryClients, Scored
+from rivage.privacy.canaries import CanaryClients, Scored, _scores, ledger, planted, sign
 from rivage.privacy.canary_records import CanaryRecords
 from rivage.privacy.epsilon_audit import claimed, guesses_for, judged, proved, recorded
 from rivage.privacy.epsilon_bounds import best_of_one_run, from_one_run, guesses
@@ -42,6 +47,14 @@ def trial() -> Trial:
     task = make_task(TaskSettings(model="linear"), population.schema)
     algorithm = FedAvg(learning_rate=0.1, work=Phase(epochs=1))
     return Trial(name="x", algorithm=algorithm, population=population, task=task, rounds=20)
+
+
+@pytest.fixture(scope="module")
+def few(trial: Trial) -> Trial:
+    """Four clients in turn, two of them each round."""
+    population = build_population(Digits(), partition=PARTITIONS.get("iid")(clients=4), seed=0)
+    algorithm = FedAvg(learning_rate=0.1, work=Phase(updates=1))
+    return replace(trial, population=population, algorithm=algorithm, rounds=7, cohort=2, sampling="epochs")
 
 
 def by_users(trial: Trial, collector: PrivateMean, canaries: int = 200, seed: int = 0) -> float:
@@ -130,6 +143,63 @@ def test_one_step_without_noise_gives_the_coins_back(trial: Trial) -> None:
         assert _area(column, scored.inside) == 1
         spread = column[scored.inside].max() - column[scored.inside].min()
         assert spread < 0.05 * (column[scored.inside].mean() - column[~scored.inside].mean())
+
+
+# --- turns, trees and ledgers ---------------------------------------------------------------------------------------
+
+
+def test_a_tree_is_weighed_away_and_only_rounds_of_a_canary_count(few: Trial) -> None:
+    """Against the definition, epoch by epoch; an epoch that the training cuts short has a smaller tree."""
+    tree = replace(few, epoch=4, rounds=6, collector=DPFTRL(noise=1.0))
+    draw = np.random.default_rng(0)
+    steps, sent = draw.normal(size=(6, 3)), (draw.random((6, 3)) < 0.4).astype(float)
+    signs = np.array([sign(t) for t in range(6)])
+    weighed = np.concatenate([np.linalg.inv(step_covariance(len(part))) @ part for part in (steps[:4], steps[4:])])
+    np.testing.assert_allclose(_scores(steps, sent, tree), np.stack([signs @ steps, signs @ (sent * weighed)], 1))
+    plain = replace(few, rounds=6, collector=PrivateMean())
+    np.testing.assert_allclose(_scores(steps, sent, plain)[:, 1], signs @ (sent * steps))
+
+
+def test_canaries_come_as_often_as_clients_in_an_even_number_of_rounds(few: Trial) -> None:
+    tree = replace(few, unseen=np.array([1]), collector=DPFTRL(noise=1.0))
+    larger = planted(tree, CanaryClients(60, Streams(0)))
+    assert (tree.period, larger.period, larger.rounds, larger.cohort) == (2, 2, 6, 42)
+
+
+def test_an_epoch_stays_as_long_where_canaries_would_change_it(few: Trial) -> None:
+    tree = replace(few, collector=DPFTRL(noise=1.0))
+    assert planted(tree, CanaryClients(1, Streams(0))).period == tree.period == 2
+
+
+def test_who_answers_with_nothing_has_taken_part_all_the_same(few: Trial) -> None:
+    """A canary that is out and one that is in are noted alike: the score must not know the coin."""
+    everyone = replace(few, rounds=2, cohort=None, sampling="uniform", collector=PrivateMean(noise=1.0))
+    larger: Any = planted(everyone, CanaryClients(60, Streams(0)))
+    with Session(larger) as session:
+        assert len(list(session)) == 2
+    assert larger.adversary.sent == {(t, c) for t in range(2) for c in range(60)}
+
+
+def journal(*rounds: tuple[list[Any], float]) -> Any:
+    """Who spent what in each round, all with this chance."""
+    spent = [{"clients": who, "sampling": [q] * len(who), "steps": [1] * len(who)} for who, q in rounds]
+    return SimpleNamespace(events=[{"event": "round", "private": each} for each in spent])
+
+
+def test_the_ledger_is_that_of_who_spent_most_of_those_asked_about(few: Trial) -> None:
+    found = journal(([0, 5], 1.0), ([0, 6], 1.0), ([0, 6], 1.0))
+    private = replace(few, sampling="uniform", collector=PrivateMean(noise=1.0))
+    assert ledger(private, found, [5, 6]) == (Release(1.0, 1.0, 2),)
+    assert ledger(private, found, [7]) == ()
+    assert ledger(replace(few, sampling="uniform"), found, [5]) is None
+
+
+def test_what_all_have_spent_together_counts_for_each(few: Trial) -> None:
+    chance = replace(few, sampling="poisson", collector=PrivateMean(noise=1.0))
+    assert ledger(chance, journal(([EVERYONE], 0.5)), [5]) == (Release(1.0, 0.5, 1),)
+
+
+# --- evidence and certificates --------------------------------------------------------------------------------------
 
 
 def test_evidence_is_the_order_of_coins_alone() -> None:

@@ -18,7 +18,7 @@ from rivage.learning.metrics import ACCURACY
 from rivage.learning.task import Task
 from rivage.privacy.attack import ATTACKS, Attack, Meter
 from rivage.privacy.exchanges import Exchange, Header, Refused
-from rivage.privacy.gradient_matching import DLG, CosineInversion, total_variation
+from rivage.privacy.gradient_matching import DLG, CosineInversion, _Found, total_variation
 from rivage.privacy.local_steps import local_steps
 from rivage.privacy.questions import RecordQuestion
 from rivage.privacy.record_matching import match
@@ -101,6 +101,22 @@ def test_starts_go_on_until_one_is_good_enough_and_the_best_counts(heard: Overhe
     single, several = answered(1, 0.0), answered(4, 0.0)
     assert (single.facts["starts"], several.facts["starts"], answered(4, 10.0).facts["starts"]) == (1, 4, 1)
     assert several.facts["objective"] <= single.facts["objective"]
+
+
+def test_a_start_that_runs_away_is_never_the_best(heard: Overheard, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = iter([float("nan"), 0.5, float("nan")])
+    monkeypatch.setattr(DLG, "_search", lambda self, work, start, known: _Found(start[0], start[1], next(ends)))
+    answer = DLG(restarts=3).run(heard.client(1), RecordQuestion(2), heard.tools())
+    assert (answer.facts["objective"], answer.facts["starts"]) == (0.5, 3)
+
+
+def test_a_search_ends_where_it_is_good_enough(heard: Overheard) -> None:
+    def evaluations(enough: float) -> int:
+        tools = heard.tools()
+        CosineInversion(iterations=9, enough=enough).run(heard.client(1), RecordQuestion(2), tools)
+        return tools.meter.evaluations
+
+    assert evaluations(0.0) == 9 * evaluations(10.0)
 
 
 def test_answers_repeat_with_the_seed(heard: Overheard) -> None:

@@ -19,7 +19,7 @@ from rivage.core.seeding import Streams
 from rivage.data.population import ClientData, Samples
 from rivage.learning.task import Task
 from rivage.privacy.attribute_grading import AttributeCase, values_of
-from rivage.privacy.checks import leakage
+from rivage.privacy.checks import leakage, leakages, numbers
 from rivage.privacy.evidence import LEVEL, adjust, finding, verdict
 from rivage.privacy.grading import MembershipCase, pooled
 from rivage.privacy.model_grading import ModelCase, local_optimum
@@ -167,6 +167,14 @@ def test_a_federation_gives_equally_many_members_and_others_of_every_client() ->
         MembershipCase.of([client(train=3)], [], Streams(4), client=0)
 
 
+def test_shuffling_leaves_either_half_balanced() -> None:
+    case = MembershipCase.of([client()], [], Streams(3), client=0)
+    for seed in range(5):
+        other = case.shuffled(Streams(seed))
+        known = other.question.known
+        assert other.truth[known].sum() == other.truth[~known].sum() == 15
+
+
 def test_scores_are_kept_sorted_and_known_records_are_left_out() -> None:
     case = MembershipCase.of([client()], [], Streams(5), client=0)
     answer = np.where(case.question.known, np.nan, np.where(case.truth, np.inf, -1.0))
@@ -259,6 +267,26 @@ def test_attributes_are_graded_against_the_better_baseline() -> None:
 
 SMOKER = Attribute("smoker", (0,), np.array([[0.0], [1.0]]), ("no", "yes"))
 AGE = Attribute("age", (2,), np.array([[0.0], [9.0]]))
+
+
+def test_one_number_guessed_for_all_is_the_median_and_the_ends_of_the_range_are_held_out_too() -> None:
+    def aged(*values: float) -> Samples:
+        x = np.zeros((len(values), 3), np.float32)
+        x[:, 2] = values
+        return Samples(x, np.zeros(len(values), np.int64), np.arange(len(values)))
+
+    case = AttributeCase.of(AGE, ClientData(0, aged(1, 1, 8), aged(), aged(0, 9, 9.5), 1.0), aged(*range(9)))
+    assert case.guesses["majority"].tolist() == [1, 1, 1]
+    assert case.held_out is not None
+    assert case.held_out[1].tolist() == [0, 9]
+
+
+def test_a_baseline_that_some_targets_lack_is_left_out() -> None:
+    off = np.array([1.0, 0.0])
+    one = {"client": 0, "numerical": False, "attack": off, "guesses": {"majority": off, "imputation": off}}
+    other = {**one, "client": 1, "guesses": {"majority": off}}
+    for pieces in ([one, other], [other, one]):
+        assert "imputation" not in pooled("attribute", pieces)[1]
 
 
 def unseen_case(attribute: Attribute, train: int = 200, spare: int = 60) -> AttributeCase:
@@ -417,6 +445,18 @@ def test_forged_numbers_do_not_pass(key: str) -> None:
     forged = rows()
     forged[0][key] = {"verdict": "nothing found", "ci": [0.4, 0.6]}.get(key, 0.51)
     assert certify(forged).verdict == "fails"
+
+
+def test_a_row_that_is_off_by_a_thousandth_fails_and_five_clients_are_named() -> None:
+    evidence = {"kind": "counts", "records": 50, "correct": 40, "baseline_correct": 30, "better": 13, "worse": 3}
+    one = finding(evidence)
+    row: dict[str, Any] = {"attack": "a", "question": "attribute sex", "view": "v", "targets": [1, 2, 3, 4, 5]}
+    row |= {"status": "", "evidence": evidence, **numbers(one, one.p, 1)}
+    (good,) = leakages([row], method="m", seed=0)
+    assert good.verdict == "holds"
+    assert "clients 1, 2, 3, 4, 5," in good.claim
+    (bad,) = leakages([row | {"value": one.value * 1.001}], method="m", seed=0)
+    assert bad.verdict == "fails"
 
 
 def test_forged_evidence_does_not_pass() -> None:

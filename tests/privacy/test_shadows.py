@@ -27,13 +27,13 @@ from rivage.learning.params import to_numpy
 from rivage.learning.task import Task, TaskSettings, make_task
 from rivage.privacy.attack import ATTACKS, Attack, Meter, Tools
 from rivage.privacy.confidence import confidences
-from rivage.privacy.dealing import balanced
+from rivage.privacy.dealing import balanced, bounded, clients_of
 from rivage.privacy.lira import LiRA, LocalLiRA
 from rivage.privacy.questions import MembershipQuestion
 from rivage.privacy.recipes import Recipe, federate, method_of, recipe_of, train
 from rivage.privacy.rmia import RMIA, LocalRMIA
 from rivage.privacy.roc import auc, auc_test
-from rivage.privacy.shadows import Shadows
+from rivage.privacy.shadows import Shadows, _digest
 from rivage.privacy.views import Eavesdropper, Header, Recorded, Refused, ReleasedModel
 from rivage.testing.toys import Clients, layered_task, linear_clients
 
@@ -100,6 +100,32 @@ def test_every_half_is_equally_likely() -> None:
     _, counts = np.unique(design, axis=1, return_counts=True)
     assert len(counts) == 6
     assert ((counts - 1000) ** 2 / 1000).sum() < 20.5
+
+
+def test_of_an_odd_number_of_models_either_half_is_as_likely() -> None:
+    held = balanced(5, 2000, np.random.default_rng(0)).sum(0)
+    assert set(held) == {2, 3}
+    assert 900 < (held == 2).sum() < 1100  # 4.5 standard deviations
+
+
+@pytest.mark.parametrize(("apart", "sizes"), [(10, [10, 7, 7, 6]), (0, [8, 8, 7, 7])])
+def test_a_federation_has_so_many_clients_and_the_target_its_own_records(apart: int, sizes: list[int]) -> None:
+    (parts,) = clients_of(records(0, 30), np.ones((1, 30), bool), clients=4, apart=apart, streams=Streams(0))
+    assert [len(part) for part in parts] == sizes
+    assert sorted(np.concatenate([part.index for part in parts])) == list(range(30))
+    if apart:
+        assert parts[0].index.tolist() == list(range(apart))
+
+
+def test_own_records_are_no_fewer_than_those_that_are_asked_about() -> None:
+    question = MembershipQuestion(records(0, 600), np.zeros(600, bool), np.zeros(600, bool), records(1, 2000), 0)
+    assert len(bounded(question, Streams(0)).others) == 600
+
+
+def test_models_are_not_shared_with_who_knows_other_records() -> None:
+    some, none = np.arange(6) % 2 == 0, np.zeros(6, bool)
+    known = [(none, none), (some, none), (some, some)]
+    assert len({_digest(MembershipQuestion(records(0, 6), *each, records(1, 3), 0)) for each in known}) == 3
 
 
 @given(data=st.data(), audited=st.booleans(), everything=st.booleans())

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rivage.cli.app import main
+from rivage.federated.secagg import SecAgg
 from rivage.federated.user_privacy import PrivateMean
+from rivage.studies.audit_claims import claims
 
 STUDY = """
 name = "private"
@@ -66,6 +69,14 @@ def test_it_is_told_when_there_is_no_time(run: Path, capsys: pytest.CaptureFixtu
     assert code == 0
     assert found["epsilon"] == []
     assert [row["attack"] for row in found["not_run"]] == ["epsilon"]
+
+
+def test_a_training_under_masks_is_not_repeated_within_a_budget() -> None:
+    trial = SimpleNamespace(promise={"unit": "user"}, collector=SecAgg())
+    scene: Any = SimpleNamespace(trial=trial, settings=SimpleNamespace(attacks=(), budget=30.0), targets=(0,))
+    not_run: list[dict[str, str]] = []
+    assert claims(scene, [], not_run, elapsed=0.0) == []
+    assert "takes minutes" in not_run[0]["reason"]
 
 
 def test_what_is_claimed_is_on_file_for_who_asks_for_attacks(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

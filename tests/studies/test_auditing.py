@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,9 +16,10 @@ import pytest
 from rivage.cli.app import main
 from rivage.cli.audit import audit_trained
 from rivage.cli.output import Options
-from rivage.core.errors import ConfigError, DataError
-from rivage.core.message_log import MessageLog
+from rivage.core.errors import ConfigError, DataError, StoreError
+from rivage.core.message_log import LOG_NAME, MessageLog
 from rivage.core.records import RunRecord
+from rivage.core.seeding import Streams
 from rivage.core.toml import format_toml
 from rivage.data.population import Schema
 from rivage.privacy.attack import ATTACKS
@@ -27,11 +28,12 @@ from rivage.privacy.model_attributes import ModelAttributes
 from rivage.privacy.questions import AttributeAnswer, MembershipAnswer, ModelAnswer
 from rivage.privacy.views import ActiveServer, CuriousServer, Eavesdropper, Refused, ReleasedModel
 from rivage.studies.audit_answer import answer
-from rivage.studies.audit_attack import perform
+from rivage.studies.audit_attack import _row, _streams, perform
 from rivage.studies.audit_attributes import attributes
 from rivage.studies.audit_imports import imported_log
-from rivage.studies.audit_opening import scene_of_run
+from rivage.studies.audit_opening import _trial, scene_of_run
 from rivage.studies.audit_settings import Auditing
+from rivage.studies.audit_views import Views
 from rivage.studies.auditing import CHEAPEST_FIRST, audit_run, requested
 from rivage.studies.pipeline import identity, run_study
 from rivage.studies.settings import parse_study
@@ -618,6 +620,42 @@ def test_malicious_clients_are_attacked_when_named_or_nobody_else_is_left(tmp_pa
     assert scene_of_run(record, Auditing(clients=(3, 1)), 0).targets == (1, 3)
     record = run_study(parse_study(text + "[0, 1, 2, 3, 4]\n"), out=tmp_path)
     assert len(scene_of_run(record, Auditing(), 0).targets) == 5
+
+
+def some(**fields: Any) -> Any:
+    return SimpleNamespace(**fields)
+
+
+def test_attacks_draw_from_a_root_that_is_not_the_audits() -> None:
+    assert _streams(some(seed=3), "lira", "membership", some(client=0)).root != 3
+
+
+@pytest.mark.parametrize("states", [("recovered", "recovered"), ("recovered", "estimated")])
+def test_an_estimate_is_recovered_where_all_targets_are(states: tuple[str, str]) -> None:
+    sizes = {"distance": 1.0, "baseline": 2.0, "outputs": 0.0, "outputs_of_last": 0.0}
+    pieces = [{"client": 0, "status": state, **sizes} for state in states]
+    row = _row(ATTACKS.get("local_model")(), "local_model", "model", some(targets=(0,)), pieces, {}, {})
+    assert row["status"] == states[1]
+
+
+def test_the_first_seed_is_audited_once_it_is_finished(tmp_path: Path) -> None:
+    def played(seed: int, *, finished: bool = True) -> Any:
+        folder = tmp_path / f"{seed}"
+        folder.mkdir(exist_ok=True)
+        (folder / LOG_NAME).touch()
+        events = [{"bytes_up": 1}]
+        return some(method="m", seed=seed, folder=folder, finished=finished, events=lambda kind: events)
+
+    one, two = played(1), played(2)
+    assert _trial(some(trials=[two, one], folder=tmp_path), "m", ()) is one
+    with pytest.raises(StoreError, match="no message log of a finished trial"):
+        _trial(some(trials=[played(1, finished=False)], folder=tmp_path), "", ())
+
+
+def test_the_curious_client_is_the_one_that_is_asked_most_often_beside_the_target() -> None:
+    nothing: Any = None
+    views = Views(nothing, nothing, nothing, {0: 2, 1: 5, 2: 5, 3: 1}, Streams(0))
+    assert (views._curious(None), views._curious(1)) == (1, 2)
 
 
 # --- nulls -----------------------------------------------------------------------------------------------------------
