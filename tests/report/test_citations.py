@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from rivage.core.records import RunRecord
 from rivage.report import bibtex, citation, references
+from rivage.studies.pipeline import run_study
+from rivage.studies.settings import parse_study
 
 PRINTED = {
     "key": "mcmahan17",
@@ -49,3 +52,32 @@ def test_each_publication_once_with_its_uses(make_run: Callable[..., RunRecord])
     ((reference, uses),) = references([make_run(rounds=1)])
     assert reference["key"] == "mcmahan17"
     assert uses == ["fedavg: Algorithm 1", "fedavg+: Algorithm 1"]
+
+
+def test_noise_stages_and_collectors_are_cited_too(tmp_path: Path) -> None:
+    """Each under the method that rests on it."""
+    study = """
+        name = "cited"
+        data = { kind = "digits" }
+        partition = { kind = "iid", clients = 6 }
+        task = { model = "linear" }
+        run = { rounds = 1, cohort = 3, sampling = "epochs" }
+        [[methods]]
+        kind = "fedavg"
+        collector = { kind = "dp_ftrl" }
+        [[methods]]
+        name = "robust"
+        kind = "fedavg"
+        collector = { kind = "median" }
+        [[methods]]
+        name = "records"
+        kind = "fedavg"
+        work = { batches = "poisson", denominator = "expected", clip = 1.0, noise = 1.0, batch_size = "all" }
+    """
+    found = references([run_study(parse_study(study), out=tmp_path)])
+    assert {reference["key"]: uses for reference, uses in found} == {
+        "mcmahan17": ["fedavg: Algorithm 1", "robust: Algorithm 1", "records: Algorithm 1"],
+        "kairouz21": ["fedavg: Algorithm 1"],
+        "yin18": ["robust: median"],
+        "abadi16": ["records: noise in every step, Algorithm 1"],
+    }

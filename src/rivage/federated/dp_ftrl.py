@@ -51,6 +51,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
+from rivage.federated.algorithm import Reference
 from rivage.federated.clipped_sum import ClippedMean, ClippedSum
 
 __all__ = ["DPFTRL", "PREFIXES", "TreeSum", "prefix_step", "releases", "step_covariance"]
@@ -77,6 +78,16 @@ class DPFTRL(ClippedMean):
     """
 
     needs_epochs: ClassVar[bool] = True
+    reference: ClassVar[Reference] = Reference(
+        key="kairouz21",
+        authors="Peter Kairouz and H. Brendan McMahan and Shuang Song and Om Thakkar and Abhradeep Thakurta and "
+        "Zheng Xu",
+        title="Practical and private (deep) learning without sampling or shuffling",
+        venue="ICML",
+        year=2021,
+        arxiv="2103.00039",
+        part="Algorithm 1",
+    )
 
     def summed(self) -> TreeSum:
         """The sum of one round."""

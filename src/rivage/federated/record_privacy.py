@@ -25,12 +25,33 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rivage.core.errors import ConfigError
-from rivage.federated.algorithm import Algorithm, Phase
+from rivage.federated.algorithm import Algorithm, Phase, Reference
 from rivage.federated.batches import round_to_word
 from rivage.federated.executors.jobs import expected
 from rivage.learning.params import ParameterMap
 
-__all__ = ["SOUND", "UNSOUND", "model_faults", "phase_of", "record_faults", "sampling_rate", "statement", "vouched"]
+__all__ = [
+    "REFERENCE",
+    "SOUND",
+    "UNSOUND",
+    "model_faults",
+    "phase_of",
+    "record_faults",
+    "sampling_rate",
+    "statement",
+    "vouched",
+]
+
+REFERENCE = Reference(
+    key="abadi16",
+    authors="Martín Abadi and Andy Chu and Ian Goodfellow and H. Brendan McMahan and Ilya Mironov and Kunal Talwar and "
+    "Li Zhang",
+    title="Deep learning with differential privacy",
+    venue="CCS",
+    year=2016,
+    arxiv="1607.00133",
+    part="noise in every step, Algorithm 1",
+)
 
 SOUND = frozenset(
     {

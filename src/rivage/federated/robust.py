@@ -40,13 +40,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from rivage.core.errors import ConfigError, require
-from rivage.federated.algorithm import Mean, State, Update
+from rivage.federated.algorithm import Mean, Reference, State, Update
 
 __all__ = ["Krum", "Median", "NormBounded", "Robust", "TrimmedMean"]
 
@@ -149,6 +150,16 @@ class NormBounded(Robust):
         norm: largest distance from the broadcast, per entry, > 0; None takes the median of the distances that arrived.
     """
 
+    reference: ClassVar[Reference] = Reference(
+        key="karimireddy21",
+        authors="Sai Praneeth Karimireddy and Lie He and Martin Jaggi",
+        title="Learning from history for Byzantine robust optimization",
+        venue="ICML",
+        year=2021,
+        arxiv="2012.10333",
+        part="centred clipping",
+    )
+
     norm: float | None = field(default=None, metadata={"none": "median"})
 
     def __post_init__(self) -> None:
@@ -173,6 +184,16 @@ class NormBounded(Robust):
 class Median(Robust):
     """The median of every coordinate; of an even number, the middle of the two."""
 
+    reference: ClassVar[Reference] = Reference(
+        key="yin18",
+        authors="Dong Yin and Yudong Chen and Kannan Ramchandran and Peter Bartlett",
+        title="Byzantine-robust distributed learning: towards optimal statistical rates",
+        venue="ICML",
+        year=2018,
+        arxiv="1803.01498",
+        part="median",
+    )
+
     def combine(self, received: Sequence[_Received]) -> dict[str, Mean]:
         """The medians."""
         return {name: _mean(_median(_stack(received, name)), received, name) for name in received[0].update.payload}
@@ -185,6 +206,16 @@ class TrimmedMean(Robust):
     Args:
         faulty: f, how many of the smallest and how many of the largest are left out, >= 0.
     """
+
+    reference: ClassVar[Reference] = Reference(
+        key="yin18",
+        authors="Dong Yin and Yudong Chen and Kannan Ramchandran and Peter Bartlett",
+        title="Byzantine-robust distributed learning: towards optimal statistical rates",
+        venue="ICML",
+        year=2018,
+        arxiv="1803.01498",
+        part="trimmed mean",
+    )
 
     faulty: int = 1
 
@@ -217,6 +248,16 @@ class Krum(Robust):
         keep: how many clients are averaged, >= 1; at most n − f − 2 of the n that are asked. Where fewer arrive, at
             most n − f − 2 of those are kept.
     """
+
+    reference: ClassVar[Reference] = Reference(
+        key="blanchard17",
+        authors="Peva Blanchard and El Mahdi El Mhamdi and Rachid Guerraoui and Julien Stainer",
+        title="Machine learning with adversaries: Byzantine tolerant gradient descent",
+        venue="NeurIPS",
+        year=2017,
+        arxiv="1703.02757",
+        part="Krum, Multi-Krum",
+    )
 
     faulty: int = 1
     keep: int = 1

@@ -34,12 +34,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float64
 from numpy import ndarray
 
 from rivage.core.errors import ConfigError, require
+from rivage.federated.algorithm import Reference
 from rivage.federated.privacy_ledger import CONCENTRATED
 from rivage.federated.secagg_coding import Coding, Entry, Noisy, Weighted
 from rivage.federated.secagg_field import Grid, Ring
@@ -74,6 +75,15 @@ class SecAgg:
         clip: largest norm of an update, all entries together, at most clipping_range.
         delta: δ at which the ε of this noise is told, in (0, 1).
     """
+
+    reference: ClassVar[Reference] = Reference(
+        key="bell20",
+        authors="James Henry Bell and Kallista A. Bonawitz and Adrià Gascón and Tancrède Lepoint and Mariana Raykova",
+        title="Secure single-server aggregation with (poly)logarithmic overhead",
+        venue="CCS",
+        year=2020,
+        part="SecAgg+, honest but curious",
+    )
 
     clipping_range: float = 8.0
     quantisation_bits: int = 22

@@ -33,14 +33,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float64
 from numpy import ndarray
 
 from rivage.core.errors import ConfigError, require
-from rivage.federated.algorithm import State
+from rivage.federated.algorithm import Reference, State
 from rivage.federated.clipped_sum import ClippedMean, ClippedSum, Moment, require_inside
 
 __all__ = ["CLIP", "PrivateMean", "PrivateSum"]
@@ -64,6 +64,16 @@ class PrivateMean(ClippedMean):
         clip_rate: η, > 0.
         count_noise: σ_b, > noise / 2; None takes a twentieth of the expected number of clients.
     """
+
+    reference: ClassVar[Reference] = Reference(
+        key="mcmahan18",
+        authors="H. Brendan McMahan and Daniel Ramage and Kunal Talwar and Li Zhang",
+        title="Learning differentially private recurrent language models",
+        venue="ICLR",
+        year=2018,
+        arxiv="1710.06963",
+        part="Algorithm 1",
+    )
 
     adaptive: bool = False
     quantile: float = 0.5

@@ -16,8 +16,8 @@ def references(records: Sequence[RunRecord]) -> list[tuple[Reference, list[str]]
     """Each publication once, with what implements it (``"fedavg: Algorithm 1"``), in order of first use."""
     found: dict[str, tuple[Reference, list[str]]] = {}
     for trial in (trial for record in records for trial in record.trials):
-        reference = trial.start.get("reference")
-        if reference:
+        own = trial.start.get("reference")
+        for reference in [*([own] if own else []), *trial.start.get("rests_on", ())]:
             _, uses = found.setdefault(str(reference["key"]), (reference, []))
             part = reference.get("part")
             name = str(trial.start.get("policy", trial.method))

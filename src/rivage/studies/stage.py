@@ -20,7 +20,8 @@ from rivage.data.streams import StreamPopulation
 from rivage.federated.adversaries import Adversary, Malicious
 from rivage.federated.execution import Execution
 from rivage.federated.promises import accounting_faults, promise
-from rivage.federated.record_privacy import model_faults
+from rivage.federated.record_privacy import REFERENCE as RECORDS
+from rivage.federated.record_privacy import model_faults, phase_of
 from rivage.federated.trial import Trial, judged
 from rivage.federated.turns import period
 from rivage.learning.task import Task, make_task
@@ -167,9 +168,16 @@ class Stage:
             "higher_is_better": metric.higher_is_better,
             "dtype": self.study.run.dtype,
             "reference": asdict(method.algorithm.reference),
+            **self.rests_on(method),
             "population": self.census(),
             **self.arrivals(),
         }
+
+    def rests_on(self, method: Method) -> dict[str, Any]:
+        """Where the noise, the stages and the collector of a method come from, where they come from anywhere."""
+        parts = [part.reference for part in (*method.stages, method.collector) if hasattr(part, "reference")]
+        parts += [RECORDS] if phase_of(method.algorithm) is not None else []
+        return {"rests_on": [asdict(part) for part in parts]} if parts else {}
 
     def promise(self, method: Method) -> dict[str, Any] | None:
         """What its noise promises; None without, and for methods without a server."""
