@@ -282,7 +282,7 @@ def test_what_noise_costs_does_not_depend_on_the_units_of_answers(seed: int) -> 
 def test_solvers_that_shrink_count_what_noise_makes_of_their_slopes(
     solver: Solver, dimension: int, messages: int
 ) -> None:
-    """By scatter alone the median is a half."""
+    """By scatter alone the median is a third to a half."""
     ratios = []
     for seed in range(20):
         generator = np.random.default_rng(seed)

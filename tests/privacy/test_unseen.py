@@ -82,6 +82,15 @@ def test_errors_of_clients_are_uniform_under_the_null_however_far_apart_clients_
     assert np.mean([p_value(seed, gain=2.0) <= 0.05 for seed in range(100)]) > 0.9
 
 
+def test_errors_of_two_clients_by_hand() -> None:
+    """Weights 2 · 2 / 4 = 1 and 2 · 6 / 8 = 1.5, gains 2 and 1; variances of the differences 0.25 + 0.25 and 1 + 0.2."""
+    one = np.array([0.0, 1.0]), np.array([2.0, 3.0])
+    other = np.array([1.0, 3.0]), 3 + np.array([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0])
+    spread = 1 * 0.5 + 2.25 * 1.2
+    freedom = spread**2 / (1 * (0.0625 + 0.0625) + 1.5**4 * (1 + 0.2**2 / 5))
+    assert errors_test([one, other]) == pytest.approx(t.sf((2 + 1.5 * 1) / math.sqrt(spread), freedom))
+
+
 def test_errors_that_have_no_deviation_tell_nothing() -> None:
     single = (np.array([0.0]), np.array([1.0, 2.0]))
     assert errors_test([single, (np.zeros(3), np.ones(3))]) == 1
