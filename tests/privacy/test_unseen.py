@@ -83,7 +83,7 @@ def test_errors_of_clients_are_uniform_under_the_null_however_far_apart_clients_
 
 
 def test_errors_of_two_clients_by_hand() -> None:
-    """Weights 2 · 2 / 4 = 1 and 2 · 6 / 8 = 1.5, gains 2 and 1; variances of the differences 0.25 + 0.25 and 1 + 0.2."""
+    """Weights 2 · 2 / 4 = 1 and 2 · 6 / 8 = 1.5, gains 2 and 1, variances of these 0.25 + 0.25 and 1 + 0.2."""
     one = np.array([0.0, 1.0]), np.array([2.0, 3.0])
     other = np.array([1.0, 3.0]), 3 + np.array([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0])
     spread = 1 * 0.5 + 2.25 * 1.2
