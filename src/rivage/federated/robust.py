@@ -39,7 +39,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -52,6 +52,16 @@ from rivage.federated.algorithm import Mean, Reference, State, Update
 __all__ = ["Krum", "Median", "NormBounded", "Robust", "TrimmedMean"]
 
 _CHUNK = 1 << 16  # coordinates whose distances are summed at once
+
+
+_YIN = Reference(
+    key="yin18",
+    authors="Dong Yin and Yudong Chen and Kannan Ramchandran and Peter Bartlett",
+    title="Byzantine-robust distributed learning: towards optimal statistical rates",
+    venue="ICML",
+    year=2018,
+    arxiv="1803.01498",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,15 +194,7 @@ class NormBounded(Robust):
 class Median(Robust):
     """The median of every coordinate; of an even number, the middle of the two."""
 
-    reference: ClassVar[Reference] = Reference(
-        key="yin18",
-        authors="Dong Yin and Yudong Chen and Kannan Ramchandran and Peter Bartlett",
-        title="Byzantine-robust distributed learning: towards optimal statistical rates",
-        venue="ICML",
-        year=2018,
-        arxiv="1803.01498",
-        part="median",
-    )
+    reference: ClassVar[Reference] = replace(_YIN, part="median")
 
     def combine(self, received: Sequence[_Received]) -> dict[str, Mean]:
         """The medians."""
@@ -207,15 +209,7 @@ class TrimmedMean(Robust):
         faulty: f, how many of the smallest and how many of the largest are left out, >= 0.
     """
 
-    reference: ClassVar[Reference] = Reference(
-        key="yin18",
-        authors="Dong Yin and Yudong Chen and Kannan Ramchandran and Peter Bartlett",
-        title="Byzantine-robust distributed learning: towards optimal statistical rates",
-        venue="ICML",
-        year=2018,
-        arxiv="1803.01498",
-        part="trimmed mean",
-    )
+    reference: ClassVar[Reference] = replace(_YIN, part="trimmed mean")
 
     faulty: int = 1
 
