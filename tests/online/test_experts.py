@@ -43,6 +43,17 @@ def test_regret_to_the_best_expert_is_within_both_bounds(data: st.DataObject) ->
     assert hedge.regret_bound <= largest * (math.sqrt(slots * log) + 4 / 3 * log + 2) + 1e-9
 
 
+def test_gains_too_small_to_divide_by_are_nothing_special() -> None:
+    """The rate stays finite; an expert without weight that is ahead by far adds nothing to the mixture's loss."""
+    hedge = AdaHedge(2)
+    for gains in ([0.0, 5e-309], [0.0, 5e-309], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]):
+        weights = hedge.weights
+        assert weights.sum() == pytest.approx(1)
+        hedge.add(np.array(gains))
+    assert hedge.sums.max() - hedge.gained <= hedge.regret_bound
+    assert hedge.weights[0] > 0.5
+
+
 def test_equal_experts_cost_nothing() -> None:
     hedge = AdaHedge(3)
     for gain in (1.0, 0.0, 5.0):

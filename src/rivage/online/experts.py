@@ -38,6 +38,9 @@ from rivage.online.policy import CacheInstance, Outcome
 __all__ = ["AdaHedge", "AdaptiveOGB", "ExpertsState"]
 
 
+_FASTEST = 1e300  # learning rate; what mixing has cost may be too small a number to divide by
+
+
 @dataclass(slots=True)
 class AdaHedge:
     """Weights of experts that learn from their gains.
@@ -72,7 +75,8 @@ class AdaHedge:
         if self.mixed == 0:
             mix = most
         else:
-            mix = most + math.log(float(weights @ np.exp(self._rate * (gains - most)))) / self._rate
+            behind = np.minimum(gains - most, 0)  # whoever has no weight may be ahead, and counts for nothing
+            mix = most + math.log(float(weights @ np.exp(self._rate * behind))) / self._rate
         self.mixed += max(mix - mean, 0.0)
         self.gained += mean
         self.sums = self.sums + gains
@@ -84,7 +88,7 @@ class AdaHedge:
 
     @property
     def _rate(self) -> float:
-        return math.log(max(self.experts, 2)) / self.mixed
+        return min(math.log(max(self.experts, 2)) / self.mixed, _FASTEST)
 
 
 @dataclass(slots=True)
