@@ -412,6 +412,17 @@ def test_more_noise_than_was_promised_is_not_believed(study_run: RunRecord, tmp_
     assert rewritten(study_run, tmp_path / "louder", louder).verdict == "fails"
 
 
+def test_noise_that_a_round_does_not_tell_is_not_made_up(study_run: RunRecord, tmp_path: Path) -> None:
+    """Without its place in the tree a round would cost less than it does."""
+
+    def silent(event: dict[str, Any]) -> dict[str, Any]:
+        if event["event"] != "round":
+            return told_much(event)
+        return {**event, "private": {key: value for key, value in event["private"].items() if key != "noise"}}
+
+    assert rewritten(study_run, tmp_path / "silent", silent).verdict == "fails"
+
+
 class AnEighth(DPFTRL):
     """Adds an eighth of the noise that it claims."""
 

@@ -94,14 +94,15 @@ def _in_turn(trial: TrialRecord, epoch: int | None) -> bool:
 
 
 def _as_promised(trial: TrialRecord, told: Mapping[str, Any]) -> bool:
-    """Whether no round is told to have more noise than the promise gives it.
+    """Whether no round is told to have more noise than the promise gives it; untold, it counts as the promise's own.
 
     Under masks it depends on who arrived: nobody but they knows it better than the record.
     """
     if told.get("accounting") == CONCENTRATED:
         return True
     rounds = list(trial.events("round"))
-    pairs = ((event["round"], event.get("private", {}).get("noise", ())) for event in rounds)
+    released = [(event["round"], event["private"]) for event in rounds if event.get("private", {}).get("clients")]
+    pairs = [(number, private.get("noise", [told["noise_multiplier"]])) for number, private in released]
     return all(z <= _noise(told, number, len(rounds)) * (1 + 1e-9) for number, noises in pairs for z in noises)
 
 
